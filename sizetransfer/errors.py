@@ -1,0 +1,74 @@
+"""The errors that users see: what happened, where, what was expected, what was found, how to fix it."""
+
+from __future__ import annotations
+
+
+class SizetransferError(Exception):
+    """An error whose message a user can act on.
+
+    Args:
+        what: the problem, in one sentence.
+        where: the place: a path in a YAML file, a tensor, a directory, a plugin.
+        expected: what would have been right.
+        got: what was there instead.
+        fix: what to do about it.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        where: str | None = None,
+        expected: str | None = None,
+        got: str | None = None,
+        fix: str | None = None,
+    ) -> None:
+        super().__init__(what, where, expected, got, fix)
+        self.what = what
+        self.where = where
+        self.expected = expected
+        self.got = got
+        self.fix = fix
+
+    def __str__(self) -> str:
+        labelled = [("where", self.where), ("expected", self.expected), ("got", self.got), ("fix", self.fix)]
+        lines = [f"  {label + ':':<10}{text}" for label, text in labelled if text]
+        return "\n".join([self.what, *lines])
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild, (type(self), self.what, self.where, self.expected, self.got, self.fix)
+
+
+def _rebuild(
+    cls: type[SizetransferError],
+    what: str,
+    where: str | None,
+    expected: str | None,
+    got: str | None,
+    fix: str | None,
+) -> SizetransferError:
+    return cls(what, where=where, expected=expected, got=got, fix=fix)
+
+
+class SpecError(SizetransferError):
+    """A specification is wrong: an unknown name, a wrong type or range, malformed YAML."""
+
+
+class PluginError(SizetransferError):
+    """A plugin could not be found, imported or registered, or its names clash with another's."""
+
+
+class OracleError(SizetransferError):
+    """A teacher was asked for something that it cannot answer, or answered with something impossible."""
+
+
+class ConformanceError(SizetransferError):
+    """A teacher or a student breaks its contract."""
+
+
+class RunError(SizetransferError):
+    """A run could not start, go on or be read back."""
+
+
+class NonFiniteError(RunError):
+    """A loss, a gradient or a score is infinite or not a number; the trial stops at its last checkpoint."""

@@ -1,0 +1,185 @@
+r"""Teachers: distributions over fields that know their own exact scores, densities and posterior covariances.
+
+For a teacher with clean density :math:`p_0` on fields ``x`` of shape ``B C *S``, at noise :math:`\sigma`
+(:math:`v = \sigma^2`):
+
+- clean score :math:`s_0(x) = \nabla\log p_0(x)` (paper eq. (15));
+- smoothed score :math:`s_v(x) = \nabla\log p_v(x) = (E[X_0|x] - x)/v` (Tweedie, paper eq. (7));
+- response :math:`\partial s_i/\partial x_j = v^{-2}\,\mathrm{Cov}(X_{0i}, X_{0j}|x) - v^{-1}\delta_{ij}` (paper eq. (9)).
+
+A teacher implements the capability protocols that it can answer; measures ask for the protocols they need.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal, Protocol, Self, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from sizetransfer.domain import Domain, Lattice, Site
+from sizetransfer.errors import OracleError
+from sizetransfer.specs import FieldInfo
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a site rule may see beside the field.
+
+    Attributes:
+        domain: the sites and their distances.
+        condition: features of discrete labels or of the sublattice, shape ``B K *S``, or none.
+        mask: true where the continuous coordinate is live, shape ``B 1 *S``, or none where all sites are.
+    """
+
+    domain: Domain
+    condition: Float[Tensor, "batch features *size"] | None = None
+    mask: Bool[Tensor, "batch 1 *size"] | None = None
+
+    def to(self, like: Tensor) -> Context:
+        """The same context on the device, and with the dtype, of ``like``."""
+        return replace(
+            self,
+            condition=None if self.condition is None else self.condition.to(like),
+            mask=None if self.mask is None else self.mask.to(like.device),
+        )
+
+    def rows(self, index: slice) -> Context:
+        """The context of some rows of the batch."""
+        return replace(
+            self,
+            condition=None if self.condition is None else self.condition[index],
+            mask=None if self.mask is None else self.mask[index],
+        )
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Fields drawn from a teacher, with their context.
+
+    Attributes:
+        x: the fields, shape ``B C *S``.
+        context: what a student may see beside them.
+        labels: discrete variables by name, each of shape ``B *S`` and dtype int64.
+    """
+
+    x: Float[Tensor, "batch channels *size"]
+    context: Context
+    labels: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def with_x(self, x: Tensor) -> Sample:
+        """The sample with other fields in the same context."""
+        return replace(self, x=x, context=self.context.to(x))
+
+
+@dataclass(frozen=True)
+class Exactness:
+    """The declared error model of an oracle.
+
+    Attributes:
+        kind: ``exact`` (to rounding), ``quadrature`` (to ``epsilon``) or ``monte_carlo`` (values carry standard errors).
+        epsilon: bound on the absolute error of a quadrature.
+    """
+
+    kind: Literal["exact", "quadrature", "monte_carlo"] = "exact"
+    epsilon: float = 0.0
+
+
+class Teacher(nn.Module, ABC):
+    """A distribution over fields, the same rule at every size.
+
+    Attributes:
+        field: dimension, channels, boundary, condition channels and scale of its fields.
+        exactness: the declared error model of each oracle, by method name.
+    """
+
+    field: FieldInfo
+    exactness: Mapping[str, Exactness]
+
+    def __init__(self, field: FieldInfo) -> None:
+        super().__init__()
+        self.field = field
+        self.exactness = {}
+        self.register_buffer("_anchor", torch.zeros(()), persistent=False)
+
+    @property
+    def anchor(self) -> Tensor:
+        """A scalar with the teacher's dtype and device."""
+        anchor: Tensor = self.get_buffer("_anchor")
+        return anchor
+
+    def domain(self, size: int) -> Domain:
+        """The domain with ``size`` sites along each axis."""
+        return Lattice.cubic(size, self.field.dim, periodic=self.field.periodic)
+
+    def check_size(self, size: int) -> None:
+        """Refuse a size on which the teacher is not defined.
+
+        Raises:
+            OracleError: with the sizes that are allowed.
+        """
+        if size < 2:
+            raise OracleError(
+                "The lattice is too small.",
+                where=f"{type(self).__name__}, size",
+                expected="at least 2 sites along each axis",
+                got=str(size),
+                fix="raise the size",
+            )
+
+    @abstractmethod
+    def sample(self, batch: int, size: int, *, generator: torch.Generator) -> Sample:
+        """Draw ``batch`` independent fields with ``size`` sites along each axis.
+
+        Raises:
+            OracleError: the teacher is not defined at that size.
+        """
+
+    def frozen(self) -> Self:
+        """Switch off gradients of the teacher's parameters and return the teacher."""
+        self.requires_grad_(False)
+        return self.eval()
+
+
+@runtime_checkable
+class HasDensity(Protocol):
+    """Knows its normalised log-density."""
+
+    def log_density(self, sample: Sample) -> Float[Tensor, "batch"]:
+        """Natural logarithm of the density, shape ``(B,)``."""
+        ...
+
+
+@runtime_checkable
+class HasScore(Protocol):
+    """Knows its clean score."""
+
+    def score(self, sample: Sample) -> Float[Tensor, "batch channels *size"]:
+        """Gradient of the log-density with respect to the field, like ``sample.x``; differentiable where x requires it."""
+        ...
+
+
+@runtime_checkable
+class HasSmoothedScore(Protocol):
+    """Knows the score of the noisy field."""
+
+    def smoothed_score(self, x: Tensor, sigma: Tensor, context: Context) -> Tensor:
+        """Score at noise ``sigma`` of shape ``(B,)``, like ``x``."""
+        ...
+
+
+@runtime_checkable
+class HasPosterior(Protocol):
+    """Knows mean and covariance of the clean field given the noisy one."""
+
+    def posterior_mean(self, x: Tensor, sigma: Tensor, context: Context) -> Tensor:
+        """E[X_0 | x], like ``x``."""
+        ...
+
+    def posterior_covariance(self, x: Tensor, sigma: Tensor, context: Context, site: Site) -> Tensor:
+        """Cov(X_0 at ``site``, X_0 | x), shape ``(B, C, C, *S)``."""
+        ...

@@ -1,0 +1,81 @@
+"""Tidy records: one row for one number, always with its standard error and its count."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One number that a measure returns.
+
+    Attributes:
+        part: which of the measure's numbers it is, for example ``relative_rmse``.
+        value: the number; NaN where it is undefined.
+        standard_error: its standard error; NaN where a single draw gives none.
+        n: independent draws that it rests on.
+        coordinate: position along a profile (a distance, say); NaN for a number that has none.
+    """
+
+    part: str
+    value: float
+    standard_error: float
+    n: int
+    coordinate: float = math.nan
+
+
+@dataclass(frozen=True)
+class Record:
+    """A measurement with everything that says where it comes from: one row of ``records.parquet``."""
+
+    experiment: str
+    teacher: str
+    student: str
+    radius: int | None
+    seed: int
+    train_size: int
+    size: int
+    sigma: float
+    measure: str
+    part: str
+    coordinate: float
+    value: float
+    standard_error: float
+    n: int
+
+    def row(self) -> dict[str, object]:
+        """The record as a mapping of column names to values."""
+        return asdict(self)
+
+
+def mean(values: Tensor, part: str, coordinate: float = math.nan) -> Measurement:
+    """Mean of independent values of shape ``(n,)``, with the standard error of the mean."""
+    n = values.numel()
+    error = values.double().std(unbiased=True).item() / math.sqrt(n) if n > 1 else math.nan
+    return Measurement(part, values.double().mean().item(), error, n, coordinate)
+
+
+def root_ratio(numerator: Tensor, denominator: Tensor, part: str, coordinate: float = math.nan) -> Measurement:
+    r"""The ratio :math:`\sqrt{\sum_b a_b / \sum_b c_b}` over independent draws b, with its jackknife standard error.
+
+    Relative errors are such ratios: squared errors over squared references, pooled before the root is taken,
+    so that draws with a small reference do not dominate.
+
+    Args:
+        numerator: squared errors a, shape ``(n,)``.
+        denominator: squared references c, shape ``(n,)``; where they sum to zero the value is NaN.
+    """
+    a, c = numerator.double(), denominator.double()
+    n = a.numel()
+    if not c.sum() > 0:
+        return Measurement(part, math.nan, math.nan, n, coordinate)
+    value = (a.sum() / c.sum()).sqrt().item()
+    if n < 2 or not (c.sum() - c).min() > 0:
+        return Measurement(part, value, math.nan, n, coordinate)
+    left_out = ((a.sum() - a) / (c.sum() - c)).clamp_min(0).sqrt()
+    variance = (n - 1) / n * (left_out - left_out.mean()).square().sum()
+    return Measurement(part, value, torch.sqrt(variance).item(), n, coordinate)

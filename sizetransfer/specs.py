@@ -1,0 +1,467 @@
+"""What users write: frozen, validated specifications from which every run can be replayed.
+
+A specification is data. Teachers, students and measures are looked up by ``kind`` among the registered
+classes; the lookup comes in through pydantic's validation context, so that this module needs no registry.
+Validation never lets a raw pydantic traceback reach a user: :meth:`Spec.parse` turns it into one
+:class:`~sizetransfer.errors.SpecError` that lists every wrong field with its path.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializeAsAny,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from sizetransfer.errors import SpecError
+
+if TYPE_CHECKING:
+    from sizetransfer.oracle import Teacher
+    from sizetransfer.records import Measurement
+    from sizetransfer.student import Student
+
+Family = Literal["teacher", "student", "measure"]
+Lookup = Callable[[Family, str], "type[KindSpec]"]
+
+
+class Spec(BaseModel):
+    """Base of every specification: immutable, no unknown fields, defaults validated."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, protected_namespaces=())
+
+    @classmethod
+    def parse(cls, data: object, *, where: str = "", lookup: Lookup | None = None) -> Self:
+        """Validate ``data``.
+
+        Args:
+            data: the mapping that a user wrote.
+            where: path that error messages put in front of field names.
+            lookup: finds the specification class of a kind; needed where ``data`` names kinds.
+
+        Raises:
+            SpecError: with the path of every wrong field, what it takes, and the nearest known names.
+        """
+        if not isinstance(data, Mapping):
+            raise SpecError(
+                "A specification must be a mapping of fields.",
+                where=where or cls.__name__,
+                expected="a mapping such as {kind: flow, preset: medium-range}",
+                got=f"{type(data).__name__}: {data!r}",
+            )
+        try:
+            return cls.model_validate(dict(data), context={"lookup": lookup, "where": where})
+        except ValidationError as error:
+            raise _explain(cls, error, where) from None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the specification as JSON-compatible data that :meth:`parse` accepts."""
+        return self.model_dump(mode="json")
+
+
+def _explain(cls: type[Spec], error: ValidationError, where: str) -> SpecError:
+    wrong, expected, got, fixes = [], [], [], []
+    for item in error.errors():
+        path = ".".join([*([where] if where else []), *map(str, item["loc"])])
+        wrong.append(path)
+        if item["type"] == "extra_forbidden":
+            known = _fields_at(cls, item["loc"][:-1])
+            expected.append(f"one of the fields {', '.join(known)}")
+            got.append(f"the unknown field {str(item['loc'][-1])!r}")
+            fixes.append(did_you_mean(str(item["loc"][-1]), known))
+        else:
+            expected.append(f"{path}: {item['msg']}")
+            got.append("nothing" if item["type"] == "missing" else f"{type(item['input']).__name__} {item['input']!r}")
+    return SpecError(
+        f"{cls.__name__} has {len(wrong)} wrong field{'s' if len(wrong) > 1 else ''}.",
+        where="; ".join(wrong),
+        expected="; ".join(expected),
+        got="; ".join(got),
+        fix=" ".join(filter(None, fixes)) or "change the fields named above",
+    )
+
+
+def _fields_at(cls: type[BaseModel], path: Iterable[int | str]) -> list[str]:
+    for step in path:
+        field = cls.model_fields.get(str(step))
+        if field is None or not isinstance(field.annotation, type) or not issubclass(field.annotation, BaseModel):
+            return []
+        cls = field.annotation
+    return list(cls.model_fields) + (["preset"] if getattr(cls, "presets", None) else [])
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return a sentence that offers the names nearest to ``name``, or nothing if none is near."""
+    near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
+    return f"Did you mean {' or '.join(map(repr, near))}?" if near else ""
+
+
+class KindSpec(Spec):
+    """A specification that users choose by ``kind`` and may start from a named preset.
+
+    A subclass sets ``kind: Literal["..."] = "..."`` and, if it has any, ``presets`` and ``aliases``.
+    ``{kind: flow, preset: medium-range, seed: 1}`` takes the preset's fields and overrides ``seed``; the
+    validated specification holds the fields themselves, so it stays the same when a preset changes.
+    """
+
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    aliases: ClassVar[Mapping[str, str]] = {}
+    kind: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _expand_preset(cls, data: Any, info: ValidationInfo) -> Any:
+        if not isinstance(data, Mapping) or "preset" not in data:
+            return data
+        fields = dict(data)
+        name = fields.pop("preset")
+        preset = cls.presets.get(cls.aliases.get(name, name))
+        if preset is None:
+            known = [*cls.presets, *cls.aliases]
+            raise SpecError(
+                f"Unknown preset {name!r}.",
+                where=".".join(filter(None, [(info.context or {}).get("where"), "preset"])),
+                expected=f"one of {', '.join(known)}" if known else f"no preset: {cls.kind_name()!r} has none",
+                got=repr(name),
+                fix=did_you_mean(str(name), known) or "choose one of the presets above",
+            )
+        return {**preset, **fields}
+
+    @classmethod
+    def kind_name(cls) -> str:
+        """The kind that users write."""
+        return str(cls.model_fields["kind"].default)
+
+
+class FieldInfo(Spec):
+    """What a student must know of the field that it scores.
+
+    Attributes:
+        dim: axes of the lattice.
+        channels: components per site, C.
+        periodic: torus or open box.
+        condition_channels: channels K of ``Context.condition``; zero means that there is none.
+        sigma_data: typical standard deviation of one component of the clean field, in units of the field.
+    """
+
+    dim: int = Field(ge=1)
+    channels: int = Field(1, ge=1)
+    periodic: bool = True
+    condition_channels: int = Field(0, ge=0)
+    sigma_data: float = Field(1.0, gt=0)
+
+
+class TeacherSpec(KindSpec):
+    """Schema and factory of a teacher."""
+
+    seed: int = Field(0, ge=0, description="decides every random weight of the teacher")
+
+    @abstractmethod
+    def build(self) -> Teacher:
+        """Construct the teacher."""
+
+
+class StudentSpec(KindSpec):
+    """Schema and factory of a student."""
+
+    @abstractmethod
+    def build(self, field: FieldInfo) -> Student:
+        """Construct the student for such a field, with torch's default initialisation."""
+
+
+class MeasureSpec(KindSpec):
+    """Schema and procedure of a measure of a (teacher, student, size).
+
+    ``requires`` lists the capability protocols (``sizetransfer.oracle``) that the teacher must satisfy; a pair
+    that lacks one is skipped by name and reason.
+    """
+
+    requires: ClassVar[tuple[type, ...]] = ()
+
+    @abstractmethod
+    def measure(
+        self, teacher: Teacher, student: Student, size: int, *, sigma: float, seed: int
+    ) -> Iterable[Measurement]:
+        """Measure at one lattice size.
+
+        Args:
+            teacher: the oracle.
+            student: the trained student, in eval mode.
+            size: sites along each axis.
+            sigma: the low noise level at which the student is asked for its score.
+            seed: names the random streams of this measurement.
+        """
+
+
+class NoiseSchedule(Spec):
+    """Range of noise levels of the variance-exploding process.
+
+    Attributes:
+        sigma_min: smallest standard deviation of the noise, in units of the field.
+        sigma_max: largest standard deviation of the noise, in units of the field.
+    """
+
+    sigma_min: float = Field(0.05, gt=0)
+    sigma_max: float = Field(1.0, gt=0)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> NoiseSchedule:
+        if self.sigma_min >= self.sigma_max:
+            raise SpecError(
+                "The noise schedule is empty.",
+                where="noise.sigma_min, noise.sigma_max",
+                expected="sigma_min < sigma_max",
+                got=f"sigma_min = {self.sigma_min}, sigma_max = {self.sigma_max}",
+                fix="raise sigma_max or lower sigma_min",
+            )
+        return self
+
+
+class TrainingSpec(Spec):
+    """How a student is trained by denoising score matching on fresh exact samples.
+
+    Attributes:
+        size: sites along each axis of the training lattice.
+        steps: optimiser steps.
+        batch: fields per step.
+        objective: ``denoising`` (paper eq. (3)), ``target-score`` or ``mixed`` (De Bortoli et al. 2024).
+        learning_rate: Adam's initial rate.
+        schedule: ``cosine`` decay to zero, or ``constant``.
+        gradient_clip: largest global norm of a gradient.
+        ema_half_life: half-life of the exponential moving average of the weights, in steps; ``None``: no average.
+        noise: range of noise levels.
+        autocast: ``bfloat16`` runs the student's forward pass in that type; weights and loss stay in float32.
+        checkpoint_every: steps between checkpoints.
+    """
+
+    size: int = Field(ge=2)
+    steps: int = Field(1500, ge=0)
+    batch: int = Field(8, ge=1)
+    objective: Literal["denoising", "target-score", "mixed"] = "denoising"
+    learning_rate: float = Field(2e-3, gt=0)
+    schedule: Literal["cosine", "constant"] = "cosine"
+    gradient_clip: float = Field(1.0, gt=0)
+    ema_half_life: float | None = Field(None, gt=0)
+    noise: NoiseSchedule = NoiseSchedule()
+    autocast: Literal["none", "bfloat16"] = "none"
+    checkpoint_every: int = Field(200, ge=1)
+
+
+def _resolve_kinds(family: Family, value: object, info: ValidationInfo) -> object:
+    """Turn a mapping of names to raw specifications into validated ones."""
+    context = info.context or {}
+    lookup: Lookup | None = context.get("lookup")
+    prefix = ".".join(filter(None, [context.get("where"), str(info.field_name)]))
+    if not isinstance(value, Mapping):
+        return value
+    return {name: _resolve_kind(family, item, f"{prefix}.{name}", lookup) for name, item in value.items()}
+
+
+def _resolve_kind(family: Family, value: object, where: str, lookup: Lookup | None) -> object:
+    if isinstance(value, KindSpec):
+        return value
+    if not isinstance(value, Mapping) or not isinstance(value.get("kind"), str):
+        raise SpecError(
+            f"A {family} needs a kind.",
+            where=where,
+            expected=f"a mapping with the field 'kind', for example {{kind: {_EXAMPLE_KINDS[family]}}}",
+            got=repr(value),
+            fix=f"`sizetransfer list {family}s` shows the kinds",
+        )
+    if lookup is None:
+        raise SpecError(
+            "Kinds can only be resolved with the registry.",
+            where=where,
+            fix="read the experiment with sizetransfer.load or sizetransfer.experiment",
+        )
+    return lookup(family, value["kind"]).parse(value, where=where, lookup=lookup)
+
+
+_EXAMPLE_KINDS: Mapping[Family, str] = {"teacher": "flow", "student": "cnn", "measure": "clean-score"}
+
+Teachers = Annotated[Mapping[str, SerializeAsAny[TeacherSpec]], Field(min_length=1)]
+Students = Annotated[Mapping[str, SerializeAsAny[StudentSpec]], Field(min_length=1)]
+Measures = Annotated[Mapping[str, SerializeAsAny[MeasureSpec]], Field(min_length=1)]
+
+
+class EvaluationSpec(Spec):
+    """What is measured of every trial.
+
+    Attributes:
+        sizes: lattice sizes of the evaluation, in increasing order; the training size is a good first one.
+        sigma: noise level told to the student when it is compared with the clean score; ``None``: sigma_min.
+        measures: measures by a name of the user's choice.
+        restrict: sizes of single measures, by the same names, where they are not taken at every size.
+        seed: names the random streams of the evaluation; the same fields test every student of a seed.
+    """
+
+    sizes: tuple[int, ...] = Field(min_length=1)
+    sigma: float | None = Field(None, gt=0)
+    measures: Measures
+    restrict: Mapping[str, tuple[int, ...]] = {}
+    seed: int = Field(0, ge=0)
+
+    @field_validator("measures", mode="before")
+    @classmethod
+    def _resolve_measures(cls, value: object, info: ValidationInfo) -> object:
+        return _resolve_kinds("measure", value, info)
+
+    @model_validator(mode="after")
+    def _known_restrictions(self) -> EvaluationSpec:
+        for name, sizes in self.restrict.items():
+            if name not in self.measures or not set(sizes) <= set(self.sizes):
+                raise SpecError(
+                    f"evaluation.restrict.{name} names a measure or a size that the evaluation does not have.",
+                    where=f"evaluation.restrict.{name}",
+                    expected=f"a measure of {', '.join(self.measures)} and sizes of {self.sizes}",
+                    got=repr(sizes),
+                    fix=did_you_mean(name, self.measures) or "add the size to evaluation.sizes",
+                )
+        return self
+
+    def sizes_of(self, measure: str) -> tuple[int, ...]:
+        """Sizes at which the named measure is taken."""
+        return tuple(self.restrict.get(measure, self.sizes))
+
+
+class VerdictRule(Spec):
+    """Thresholds of the verdict; the report prints the rule with them.
+
+    Attributes:
+        significance: differences count when they exceed this many combined standard errors.
+        improvement: relative fall of the error, by a larger radius, that counts as an improvement.
+        growth: relative rise of the error, from the training size to the largest, that counts as a failure to transfer.
+        failure: relative error at the largest size beyond which even the best radius of the sweep fails.
+    """
+
+    significance: float = Field(3.0, gt=0)
+    improvement: float = Field(0.1, ge=0)
+    growth: float = Field(0.1, ge=0)
+    failure: float = Field(0.5, gt=0)
+
+
+class PaperValue(Spec):
+    """A number printed in the paper, to stand beside ours.
+
+    Attributes:
+        source: where it is printed.
+        teacher, student: names in this experiment.
+        size: evaluation size that it is compared at; ``None``: the largest.
+        measure, part: which of our records it is compared with.
+        value, standard_error: as printed.
+    """
+
+    source: str
+    teacher: str
+    student: str
+    size: int | None = None
+    measure: str
+    part: str
+    value: float
+    standard_error: float | None = None
+
+
+class ReportSpec(Spec):
+    """What the report shows.
+
+    Attributes:
+        figures: names of figures, in order (``sizetransfer.report.figures``).
+        paper: the paper's numbers.
+        notes: paragraphs on choices that the paper leaves open and on what a reader should not conclude.
+    """
+
+    figures: tuple[str, ...] = ()
+    paper: tuple[PaperValue, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+class Experiment(Spec):
+    """A grid of trials: every teacher with every student and every seed, trained and measured alike.
+
+    Attributes:
+        name, title, description: what the report calls it.
+        preset: the preset of the experiment file that was taken, if any.
+        teachers, students: specifications by the name that records and figures use.
+        seeds: each seed decides a student's initial weights, its training batches and its evaluation fields.
+        training, evaluation, verdict, report: see those classes.
+        dtype: arithmetic of training and evaluation.
+        allow_wrapped_radius: train students whose receptive field wraps around the training torus all the same.
+    """
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    title: str = ""
+    description: str = ""
+    preset: str | None = None
+    teachers: Teachers
+    students: Students
+    seeds: tuple[int, ...] = Field((0,), min_length=1)
+    training: TrainingSpec
+    evaluation: EvaluationSpec
+    verdict: VerdictRule = VerdictRule()
+    report: ReportSpec = ReportSpec()
+    dtype: Literal["float32", "float64"] = "float32"
+    allow_wrapped_radius: bool = False
+
+    @field_validator("teachers", "students", mode="before")
+    @classmethod
+    def _resolve(cls, value: object, info: ValidationInfo) -> object:
+        return _resolve_kinds("teacher" if info.field_name == "teachers" else "student", value, info)
+
+    def trials(self) -> tuple[Trial, ...]:
+        """The grid, teachers outermost, seeds innermost."""
+        return tuple(
+            Trial(
+                experiment=self.name,
+                teacher_name=teacher_name,
+                teacher=teacher,
+                student_name=student_name,
+                student=student,
+                seed=seed,
+                training=self.training,
+                evaluation=self.evaluation,
+                dtype=self.dtype,
+                allow_wrapped_radius=self.allow_wrapped_radius,
+            )
+            for teacher_name, teacher in self.teachers.items()
+            for student_name, student in self.students.items()
+            for seed in self.seeds
+        )
+
+
+class Trial(Spec):
+    """One teacher, one student, one seed: the unit of work, of resumption and of reproducibility."""
+
+    experiment: str
+    teacher_name: str
+    teacher: SerializeAsAny[TeacherSpec]
+    student_name: str
+    student: SerializeAsAny[StudentSpec]
+    seed: int = Field(ge=0)
+    training: TrainingSpec
+    evaluation: EvaluationSpec
+    dtype: Literal["float32", "float64"] = "float32"
+    allow_wrapped_radius: bool = False
+
+    def key(self, versions: Mapping[str, str] | None = None) -> str:
+        """Hash of everything that determines the trial's numbers.
+
+        Args:
+            versions: versions of the distributions whose code takes part.
+        """
+        parts = self.to_json()
+        for label in ("experiment", "teacher_name", "student_name"):
+            del parts[label]
+        text = json.dumps([parts, dict(versions or {})], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,55 @@
+r"""Students: score models with a declared receptive radius, and the preconditioning that they share.
+
+A student approximates the smoothed score :math:`s_\sigma(x)`. With :math:`t = \sqrt{\sigma^2 + \sigma_d^2}`
+(:math:`\sigma_d` the standard deviation of the clean data), the preconditioned form is
+
+.. math:: s_\theta(x, \sigma) = \frac{F_\theta(x/t, \sigma) - x/t}{t}.
+
+The network sees inputs of unit variance at every noise level; with zero output it is the exact score of a white
+Gaussian of variance :math:`\sigma_d^2`, and it tends to :math:`-x/\sigma^2`, the high-noise limit of every score.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from sizetransfer.noise import expand
+from sizetransfer.oracle import Context
+from sizetransfer.specs import FieldInfo
+
+
+class Student(nn.Module, ABC):
+    """A score model that runs on every size.
+
+    Contract: each row of a batch alone gives the row of the batch (in eval mode); inputs are not changed; outside
+    ``radius`` the Jacobian is exactly zero.
+
+    Attributes:
+        field: the fields that it scores.
+        radius: Chebyshev receptive radius in lattice steps (hops on a graph); ``None`` for a global model.
+    """
+
+    field: FieldInfo
+    radius: int | None
+
+    def __init__(self, field: FieldInfo, *, radius: int | None) -> None:
+        super().__init__()
+        self.field = field
+        self.radius = radius
+
+    @abstractmethod
+    def forward(
+        self, x: Float[Tensor, "batch channels *size"], sigma: Float[Tensor, "batch"], context: Context
+    ) -> Float[Tensor, "batch channels *size"]:
+        """Score of the noisy field ``x`` at noise level ``sigma`` (both in units of the field), like ``x``."""
+
+    def precondition(self, network: Callable[[Tensor], Tensor], x: Tensor, sigma: Tensor) -> Tensor:
+        """Return ``(network(x/t) - x/t) / t`` with ``t = sqrt(sigma^2 + sigma_data^2)``."""
+        t = torch.sqrt(expand(sigma, x) ** 2 + self.field.sigma_data**2)
+        scaled = x / t
+        return (network(scaled).to(x.dtype) - scaled) / t
