@@ -1,0 +1,95 @@
+"""Development tasks: ``nox -s quickstart``, ``nox -s tests``, ``nox --list``.
+
+Every session installs the versions of ``constraints.txt`` into its own virtual environment with plain pip. With
+``--no-venv`` nothing is installed and the tools of the active environment are used.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import nox
+
+ROOT = Path(__file__).parent
+CONSTRAINTS = ROOT / "constraints.txt"
+PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
+
+nox.needs_version = ">=2025.2.9"
+nox.options.default_venv_backend = "virtualenv"
+nox.options.reuse_existing_virtualenvs = True
+nox.options.error_on_missing_interpreters = True
+nox.options.error_on_external_run = True
+nox.options.sessions = ["tests", "lint", "types"]
+
+
+def pinned(name: str) -> str:
+    """Return the requirement ``name==version`` of ``constraints.txt``."""
+    pin = re.search(rf"^{re.escape(name)}==\S+", CONSTRAINTS.read_text(), flags=re.MULTILINE)
+    if pin is None:
+        raise ValueError(f"constraints.txt has no version of {name}")
+    return pin.group()
+
+
+def install(session: nox.Session, *groups: str, package: bool = True) -> None:
+    """Install dependency groups and, unless told otherwise, the package itself.
+
+    torch comes first and alone: where an index offers the pinned version as a CPU build, pip takes that one.
+    """
+    if session.virtualenv.venv_backend == "none":
+        return
+    requirements = nox.project.dependency_groups(PROJECT, *groups) if groups else ()
+    if package:
+        session.install("--quiet", "--constraint", str(CONSTRAINTS), pinned("torch"))
+        requirements = (*requirements, ".")
+    session.install("--quiet", "--constraint", str(CONSTRAINTS), *requirements)
+
+
+@nox.session
+def quickstart(session: nox.Session) -> None:
+    """Train a few students, measure them, and say where the report is. Arguments go to `sizetransfer run`."""
+    install(session)
+    arguments = list(session.posargs)
+    if "--out" not in arguments:
+        arguments += ["--out", "runs/quickstart"]
+    session.run("sizetransfer", "run", "quickstart", *arguments)
+    report = ROOT / arguments[arguments.index("--out") + 1] / "report.html"
+    if report.exists():
+        session.log(f"Open the report: {report.as_uri()}")
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run the test suite. Arguments go to pytest."""
+    install(session, "tests")
+    session.run("pytest", "-n", "2", "--dist", "worksteal", *session.posargs, env={"OMP_NUM_THREADS": "1"})
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style, formatting and the layers of the architecture."""
+    install(session, "lint", package=False)
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("lint-imports")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check types. Arguments go to mypy."""
+    install(session, "types")
+    session.run("mypy", *session.posargs)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation into docs/_build/html; a warning is an error."""
+    install(session, "docs")
+    session.run("sphinx-build", "-W", "--keep-going", "-b", "html", *session.posargs, "docs", "docs/_build/html")
+
+
+@nox.session
+def benchmarks(session: nox.Session) -> None:
+    """Measure speed. Arguments go to pytest."""
+    install(session, "benchmarks")
+    session.run("pytest", "benchmarks", "-p", "no:xdist", "--benchmark-sort=name", *session.posargs)
