@@ -1,0 +1,174 @@
+"""When does a local score model, trained on small lattices, work on large ones?
+
+>>> import sizetransfer as st
+>>> teacher = st.teacher("flow", preset="medium-range", seed=0)
+>>> student = st.student("cnn", teacher.field, blocks=1)
+>>> student.radius
+4
+
+Names are imported when they are first used: ``import sizetransfer`` itself imports no torch and changes no state.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import types
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sizetransfer.api import compare, experiment, load, measure, open_run, run, student, teacher, write_report
+    from sizetransfer.domain import Domain, Lattice
+    from sizetransfer.errors import (
+        ConformanceError,
+        NonFiniteError,
+        OracleError,
+        PluginError,
+        RunError,
+        SizetransferError,
+        SpecError,
+    )
+    from sizetransfer.events import Event
+    from sizetransfer.experiments import Run
+    from sizetransfer.hooks import hookimpl
+    from sizetransfer.oracle import (
+        Context,
+        Exactness,
+        HasDensity,
+        HasPosterior,
+        HasScore,
+        HasSmoothedScore,
+        Sample,
+        Teacher,
+    )
+    from sizetransfer.records import Measurement
+    from sizetransfer.specs import (
+        EvaluationSpec,
+        Experiment,
+        FieldInfo,
+        MeasureSpec,
+        NoiseSchedule,
+        StudentSpec,
+        TeacherSpec,
+        TrainingSpec,
+    )
+    from sizetransfer.student import Student
+    from sizetransfer.training import train
+
+    __version__: str
+
+__all__ = [
+    "ConformanceError",
+    "Context",
+    "Domain",
+    "EvaluationSpec",
+    "Event",
+    "Exactness",
+    "Experiment",
+    "FieldInfo",
+    "HasDensity",
+    "HasPosterior",
+    "HasScore",
+    "HasSmoothedScore",
+    "Lattice",
+    "MeasureSpec",
+    "Measurement",
+    "NoiseSchedule",
+    "NonFiniteError",
+    "OracleError",
+    "PluginError",
+    "Run",
+    "RunError",
+    "Sample",
+    "SizetransferError",
+    "SpecError",
+    "Student",
+    "StudentSpec",
+    "Teacher",
+    "TeacherSpec",
+    "TrainingSpec",
+    "__version__",
+    "compare",
+    "experiment",
+    "hookimpl",
+    "load",
+    "measure",
+    "open_run",
+    "run",
+    "student",
+    "teacher",
+    "train",
+    "write_report",
+]
+
+_MODULES = {
+    "api": ("compare", "experiment", "load", "measure", "open_run", "run", "student", "teacher", "write_report"),
+    "domain": ("Domain", "Lattice"),
+    "errors": (
+        "ConformanceError",
+        "NonFiniteError",
+        "OracleError",
+        "PluginError",
+        "RunError",
+        "SizetransferError",
+        "SpecError",
+    ),
+    "events": ("Event",),
+    "experiments": ("Run",),
+    "hooks": ("hookimpl",),
+    "oracle": (
+        "Context",
+        "Exactness",
+        "HasDensity",
+        "HasPosterior",
+        "HasScore",
+        "HasSmoothedScore",
+        "Sample",
+        "Teacher",
+    ),
+    "records": ("Measurement",),
+    "specs": (
+        "EvaluationSpec",
+        "Experiment",
+        "FieldInfo",
+        "MeasureSpec",
+        "NoiseSchedule",
+        "StudentSpec",
+        "TeacherSpec",
+        "TrainingSpec",
+    ),
+    "student": ("Student",),
+    "training": ("train",),
+}
+_HOMES = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> object:
+    if name == "__version__":
+        from sizetransfer.plugins import core_version
+
+        return core_version()
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+class _Package(types.ModuleType):
+    """Keeps ``sizetransfer.student`` the function.
+
+    The import system binds every imported submodule as an attribute of its package, and the module
+    ``sizetransfer.student``, which holds the base class, has the name of a public function.
+    """
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name in _HOMES and isinstance(value, types.ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

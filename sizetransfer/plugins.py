@@ -1,0 +1,298 @@
+"""Plugins: found by their metadata, imported when needed, each kept apart from the others.
+
+Nothing here raises because of a plugin: whatever goes wrong becomes the plugin's :class:`PluginRecord`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import importlib
+import importlib.metadata
+import inspect
+import os
+import re
+import sys
+import traceback
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import pluggy
+
+from sizetransfer import hooks
+from sizetransfer.errors import PluginError, SizetransferError
+
+Phase = Literal["discover", "import", "register", "event", "command"]
+Status = Literal["found", "loaded", "broken", "disabled"]
+
+CORE = "sizetransfer"
+"""The distribution that the built-ins belong to."""
+
+RESTRICTION = "SIZETRANSFER_PLUGINS"
+"""Environment variable: ``none``, or the distributions or entry points to load, separated by commas."""
+
+HOOK_NAMES = tuple(name for name, value in vars(hooks).items() if hasattr(value, f"{hooks.PROJECT}_spec"))
+_PHASES: Mapping[str, Phase] = {"on_event": "event", "register_commands": "command"}
+
+
+@dataclass(frozen=True)
+class PluginRecord:
+    """What is known of one plugin.
+
+    Attributes:
+        distribution, version: the installed distribution that it belongs to.
+        entry_point, value: the name and the target of its entry point.
+        phase: how far it came, or where it failed.
+        status: ``found`` (not imported), ``loaded``, ``broken``, or ``disabled`` by ``SIZETRANSFER_PLUGINS``.
+        error: what went wrong.
+        fix: what to do about it.
+        provides: what it has registered so far, for example ``student cnn``.
+    """
+
+    distribution: str
+    version: str
+    entry_point: str
+    value: str
+    phase: Phase = "discover"
+    status: Status = "found"
+    error: str | None = None
+    fix: str | None = None
+    provides: tuple[str, ...] = ()
+
+    @property
+    def owner(self) -> str:
+        """Distribution, version and entry point, for messages."""
+        return f"{self.distribution} {self.version} (entry point {self.entry_point})"
+
+    def __str__(self) -> str:
+        return f"{self.owner}: {self.error or self.status}"
+
+
+class Plugin:
+    """One plugin with a pluggy manager of its own.
+
+    pluggy stops the call of a hook at the first exception; with a manager for each plugin an exception stays
+    with the plugin that raised it.
+
+    Args:
+        record: what its metadata says.
+        built_in: whether it is part of this distribution; then errors are raised instead of recorded.
+    """
+
+    def __init__(self, record: PluginRecord, *, built_in: bool = False) -> None:
+        self.record = record
+        self.built_in = built_in
+        self.called: set[str] = set()
+        self._usable = False
+        self._manager = pluggy.PluginManager(hooks.PROJECT)
+        self._manager.add_hookspecs(hooks)
+
+    def load(self) -> None:
+        """Import the plugin and check its hooks, unless that has been tried or the plugin is disabled."""
+        if self.record.status != "found":
+            return
+        with self._isolated("import"):
+            module = _import(self.record.value)
+            self.record = replace(self.record, phase="register")
+            with self._isolated("register"):
+                self._check_and_register(module)
+                self.record = replace(self.record, status="loaded")
+                self._usable = True
+
+    def call(self, hook: str, **arguments: object) -> None:
+        """Call one hook of the plugin; what it raises becomes its record."""
+        self.called.add(hook)
+        with self._isolated(_PHASES.get(hook, "register")):
+            getattr(self._manager.hook, hook)(**arguments)
+
+    def has(self, hook: str) -> bool:
+        """Whether the plugin passed its checks and implements the hook.
+
+        A plugin of which one registration was refused, or one hook failed, keeps its other hooks.
+        """
+        return self._usable and bool(getattr(self._manager.hook, hook).get_hookimpls())
+
+    def provide(self, what: str) -> None:
+        """Note that the plugin has registered something."""
+        self.record = replace(self.record, provides=(*self.record.provides, what))
+
+    def fail(self, phase: Phase, error: str, fix: str) -> None:
+        """Record what is wrong; earlier problems stay in the record.
+
+        Raises:
+            PluginError: the plugin is built in.
+        """
+        if self.built_in:
+            raise PluginError(error, where=self.record.owner, fix=fix)
+        errors = [*filter(None, [self.record.error]), error]
+        fixes = [*filter(None, [self.record.fix]), fix]
+        self.record = replace(
+            self.record, phase=phase, status="broken", error="\n".join(errors), fix="\n".join(dict.fromkeys(fixes))
+        )
+
+    @contextlib.contextmanager
+    def _isolated(self, phase: Phase) -> Iterator[None]:
+        try:
+            # What a plugin prints must not end up in output that a program reads.
+            with contextlib.redirect_stdout(sys.stderr):
+                yield
+        except (Exception, SystemExit) as error:
+            if self.built_in:
+                raise
+            self.fail(phase, describe(error), self._remedy(phase, error))
+
+    def _check_and_register(self, module: object) -> None:
+        problem = _unknown_hook(module)
+        if problem:
+            raise PluginError(problem)
+        self._manager.register(module, self.record.entry_point)
+        self._manager.check_pending()
+        if not self._manager.get_hookcallers(module):
+            raise PluginError(f"{self.record.value} implements no hook: none of its functions is marked with hookimpl.")
+
+    def _remedy(self, phase: Phase, error: BaseException) -> str:
+        owner, leave_out = self.record.distribution, f"or leave it out: {RESTRICTION} names the plugins to load"
+        if isinstance(error, ModuleNotFoundError) and error.name:
+            return f"install the module {error.name!r}, or reinstall {owner} with its dependencies, {leave_out}"
+        if isinstance(error, pluggy.PluginValidationError):
+            return f"the hooks and their arguments are listed in sizetransfer.hooks; update {owner}, {leave_out}"
+        return f"update or uninstall {owner}, {leave_out}"
+
+
+def describe(error: BaseException) -> str:
+    """One line: type, message and, where the error comes from a file, the file and line."""
+    text = error.what if isinstance(error, SizetransferError) else " ".join(str(error).split())
+    if isinstance(error, PluginError | pluggy.PluginValidationError):
+        return text
+    frames = traceback.extract_tb(error.__traceback__)
+    outside = [frame for frame in frames if "importlib" not in frame.filename and frame.filename != __file__]
+    place = f" ({outside[-1].filename}, line {outside[-1].lineno})" if outside else ""
+    return f"{type(error).__name__}: {text}{place}"
+
+
+def _import(value: str) -> object:
+    """Import the target ``module`` or ``module:attribute`` of an entry point."""
+    match = importlib.metadata.EntryPoint.pattern.match(value)
+    if match is None:
+        raise PluginError(f"The target {value!r} of the entry point is not of the form module or module:attribute.")
+    target: object = importlib.import_module(match["module"])
+    for name in filter(None, (match["attr"] or "").split(".")):
+        target = getattr(target, name)
+    return target
+
+
+def _unknown_hook(module: object) -> str:
+    """Describe a function that looks like a hook but would never be called, or return nothing."""
+    for name in dir(module):
+        function = inspect.getattr_static(module, name, None)
+        options = getattr(function, f"{hooks.PROJECT}_impl", None)
+        if options is None:
+            if name in HOOK_NAMES and inspect.isfunction(function) and not hasattr(function, f"{hooks.PROJECT}_spec"):
+                return f"{name} has the name of a hook but is not marked with hookimpl, so it would never be called."
+            continue
+        hook = options.get("specname") or name
+        if hook not in HOOK_NAMES and not options.get("optionalhook"):
+            near = difflib.get_close_matches(hook, HOOK_NAMES, n=1, cutoff=0.4)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            return f"There is no hook {hook!r}; the hooks are {', '.join(HOOK_NAMES)}.{hint}"
+    return ""
+
+
+def discover(environment: Mapping[str, str] = os.environ) -> list[Plugin]:
+    """Find the installed plugins without importing them, in alphabetical order of their distributions."""
+    records = sorted(_records(), key=lambda record: (_normal(record.distribution), record.entry_point))
+    return [Plugin(record) for record in _restrict(records, environment.get(RESTRICTION, "").strip())]
+
+
+def _records() -> Iterator[PluginRecord]:
+    seen: set[str] = set()
+    for distribution in importlib.metadata.distributions():
+        text = _entry_point_text(distribution)
+        if f"[{hooks.PROJECT}]" not in text:
+            continue
+        name, version = _identity(distribution)
+        # An earlier directory on sys.path hides a later copy of the same distribution.
+        if _normal(name) not in seen:
+            seen.add(_normal(name))
+            yield from _records_of(distribution, name, version)
+
+
+def _entry_point_text(distribution: importlib.metadata.Distribution) -> str:
+    try:
+        return distribution.read_text("entry_points.txt") or ""
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def _identity(distribution: importlib.metadata.Distribution) -> tuple[str, str]:
+    """Name and version; an installation that lost its metadata is called by its directory."""
+    name: str | None = None
+    version: str | None = None
+    with contextlib.suppress(OSError, UnicodeDecodeError, KeyError):
+        name, version = distribution.metadata["Name"], distribution.metadata["Version"]
+    path = getattr(distribution, "_path", None)
+    return name or (path.name.split("-")[0] if path is not None else "unnamed"), version or "unknown"
+
+
+def _records_of(distribution: importlib.metadata.Distribution, name: str, version: str) -> Iterator[PluginRecord]:
+    try:
+        points = [point for point in distribution.entry_points if point.group == hooks.PROJECT]
+    except (TypeError, ValueError) as error:
+        yield PluginRecord(
+            name,
+            version,
+            "unreadable",
+            "entry_points.txt",
+            status="broken",
+            error=f"The entry points of {name} cannot be read: {describe(error)}",
+            fix=f"reinstall {name}",
+        )
+        return
+    for point in points:
+        yield PluginRecord(name, version, point.name, point.value)
+
+
+def _normal(name: str) -> str:
+    """Names of distributions compare without case and with all separators alike."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _restrict(records: list[PluginRecord], restriction: str) -> list[PluginRecord]:
+    """Disable the plugins that the restriction does not name."""
+    if not restriction:
+        return records
+    wanted = {_normal(name.strip()) for name in restriction.split(",") if name.strip()} - {"none"}
+    kept = [
+        record if _names(record) & wanted or record.status == "broken" else replace(record, status="disabled")
+        for record in records
+    ]
+    known: set[str] = set().union(*map(_names, records))
+    return kept + [_missing(name, known) for name in sorted(wanted - known)]
+
+
+def _names(record: PluginRecord) -> set[str]:
+    return {_normal(record.distribution), _normal(record.entry_point)}
+
+
+def _missing(name: str, known: Iterable[str]) -> PluginRecord:
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    fix = f"did you mean {' or '.join(map(repr, near))}?" if near else "`sizetransfer plugins` lists those installed"
+    error = f"{RESTRICTION} names {name!r}, and no such plugin is installed"
+    warnings.warn(f"{error}; {fix}", stacklevel=2)
+    return PluginRecord(name, "not installed", name, "", status="broken", error=error, fix=fix)
+
+
+def core_version() -> str:
+    """Version of this distribution; ``unknown`` where it runs without having been installed."""
+    try:
+        return importlib.metadata.version(CORE)
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def built_in_plugin(module: str) -> Plugin:
+    """The plugin that a module of this distribution is."""
+    name = module.rpartition(".")[2]
+    return Plugin(PluginRecord(CORE, core_version(), name, module), built_in=True)
