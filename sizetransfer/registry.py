@@ -284,7 +284,8 @@ def _kind_of(family: str, spec_class: object) -> tuple[str, str]:
     """Return the kind of a specification class, and what is wrong with registering it in the family, if anything."""
     from sizetransfer.specs import MeasureSpec, StudentSpec, TeacherSpec
 
-    base = {"teacher": TeacherSpec, "student": StudentSpec, "measure": MeasureSpec}[family]
+    bases: dict[str, type[KindSpec]] = {"teacher": TeacherSpec, "student": StudentSpec, "measure": MeasureSpec}
+    base = bases[family]
     if not isinstance(spec_class, type) or not issubclass(spec_class, base):
         return "", f"{spec_class!r} was registered as a {family} but is no subclass of {base.__name__}."
     if inspect.isabstract(spec_class):

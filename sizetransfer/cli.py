@@ -1,0 +1,403 @@
+"""The command ``sizetransfer``: a thin layer over :mod:`sizetransfer.api`.
+
+Whatever is heavy is imported inside the commands, so that ``sizetransfer --help`` answers at once. Exit codes:
+0 success, 1 a run failed, 2 wrong usage or specification, 3 some trials of a run failed and the others finished,
+130 interrupted.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import click
+
+from sizetransfer.errors import PluginError, SizetransferError, SpecError
+from sizetransfer.plugins import core_version
+from sizetransfer.registry import FAMILIES, SORTS, Entry, Sort, default_registry
+
+if TYPE_CHECKING:
+    from sizetransfer.diagnosis import Verdict
+    from sizetransfer.experiments import Run
+    from sizetransfer.specs import KindSpec
+
+EXIT_RUN_FAILED, EXIT_USAGE, EXIT_SOME_FAILED, EXIT_INTERRUPTED = 1, 2, 3, 130
+
+
+class Commands(click.Group):
+    """The built-in commands, and those of plugins, which are imported only when they are listed or called."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; errors that users can act on end it without a traceback."""
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            try:
+                return super().invoke(ctx)
+            except SizetransferError as error:
+                click.echo(f"Error: {error}", err=True)
+                ctx.exit(EXIT_USAGE if isinstance(error, SpecError | PluginError) else EXIT_RUN_FAILED)
+            except KeyboardInterrupt:
+                click.echo("Interrupted.", err=True)
+                ctx.exit(EXIT_INTERRUPTED)
+            except Exception as error:
+                entry = self.plugin_commands().get(ctx.invoked_subcommand or "")
+                if entry is not None:
+                    error.add_note(f"The command {entry.name!r} belongs to {entry.plugin.record.owner}.")
+                raise
+
+    def plugin_commands(self) -> dict[str, Entry]:
+        """Commands of plugins by name."""
+        return default_registry().commands(reserved=self.commands)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*super().list_commands(ctx), *sorted(self.plugin_commands())]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        command = super().get_command(ctx, cmd_name)
+        if command is None and cmd_name in self.plugin_commands():
+            command = cast(click.Command, self.plugin_commands()[cmd_name].value)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; an unknown one fails with the nearest names and the plugins that may have held it."""
+        if args[0].startswith("-") or self.get_command(ctx, args[0]) is not None:
+            return super().resolve_command(ctx, args)
+        near = difflib.get_close_matches(args[0], self.list_commands(ctx), n=3)
+        lines = [f"No such command {args[0]!r}."]
+        lines += [f"Did you mean {' or '.join(map(repr, near))}?"] if near else []
+        lines += [f"A broken plugin may have held it: {record}" for record in default_registry().trouble()]
+        raise click.UsageError(" ".join(lines), ctx)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the built-in commands, those of plugins with their owners, and the plugins that are broken."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, command.get_short_help_str(200)) for name, command in self.commands.items()])
+        rows = [
+            (name, f"{entry.value.get_short_help_str(200)} ({entry.distribution})")
+            for name, entry in sorted(self.plugin_commands().items())
+        ]
+        if rows:
+            with formatter.section("Commands of plugins"):
+                formatter.write_dl(rows)
+        broken = sorted({record.distribution for record in default_registry().trouble()})
+        if broken:
+            with formatter.section("Broken plugins"):
+                formatter.write_text(f"{', '.join(broken)} (`sizetransfer plugins` says why)")
+
+
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    click.echo(f"Warning: {message}", err=True)
+
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for a program to read.")
+run_directory = click.Path(exists=True, file_okay=False, path_type=Path)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(core_version())
+def cli() -> None:
+    """Measure whether a local score model, trained on small lattices, works on large ones.
+
+    Start with: sizetransfer run quickstart
+    """
+
+
+@cli.command("run")
+@click.argument("experiment")
+@click.option("--preset", help="A preset of the experiment: quick (the default), paper, ...")
+@click.option(
+    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a field, e.g. training.steps=300."
+)
+@click.option("--device", default="auto", show_default=True, help="torch device.")
+@click.option("--out", type=click.Path(path_type=Path), help="Run directory.  [default: runs/EXPERIMENT-PRESET]")
+@click.option("--executor", default="local", show_default=True, help="Where the trials run.")
+@click.option("--workers", type=click.IntRange(min=1), help="Trials at the same time.")
+@click.option("--resume/--fresh", default=True, help="Keep what is finished (the default), or compute all anew.")
+@click.option("--no-report", is_flag=True, help="Write no figures and no report.html.")
+@as_json
+@click.pass_context
+def run_command(
+    ctx: click.Context,
+    /,
+    *,
+    experiment: str,
+    preset: str | None,
+    settings: tuple[str, ...],
+    out: Path | None,
+    resume: bool,
+    no_report: bool,
+    as_json: bool,
+    **where: Any,
+) -> None:
+    """Run an experiment by name or file: train, measure, report.
+
+    A run that was interrupted goes on where it stopped when the same command is given again.
+    """
+    from sizetransfer import api
+    from sizetransfer.console import RunProgress
+
+    loaded = api.load(experiment, preset=preset, overrides=parse_settings(settings))
+    directory = out or api.default_directory(loaded)
+    try:
+        with RunProgress(len(loaded.trials()), quiet=as_json) as progress:
+            run = api.run(loaded, directory, fresh=not resume, report=not no_report, on_event=progress, **where)
+    except KeyboardInterrupt:
+        advice = "the same command" if resume else "the same command without --fresh"
+        click.echo(f"Interrupted. What is finished is kept in {directory}; {advice} goes on from there.", err=True)
+        ctx.exit(EXIT_INTERRUPTED)
+    show_run(run, as_json=as_json)
+    if run.failures:
+        ctx.exit(EXIT_SOME_FAILED if len(run.records) else EXIT_RUN_FAILED)
+
+
+def parse_settings(settings: Iterable[str]) -> dict[str, object]:
+    """Return the overrides written as ``key=value``, the values read as YAML.
+
+    Raises:
+        SpecError: a setting without ``=``, or whose value is malformed.
+    """
+    import yaml
+
+    overrides: dict[str, object] = {}
+    for setting in settings:
+        key, separator, text = setting.partition("=")
+        if not separator or not key.strip():
+            raise SpecError(
+                "A setting needs a key and a value.",
+                where=f"--set {setting}",
+                expected="KEY=VALUE, for example training.steps=300",
+                got=repr(setting),
+                fix="write the dotted path of a field, an equals sign and the value",
+            )
+        try:
+            overrides[key.strip()] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise SpecError(
+                "The value of a setting is not YAML.",
+                where=f"--set {setting}",
+                expected="a number, a word, a list such as [16, 32], or a mapping such as {kind: cnn, blocks: 3}",
+                got=" ".join(str(error).split()),
+                fix="quote the setting for the shell, and strings with special characters for YAML",
+            ) from error
+    return overrides
+
+
+def show_run(run: Run, *, as_json: bool) -> None:
+    """Print the errors, the verdicts, what was skipped and what failed, and where the report lies."""
+    from sizetransfer.console import number, show_json, show_table
+    from sizetransfer.diagnosis import verdicts
+
+    found: list[Verdict] = verdicts(run.records, run.experiment) if len(run.records) else []
+    if as_json:
+        data = {"path": run.path, "report": run.report, "verdicts": [dataclasses.asdict(verdict) for verdict in found]}
+        show_json({**data, "failures": list(run.failures), "skipped": list(run.skipped)})
+        return
+    if found:
+        columns = ("teacher", "student", "radius", "L", "relative error", "verdict")
+        rows = [
+            (v.teacher, v.student, "global" if v.radius is None else v.radius, v.size, error, v.verdict)
+            for v in found
+            for error in [number(v.error.value, v.error.standard_error) if v.error else "–"]
+        ]
+        show_table("Relative error of the clean score at the largest size, and verdict", columns, rows)
+    for item in run.skipped:
+        click.echo(f"Skipped: {item['measure']} of {item['label']}: {item['reason']}", err=True)
+    for item in run.failures:
+        click.echo(f"Failed: {item['label']}: {item['error']}", err=True)
+    click.echo(f"Report: {Path(run.report).resolve().as_uri()}" if run.report else f"Run directory: {run.path}")
+
+
+@cli.command("list")
+@click.argument("what", required=False, type=click.Choice([f"{sort}s" for sort in SORTS]))
+@as_json
+def list_command(what: str | None, as_json: bool) -> None:
+    """List teachers, students, measures, experiments and executors, with the distributions they come from."""
+    from sizetransfer.console import show_json, show_table
+
+    sorts = [sort for sort in SORTS if what in (None, f"{sort}s")]
+    rows = {f"{sort}s": [_row(sort, entry) for entry in default_registry().entries(sort).values()] for sort in sorts}
+    if as_json:
+        show_json(rows)
+        return
+    for position, (title, entries) in enumerate(rows.items()):
+        cells = [[row["name"], _joined(row), f"{row['distribution']} {row['version']}"] for row in entries]
+        if position:
+            click.echo()
+        show_table(title, ("name", "", "from"), cells)
+
+
+def _row(sort: Sort, entry: Entry) -> dict[str, Any]:
+    row: dict[str, Any] = {"name": entry.name, "distribution": entry.distribution, "version": entry.version}
+    if sort == "experiment":
+        return {**row, **_experiment_header(entry.value)}
+    from sizetransfer.schema import first_line
+
+    presets = {"presets": list(entry.value.presets)} if sort in FAMILIES and entry.value.presets else {}
+    return {**row, "description": first_line(entry.value), **presets}
+
+
+def _experiment_header(path: Path) -> dict[str, Any]:
+    """Title and presets of an experiment file, or what is wrong with it."""
+    import yaml
+
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return {"description": data.get("title", ""), "presets": list(data.get("presets") or {}), "path": path}
+    except (OSError, ValueError, AttributeError, yaml.YAMLError) as error:
+        return {"description": f"unreadable: {' '.join(str(error).split())}", "presets": [], "path": path}
+
+
+def _joined(row: Mapping[str, Any]) -> str:
+    presets = f"presets: {', '.join(row['presets'])}" if row.get("presets") else ""
+    return " — ".join(filter(None, [row["description"], presets]))
+
+
+@cli.command("show")
+@click.argument("name")
+@click.option("--preset", help="Resolve with this preset.")
+@as_json
+def show_command(name: str, preset: str | None, as_json: bool) -> None:
+    """Show the fields of a kind, or an experiment resolved to the last field."""
+    registry = default_registry()
+    kinds = [entry for family in FAMILIES for entry in registry.entries(family).values() if entry.name == name]
+    for entry in kinds:
+        _show_kind(entry, preset, as_json=as_json)
+    if not kinds:
+        _known_or_fail(name)
+        _show_experiment(name, preset, as_json=as_json)
+
+
+def _known_or_fail(name: str) -> None:
+    """Refuse a name that is neither a kind nor an experiment nor a path, with the nearest of all names."""
+    from sizetransfer.specs import did_you_mean
+
+    registry = default_registry()
+    if name in registry.experiments() or Path(name).suffix or Path(name).exists():
+        return
+    sorts: tuple[Sort, ...] = (*FAMILIES, "experiment")
+    known = {found: entry for sort in sorts for found, entry in registry.entries(sort).items()}
+    raise SpecError(
+        f"There is no kind and no experiment {name!r}.",
+        expected=f"one of {', '.join(f'{found} ({entry.distribution})' for found, entry in known.items())}",
+        got=repr(name),
+        fix=did_you_mean(name, known) or "`sizetransfer list` shows them all",
+    )
+
+
+def _show_kind(entry: Entry, preset: str | None, *, as_json: bool) -> None:
+    from sizetransfer.console import show_json, show_table
+    from sizetransfer.schema import describe_fields, first_line
+
+    spec_class: type[KindSpec] = entry.value
+    rows = list(describe_fields(spec_class))
+    if preset is not None:
+        _apply_preset(spec_class, preset, rows)
+    description = {"kind": entry.name, "distribution": entry.distribution, "version": entry.version}
+    presets = {name: dict(fields) for name, fields in spec_class.presets.items()}
+    if as_json:
+        show_json({**description, "fields": rows, "presets": presets, "aliases": dict(spec_class.aliases)})
+        return
+    click.echo(f"{entry.name}: {first_line(spec_class)}\nfrom {entry.distribution} {entry.version}\n")
+    cells = [[r["name"], r["type"], "required" if r["required"] else r["default"], r["description"]] for r in rows]
+    show_table("Fields", ("field", "type", f"in {preset}" if preset else "default", ""), cells)
+    if presets:
+        click.echo()
+        cells = [[key, ", ".join(f"{field}: {value}" for field, value in p.items())] for key, p in presets.items()]
+        show_table("Presets", ("preset", "fields"), cells)
+    for alias, target in spec_class.aliases.items():
+        click.echo(f"{alias} is another name of {target}")
+
+
+def _apply_preset(spec_class: type[KindSpec], preset: str, rows: list[dict[str, Any]]) -> None:
+    """Replace the defaults of the rows by the values of a preset."""
+    values = spec_class.parse({"kind": spec_class.kind_name(), "preset": preset}).to_json()
+    for row in rows:
+        value: Any = values
+        for step in row["name"].split("."):
+            value = value.get(step) if isinstance(value, Mapping) else None
+        row.update(default=value, required=False)
+
+
+def _show_experiment(name: str, preset: str | None, *, as_json: bool) -> None:
+    import yaml
+
+    from sizetransfer import api
+    from sizetransfer.console import show_json
+
+    data = api.load(name, preset=preset).to_json()
+    if as_json:
+        show_json(data)
+    else:
+        click.echo(yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=110), nl=False)
+
+
+@cli.command("report")
+@click.argument("directories", nargs=-1, required=True, type=run_directory, metavar="RUN_DIR...")
+def report_command(directories: tuple[Path, ...]) -> None:
+    """Write the figures and report.html of finished or unfinished runs again."""
+    from sizetransfer import api
+
+    for directory in directories:
+        click.echo(api.write_report(directory).resolve().as_uri())
+
+
+@cli.command("compare")
+@click.argument("first", type=run_directory, metavar="RUN_DIR")
+@click.argument("second", type=run_directory, metavar="RUN_DIR")
+@as_json
+def compare_command(first: Path, second: Path, as_json: bool) -> None:
+    """Compare two runs number by number, with the differences in standard errors."""
+    from sizetransfer import api
+    from sizetransfer.console import show_json, show_table
+
+    table = api.compare(first, second)
+    if as_json:
+        show_json(table.to_dict(orient="records"))
+    else:
+        rows = [[f"{cell:.4g}" if isinstance(cell, float) else cell for cell in row] for row in table.to_numpy(object)]
+        show_table(f"{first} and {second}", [str(column) for column in table.columns], rows)
+
+
+@cli.command("plugins")
+@as_json
+def plugins_command(as_json: bool) -> None:
+    """Show the installed plugins: what each provides, and what is wrong with those that are broken."""
+    from sizetransfer.console import show_json, show_table
+
+    registry = default_registry()
+    registry.commands(reserved=cli.commands)
+    records = registry.plugins()
+    if as_json:
+        show_json([dataclasses.asdict(record) for record in records])
+        return
+    if not records:
+        click.echo("No plugins are installed.")
+        return
+    rows = [(f"{r.distribution} {r.version}", r.entry_point, r.status, ", ".join(r.provides) or "–") for r in records]
+    show_table("plugins", ("distribution", "entry point", "status", "provides"), rows)
+    for record in records:
+        if record.status == "broken":
+            click.echo(f"\n{record.owner} failed to {record.phase}:\n  {record.error}\n  fix: {record.fix}")
+
+
+@cli.command("schema")
+def schema_command() -> None:
+    """Print the JSON schema of experiment files, with every registered kind."""
+    from sizetransfer.console import show_json
+    from sizetransfer.schema import experiment_file_schema
+
+    registry = default_registry()
+    show_json(
+        experiment_file_schema(
+            {family: [entry.spec_class for entry in registry.kinds(family).values()] for family in FAMILIES}
+        )
+    )
+
+
+main: Callable[..., Any] = cli
