@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sizetransfer.domain import Lattice
+from sizetransfer.domain import Lattice, pad
 from sizetransfer.errors import OracleError
 
 LENGTHS = {1: 9, 2: 6, 3: 4}
@@ -168,3 +168,18 @@ def test_sites_off_the_lattice_are_refused(site):
     with pytest.raises(OracleError, match="not on the lattice") as caught:
         Lattice((4, 3)).distance(site)
     assert repr(site) in str(caught.value)
+
+
+@pytest.mark.parametrize("periodic", [True, False])
+@given(lattices_and_sites(), st.integers(0, 7))
+def test_padding_continues_the_torus_and_is_zero_outside_a_box(periodic, case, width):
+    lattice, _ = case
+    x = 1 + torch.arange(2.0 * lattice.sites).reshape(2, 1, *lattice.size)
+    padded = pad(x, width, periodic=periodic)
+    assert padded.shape == (2, 1, *(n + 2 * width for n in lattice.size))
+    for place in itertools.product(*[range(n + 2 * width) for n in lattice.size]):
+        origin = tuple(a - width for a in place)
+        inside = all(0 <= a < n for a, n in zip(origin, lattice.size, strict=True))
+        wrapped = tuple(a % n for a, n in zip(origin, lattice.size, strict=True))
+        expected = x[(0, 0, *wrapped)] if inside or periodic else 0.0
+        assert padded[(0, 0, *place)] == expected
