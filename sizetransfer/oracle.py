@@ -104,7 +104,7 @@ class Teacher(nn.Module, ABC):
         super().__init__()
         self.field = field
         self.exactness = {}
-        self.register_buffer("_anchor", torch.zeros(()), persistent=False)
+        self.register_buffer("_anchor", torch.zeros((), dtype=torch.float32), persistent=False)
 
     @property
     def anchor(self) -> Tensor:
