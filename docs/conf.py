@@ -33,6 +33,5 @@ python_use_unqualified_type_names = True
 
 html_theme = "furo"
 html_title = "sizetransfer"
-html_static_path = ["_static"]
 copybutton_prompt_text = r"\$ |>>> "
 copybutton_prompt_is_regexp = True
