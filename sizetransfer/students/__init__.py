@@ -1,0 +1,16 @@
+"""Built-in students, registered through the same hooks as anybody's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from sizetransfer.hooks import hookimpl
+from sizetransfer.specs import StudentSpec
+
+
+@hookimpl
+def register_students(register: Callable[[type[StudentSpec]], None]) -> None:
+    """Register every built-in student."""
+    from sizetransfer.students.cnn import CNNStudentSpec
+
+    register(CNNStudentSpec)

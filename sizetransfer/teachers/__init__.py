@@ -1,0 +1,16 @@
+"""Built-in teachers, registered through the same hooks as anybody's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from sizetransfer.hooks import hookimpl
+from sizetransfer.specs import TeacherSpec
+
+
+@hookimpl
+def register_teachers(register: Callable[[type[TeacherSpec]], None]) -> None:
+    """Register every built-in teacher."""
+    from sizetransfer.teachers.flow import FlowTeacherSpec
+
+    register(FlowTeacherSpec)
