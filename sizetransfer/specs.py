@@ -13,7 +13,7 @@ import hashlib
 import json
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import (
     BaseModel,
@@ -94,11 +94,16 @@ def _explain(cls: type[Spec], error: ValidationError, where: str) -> SpecError:
 
 
 def _fields_at(cls: type[BaseModel], path: Iterable[int | str]) -> list[str]:
+    """Field names of the specification at a path; the positions of list items in it are passed over."""
     for step in path:
-        field = cls.model_fields.get(str(step))
-        if field is None or not isinstance(field.annotation, type) or not issubclass(field.annotation, BaseModel):
+        if isinstance(step, int):
+            continue
+        annotation = cls.model_fields[step].annotation if step in cls.model_fields else None
+        nested = [item for item in (annotation, *get_args(annotation)) if isinstance(item, type)]
+        models = [item for item in nested if issubclass(item, BaseModel)]
+        if not models:
             return []
-        cls = field.annotation
+        cls = models[0]
     return list(cls.model_fields) + (["preset"] if getattr(cls, "presets", None) else [])
 
 
@@ -127,7 +132,7 @@ class KindSpec(Spec):
             return data
         fields = dict(data)
         name = fields.pop("preset")
-        preset = cls.presets.get(cls.aliases.get(name, name))
+        preset = cls.presets.get(cls.aliases.get(name, name)) if isinstance(name, str) else None
         if preset is None:
             known = [*cls.presets, *cls.aliases]
             raise SpecError(
@@ -221,7 +226,7 @@ class NoiseSchedule(Spec):
         if self.sigma_min >= self.sigma_max:
             raise SpecError(
                 "The noise schedule is empty.",
-                where="noise.sigma_min, noise.sigma_max",
+                where="training.noise.sigma_min, training.noise.sigma_max",
                 expected="sigma_min < sigma_max",
                 got=f"sigma_min = {self.sigma_min}, sigma_max = {self.sigma_max}",
                 fix="raise sigma_max or lower sigma_min",
@@ -263,7 +268,8 @@ def _resolve_kinds(family: Family, value: object, info: ValidationInfo) -> objec
     """Turn a mapping of names to raw specifications into validated ones."""
     context = info.context or {}
     lookup: Lookup | None = context.get("lookup")
-    prefix = ".".join(filter(None, [context.get("where"), str(info.field_name)]))
+    field = "evaluation.measures" if family == "measure" else str(info.field_name)
+    prefix = ".".join(filter(None, [context.get("where"), field]))
     if not isinstance(value, Mapping):
         return value
     return {name: _resolve_kind(family, item, f"{prefix}.{name}", lookup) for name, item in value.items()}
@@ -286,7 +292,12 @@ def _resolve_kind(family: Family, value: object, where: str, lookup: Lookup | No
             where=where,
             fix="read the experiment with sizetransfer.load or sizetransfer.experiment",
         )
-    return lookup(family, value["kind"]).parse(value, where=where, lookup=lookup)
+    try:
+        spec_class = lookup(family, value["kind"])
+    except SpecError as error:
+        error.where = error.where or f"{where}.kind"
+        raise
+    return spec_class.parse(value, where=where, lookup=lookup)
 
 
 _EXAMPLE_KINDS: Mapping[Family, str] = {"teacher": "flow", "student": "cnn", "measure": "clean-score"}
