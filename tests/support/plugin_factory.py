@@ -1,0 +1,62 @@
+"""Throw-away plugins: real distributions, with metadata and a module, in a temporary directory on the path."""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+HEALTHY = """
+from sizetransfer.hooks import hookimpl
+
+@hookimpl
+def register_students(register):
+    from typing import Literal
+    from sizetransfer.specs import StudentSpec
+
+    class ToySpec(StudentSpec):
+        '''A toy student.'''
+        kind: Literal["{kind}"] = "{kind}"
+
+        def build(self, field):
+            return ("toy", field)
+
+    register(ToySpec)
+"""
+
+
+class PluginFactory:
+    """Installs distributions into a directory that is first on ``sys.path``, and forgets their modules afterwards."""
+
+    def __init__(self, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.directory = directory
+        self._modules: list[str] = []
+        self._monkeypatch = monkeypatch
+        monkeypatch.delenv("SIZETRANSFER_PLUGINS", raising=False)
+        monkeypatch.syspath_prepend(directory)
+
+    def install(self, name: str, code: str, *, version: str = "1.2", entry_points: str | None = None) -> None:
+        """Install a distribution with one entry point named ``main`` to a module with this code."""
+        module = name.replace("-", "_")
+        metadata = self.directory / f"{module}-{version}.dist-info"
+        metadata.mkdir()
+        (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+        (metadata / "entry_points.txt").write_text(entry_points or f"[sizetransfer]\nmain = {module}\n")
+        self.module(module, code)
+
+    def healthy(self, name: str, kind: str) -> None:
+        """Install a distribution with one healthy student."""
+        self.install(name, HEALTHY.format(kind=kind))
+
+    def module(self, name: str, code: str) -> None:
+        """Write a module without a distribution."""
+        (self.directory / f"{name}.py").write_text(textwrap.dedent(code))
+        self._modules.append(name)
+        self._monkeypatch.syspath_prepend(self.directory)
+
+    def forget(self) -> None:
+        """Forget the modules that were imported."""
+        for name in self._modules:
+            sys.modules.pop(name, None)
