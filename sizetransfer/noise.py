@@ -27,9 +27,7 @@ def draw_sigma(
     return torch.exp(low + (high - low) * unit)
 
 
-def sigma_grid(
-    schedule: NoiseSchedule, levels: int, *, dtype: torch.dtype = torch.float64
-) -> Float[Tensor, "levels"]:
+def sigma_grid(schedule: NoiseSchedule, levels: int, *, dtype: torch.dtype = torch.float64) -> Float[Tensor, "levels"]:
     """Return ``levels`` noise levels from ``sigma_max`` down to ``sigma_min``, equally spaced in log."""
     low, high = math.log(schedule.sigma_min), math.log(schedule.sigma_max)
     return torch.linspace(high, low, levels, dtype=dtype).exp()

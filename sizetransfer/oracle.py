@@ -5,7 +5,8 @@ For a teacher with clean density :math:`p_0` on fields ``x`` of shape ``B C *S``
 
 - clean score :math:`s_0(x) = \nabla\log p_0(x)` (paper eq. (15));
 - smoothed score :math:`s_v(x) = \nabla\log p_v(x) = (E[X_0|x] - x)/v` (Tweedie, paper eq. (7));
-- response :math:`\partial s_i/\partial x_j = v^{-2}\,\mathrm{Cov}(X_{0i}, X_{0j}|x) - v^{-1}\delta_{ij}` (paper eq. (9)).
+- response :math:`\partial s_i/\partial x_j = v^{-2}\,\mathrm{Cov}(X_{0i}, X_{0j}|x) - v^{-1}\delta_{ij}` (paper
+  eq. (9)).
 
 A teacher implements the capability protocols that it can answer; measures ask for the protocols they need.
 """
@@ -81,7 +82,7 @@ class Exactness:
     """The declared error model of an oracle.
 
     Attributes:
-        kind: ``exact`` (to rounding), ``quadrature`` (to ``epsilon``) or ``monte_carlo`` (values carry standard errors).
+        kind: ``exact`` (to rounding), ``quadrature`` (to ``epsilon``) or ``monte_carlo`` (with standard errors).
         epsilon: bound on the absolute error of a quadrature.
     """
 
@@ -159,7 +160,7 @@ class HasScore(Protocol):
     """Knows its clean score."""
 
     def score(self, sample: Sample) -> Float[Tensor, "batch channels *size"]:
-        """Gradient of the log-density with respect to the field, like ``sample.x``; differentiable where x requires it."""
+        """Gradient of the log-density by the field, like ``sample.x``; differentiable where x requires it."""
         ...
 
 

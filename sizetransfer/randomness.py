@@ -26,6 +26,12 @@ def stream(*labels: int | str) -> torch.Generator:
     return torch.Generator().manual_seed(stream_seed(*labels))
 
 
+def batches(total: int, batch: int, *labels: int | str) -> Iterator[tuple[int, torch.Generator]]:
+    """Split ``total`` draws into batches of at most ``batch``, each with a stream of its own named by its index."""
+    for index, start in enumerate(range(0, total, batch)):
+        yield min(batch, total - start), stream(*labels, index)
+
+
 def normal(shape: Sequence[int], *, generator: torch.Generator, like: Tensor) -> Tensor:
     """Draw standard normal numbers of ``shape`` with the dtype and device of ``like``.
 
@@ -43,5 +49,5 @@ def seeded_initialisation(*labels: int | str) -> Iterator[None]:
     torch's initialisers read the global CPU generator; its state is put back when the block ends.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.random.default_generator.manual_seed(stream_seed(*labels))
+        torch.default_generator.manual_seed(stream_seed(*labels))
         yield
