@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 import torch
@@ -77,5 +78,16 @@ def root_ratio(numerator: Tensor, denominator: Tensor, part: str, coordinate: fl
     if n < 2 or not (c.sum() - c).min() > 0:
         return Measurement(part, value, math.nan, n, coordinate)
     left_out = ((a.sum() - a) / (c.sum() - c)).clamp_min(0).sqrt()
+    variance = (n - 1) / n * (left_out - left_out.mean()).square().sum()
+    return Measurement(part, value, torch.sqrt(variance).item(), n, coordinate)
+
+
+def jackknife(estimator: Callable[[Tensor], float], draws: Tensor, part: str, coordinate: float = math.nan) -> Measurement:
+    """An estimate from independent draws, stacked along the first axis, with its jackknife standard error."""
+    n = draws.shape[0]
+    value = estimator(draws)
+    if n < 2:
+        return Measurement(part, value, math.nan, n, coordinate)
+    left_out = torch.tensor([estimator(torch.cat([draws[:i], draws[i + 1 :]])) for i in range(n)], dtype=torch.float64)
     variance = (n - 1) / n * (left_out - left_out.mean()).square().sum()
     return Measurement(part, value, torch.sqrt(variance).item(), n, coordinate)

@@ -1,0 +1,20 @@
+"""Built-in measures, registered through the same hooks as anybody's: one file a family."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from sizetransfer.hooks import hookimpl
+from sizetransfer.specs import MeasureSpec
+
+
+@hookimpl
+def register_measures(register: Callable[[type[MeasureSpec]], None]) -> None:
+    """Register every built-in measure."""
+    from sizetransfer.measures.clean_score import CleanScoreSpec
+    from sizetransfer.measures.jacobian import JacobianSpec
+    from sizetransfer.measures.response import ResponseSpec
+
+    register(CleanScoreSpec)
+    register(ResponseSpec)
+    register(JacobianSpec)

@@ -1,0 +1,92 @@
+r"""Finite-difference responses near and far from a reference site, teacher against student.
+
+.. math:: E_\Omega = \sqrt{\frac{E\,|\Delta_u s_{\theta,i} - \Delta_u s_i|^2}{E\,|\Delta_u s_i|^2}}
+
+(paper eq. (17)), where u perturbs a near or a far region :math:`\Omega` of site i. With random signs the two
+expectations are squared Frobenius norms of Jacobian rows over the region; with a uniform shift signed entries are
+summed first. A far region wholly outside the student's radius gives exactly one, by construction; where the teacher
+does not respond at all the ratio is undefined (NaN) and the sizes of the responses tell the story.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from sizetransfer.domain import Domain, Site
+from sizetransfer.oracle import HasScore, Teacher
+from sizetransfer.randomness import stream
+from sizetransfer.records import Measurement, root_ratio
+from sizetransfer.response import Region, ScoreFunction, reference_sites, student_score, teacher_score
+from sizetransfer.specs import MeasureSpec
+from sizetransfer.student import Student
+
+# Teacher responses below this share of the near response are rounding, not signal, in single precision.
+NEGLIGIBLE = 1e-4
+
+
+class ResponseSpec(MeasureSpec):
+    """Relative error of near and far finite-difference responses (paper eq. (17)).
+
+    Parts: ``near_error, far_error`` (random signs), ``near_shift_error, far_shift_error`` (uniform shift), the root
+    mean square responses ``near_teacher, far_teacher, near_student, far_student`` and ``far_to_near_teacher``. Every
+    field is probed around a site of its own; errors are over fields.
+    """
+
+    kind: Literal["response"] = "response"
+    requires: ClassVar[tuple[type, ...]] = (HasScore,)
+    fields: int = Field(8, ge=2, description="independent fields (the paper's response batch)")
+    repeats: int = Field(4, ge=1, description="random directions for each field and region")
+    amplitude: float = Field(0.05, gt=0, description="step of the central difference, in units of the field")
+    near: Region = Region(nearest=0, farthest=2)
+    far: Region = Region(nearest=3, farthest=8)
+
+    def measure(
+        self, teacher: Teacher, student: Student, size: int, *, sigma: float, seed: int
+    ) -> Iterable[Measurement]:
+        """Measure at one size; see :meth:`sizetransfer.specs.MeasureSpec.measure`."""
+        sample = teacher.sample(self.fields, size, generator=stream(seed, "response", size))
+        scores = (teacher_score(teacher, sample), student_score(student, sigma, sample.context))
+        sites = reference_sites(sample.context.domain, self.fields)
+        squares: dict[str, Tensor] = {}
+        for name, region in (("near", self.near), ("far", self.far)):
+            masks = _masks(region, sample.context.domain, sites).to(sample.x)
+            signs = [_signs(sample.x, stream(seed, "directions", name, size, index)) for index in range(self.repeats)]
+            squares[name] = torch.stack([self._probe(scores, sample.x, masks * sign, sites) for sign in signs]).mean(0)
+            squares[f"{name}_shift"] = self._probe(scores, sample.x, masks.expand_as(sample.x), sites)
+        yield from _summarise(squares)
+
+    def _probe(
+        self, scores: tuple[ScoreFunction, ScoreFunction], x: Tensor, directions: Tensor, sites: Sequence[Site]
+    ) -> Tensor:
+        """Squared error, squared teacher and squared student response of every field: shape ``(3, B)``."""
+        at_sites = (torch.arange(len(sites)), slice(None), *torch.tensor(sites).T)
+        step = self.amplitude * directions
+        with torch.no_grad():
+            teacher, student = (((s(x + step) - s(x - step))[at_sites] / (2 * self.amplitude)) for s in scores)
+        return torch.stack([v.square().sum(1).double() for v in (student - teacher, teacher, student)])
+
+
+def _masks(region: Region, domain: Domain, sites: Sequence[Site]) -> Tensor:
+    return torch.stack([region.mask(domain, site) for site in sites])[:, None]
+
+
+def _signs(x: Tensor, generator: torch.Generator) -> Tensor:
+    draws = torch.rand(x.shape, generator=generator, device=generator.device, dtype=x.dtype)
+    return torch.where(draws < 0.5, -1.0, 1.0).to(x)
+
+
+def _summarise(squares: dict[str, Tensor]) -> Iterable[Measurement]:
+    near_size = squares["near"][1].mean()
+    for name, (error, teacher, student) in squares.items():
+        negligible = teacher.mean() <= NEGLIGIBLE**2 * near_size
+        yield root_ratio(error, torch.zeros_like(teacher) if negligible else teacher, f"{name}_error")
+        if not name.endswith("_shift"):
+            one = torch.ones_like(teacher)
+            yield root_ratio(teacher, one, f"{name}_teacher")
+            yield root_ratio(student, one, f"{name}_student")
+    yield root_ratio(squares["far"][1], squares["near"][1], "far_to_near_teacher")

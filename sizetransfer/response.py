@@ -1,0 +1,157 @@
+r"""How a score answers to a distant perturbation: Jacobian rows, finite differences, tails and ranges.
+
+For a score field s and a reference site i (paper eq. (5) and (17)):
+
+- Jacobian row :math:`J_{ij} = \partial s_i/\partial x_j`, by one backward pass;
+- finite-difference response :math:`\Delta_u s_i = [s_i(x + hu) - s_i(x - hu)]/2h` to a perturbation u of a region
+  :math:`\Omega`. For random u with independent signs, :math:`E|\Delta_u s_i|^2 = \sum_{j\in\Omega} J_{ij}^2`, the
+  squared Frobenius norm of the row over the region; a uniform u instead sums signed entries, which may cancel;
+- response tail :math:`T_R = \sum_{j:\,d(i,j)>R} |J_{ij}|`, averaged over fields and reference sites;
+- effective range :math:`R_\epsilon`, the smallest R with :math:`T_R \le \epsilon\, T_0`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from sizetransfer.domain import Domain, Site
+from sizetransfer.errors import OracleError, SpecError
+from sizetransfer.oracle import Context, HasScore, Sample, Teacher
+from sizetransfer.specs import Spec
+from sizetransfer.student import Student
+
+ScoreFunction = Callable[[Tensor], Tensor]
+"""A score as a function of the field alone: ``B C *S`` to ``B C *S``."""
+
+
+class Region(Spec):
+    """Sites whose Chebyshev distance from a reference site lies in ``[nearest, farthest]``."""
+
+    nearest: int
+    farthest: int
+
+    def mask(self, domain: Domain, site: Site) -> Bool[Tensor, "*size"]:
+        """The region around ``site``, as a mask of shape ``*S``.
+
+        Raises:
+            SpecError: no site lies that far away.
+        """
+        distance = domain.distance(site)
+        mask = (distance >= self.nearest) & (distance <= self.farthest)
+        if not mask.any():
+            raise SpecError(
+                "A response region is empty.",
+                where=f"region {{nearest: {self.nearest}, farthest: {self.farthest}}} on {domain.shape}",
+                expected=f"0 <= nearest <= farthest, and nearest at most {int(distance.max())}",
+                got=f"no site at distance {self.nearest} to {self.farthest}",
+                fix="choose a nearer region or a larger lattice",
+            )
+        return mask
+
+
+def teacher_score(teacher: Teacher, sample: Sample) -> ScoreFunction:
+    """The teacher's clean score as a function of the field, in the context of ``sample``.
+
+    Raises:
+        OracleError: the teacher does not know its clean score.
+    """
+    if not isinstance(teacher, HasScore):
+        raise OracleError(
+            "The teacher has no clean score.",
+            where=type(teacher).__name__,
+            expected="the capability HasScore",
+            fix="choose measures that this teacher can answer",
+        )
+    oracle: HasScore = teacher
+    return lambda x: oracle.score(sample.with_x(x))
+
+
+def student_score(student: Student, sigma: float, context: Context) -> ScoreFunction:
+    """The student's score at one noise level as a function of the field."""
+    return lambda x: student(x, x.new_full((x.shape[0],), sigma), context.to(x))
+
+
+def jacobian_row(
+    score: ScoreFunction, x: Float[Tensor, "batch channels *size"], site: Site, channel: int = 0
+) -> Float[Tensor, "batch channels *size"]:
+    r""":math:`\partial s_{c,i}(x)/\partial x` at ``site`` i and ``channel`` c, for every field of the batch."""
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        component = score(x)[(slice(None), channel, *site)]
+        (row,) = torch.autograd.grad(component.sum(), x, allow_unused=True)
+    return torch.zeros_like(x) if row is None else row
+
+
+def finite_difference(
+    score: ScoreFunction, x: Tensor, direction: Tensor, site: Site, amplitude: float
+) -> Float[Tensor, "batch channels"]:
+    """Central difference of the score at ``site`` along ``direction`` (like ``x``), with step ``amplitude``."""
+    at_site = (slice(None), slice(None), *site)
+    with torch.no_grad():
+        forwards = score(x + amplitude * direction)[at_site]
+        backwards = score(x - amplitude * direction)[at_site]
+    return (forwards - backwards) / (2 * amplitude)
+
+
+def shell_sums(values: Float[Tensor, "batch *size"], domain: Domain, site: Site) -> Float[Tensor, "batch distances"]:
+    """Sum ``values`` over the shells around ``site``: one column a Chebyshev distance, from zero to the largest."""
+    distance = domain.distance(site).flatten().to(values.device)
+    sums = values.new_zeros(values.shape[0], int(distance.max()) + 1)
+    return sums.index_add(1, distance, values.flatten(1))
+
+
+def shell_counts(domain: Domain, site: Site) -> Float[Tensor, "distances"]:
+    """Number of sites on each shell around ``site``."""
+    return torch.bincount(domain.distance(site).flatten()).double()
+
+
+@dataclass(frozen=True)
+class ResponseProfile:
+    """Absolute Jacobian rows summed over shells.
+
+    Attributes:
+        sums: mean over draws of the sum of ``|J_ij|`` over the shell at each distance, shape ``(D,)``.
+    """
+
+    sums: Float[Tensor, "distances"]
+
+    def tails(self) -> Float[Tensor, "distances"]:
+        """T_R for R from zero to the largest distance (paper eq. (5)); the last is zero."""
+        beyond = self.sums.flip(0).cumsum(0).flip(0)
+        return torch.cat([beyond[1:], beyond.new_zeros(1)])
+
+    def effective_range(self, epsilon: float) -> int:
+        """Smallest R with ``T_R <= epsilon * T_0``; zero where nothing responds beyond the site itself."""
+        tails = self.tails()
+        return int((tails <= epsilon * tails[0]).to(torch.int64).argmax())
+
+
+def reference_sites(domain: Domain, count: int, margin: int = 0) -> Sequence[Site]:
+    """``count`` sites of the bulk, alternating between the sublattices, evenly spread over the domain.
+
+    Raises:
+        SpecError: the bulk of that margin has fewer sites.
+    """
+    bulk = domain.bulk(margin).nonzero()
+    parities = bulk.sum(1) % 2
+    groups = [bulk[parities == parity] for parity in (0, 1)]
+    available = sum(map(len, groups))
+    if count > available:
+        raise SpecError(
+            "There are not enough reference sites in the bulk.",
+            where=f"sites on {domain.shape}",
+            expected=f"at most {available}",
+            got=str(count),
+            fix="ask for fewer sites",
+        )
+    sites: list[Site] = []
+    for index in range(count):
+        group = groups[index % 2] if len(groups[index % 2]) else groups[1 - index % 2]
+        place = (index // 2) * len(group) // max(1, (count + 1) // 2)
+        sites.append(tuple(group[place].tolist()))
+    return sites
