@@ -44,9 +44,10 @@ class Commands(click.Group):
                 click.echo("Interrupted.", err=True)
                 ctx.exit(EXIT_INTERRUPTED)
             except Exception as error:
-                entry = self.plugin_commands().get(ctx.invoked_subcommand or "")
-                if entry is not None:
-                    error.add_note(f"The command {entry.name!r} belongs to {entry.plugin.record.owner}.")
+                name = ctx.invoked_subcommand
+                if name is not None and name not in self.commands:
+                    owner = self.plugin_commands()[name].plugin.record.owner
+                    error.add_note(f"The command {name!r} belongs to {owner}.")
                 raise
 
     def plugin_commands(self) -> dict[str, Entry]:

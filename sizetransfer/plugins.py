@@ -103,9 +103,9 @@ class Plugin:
 
     def call(self, hook: str, **arguments: object) -> None:
         """Call one hook of the plugin; what it raises becomes its record."""
-        self.called.add(hook)
         with self._isolated(_PHASES.get(hook, "register")):
             getattr(self._manager.hook, hook)(**arguments)
+        self.called.add(hook)
 
     def has(self, hook: str) -> bool:
         """Whether the plugin passed its checks and implements the hook.
