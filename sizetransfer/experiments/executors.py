@@ -1,0 +1,201 @@
+"""Where trials run: in this process one after another, or in several processes.
+
+An executor decides where and when trials run, never what numbers they give. It is made by a factory that takes a
+:class:`~sizetransfer.experiments.workplace.Workplace`; plugins register theirs with the hook ``register_executors``::
+
+    class MyExecutor:
+        def __init__(self, workplace): ...
+        def run(self, trials, on_event):
+            for trial in trials:
+                yield self.workplace.perform(trial, on_event)
+
+Another machine gets ``workplace.to_json()`` and ``trial.to_json()``; there, ``Workplace.from_json`` and
+``parse_trial`` make them objects again, and the result is in the trial's directory.
+
+The processes of :class:`LocalExecutor` are fresh interpreters that speak JSON lines on their standard streams,
+and not those of ``multiprocessing``: these would import the user's script a second time, and a script without the
+``if __name__ == "__main__"`` guard would start its run again in every process.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+import warnings
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Protocol
+
+from sizetransfer.errors import RunError
+from sizetransfer.events import Event, OnEvent
+from sizetransfer.experiments.storage import RunWarning
+from sizetransfer.experiments.trial import TrialResult, label_of
+from sizetransfer.experiments.workplace import Workplace, error_from_json, failed
+from sizetransfer.specs import Trial
+
+
+class Executor(Protocol):
+    """Computes trials."""
+
+    def run(self, trials: Sequence[Trial], on_event: OnEvent) -> Iterator[TrialResult]:
+        """Compute ``trials``, the costliest first, and yield each result when it is there, in any order.
+
+        A trial that fails is a result like any other. When the iterator is closed, nothing goes on.
+        """
+        ...
+
+
+class SerialExecutor:
+    """Computes trials in this process, one after another."""
+
+    def __init__(self, workplace: Workplace) -> None:
+        self.workplace = workplace
+
+    def run(self, trials: Sequence[Trial], on_event: OnEvent) -> Iterator[TrialResult]:
+        for trial in trials:
+            yield self.workplace.perform(trial, on_event)
+
+
+class LocalExecutor:
+    """Computes trials in several processes of this machine.
+
+    By default there are as many as there are processors, and one on an accelerator. A process that dies takes
+    one trial with it; another takes its place.
+    """
+
+    def __init__(self, workplace: Workplace) -> None:
+        self.workplace = workplace
+
+    def run(self, trials: Sequence[Trial], on_event: OnEvent) -> Iterator[TrialResult]:
+        waiting = deque(trials)
+        messages: queue.Queue[tuple[_Worker, dict[str, Any] | None]] = queue.Queue()
+        workers: set[_Worker] = set()
+        try:
+            while waiting or workers:
+                while waiting and len(workers) < self._workers(len(trials)):
+                    workers.add(_Worker(self.workplace, waiting.popleft(), messages))
+                worker, message = messages.get()
+                if worker not in workers:
+                    continue
+                if message is None:
+                    workers.remove(worker)
+                    worker.join()
+                    yield worker.lost(on_event)
+                elif "event" in message:
+                    on_event(Event(**message["event"]))
+                else:
+                    result = worker.result(message)
+                    if waiting:
+                        worker.send(waiting.popleft())
+                    else:
+                        workers.remove(worker)
+                        worker.stop()
+                    yield result
+        finally:
+            for worker in workers:
+                worker.stop()
+
+    def _workers(self, trials: int) -> int:
+        if self.workplace.workers is not None:
+            return max(1, self.workplace.workers)
+        return min(trials, available_processors()) if self.workplace.device == "cpu" else 1
+
+
+def available_processors() -> int:
+    """Processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+class _Worker:
+    """A process that computes one trial at a time.
+
+    It ends as soon as its standard input closes, which happens when this process ends, however it ends.
+    """
+
+    def __init__(
+        self, workplace: Workplace, trial: Trial, messages: queue.Queue[tuple[_Worker, dict[str, Any] | None]]
+    ) -> None:
+        self.workplace = workplace
+        self.trial = trial
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "sizetransfer.experiments.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=_environment(workplace.device),
+        )
+        self._reader = threading.Thread(target=self._read, args=(messages,), daemon=True)
+        self._reader.start()
+        self._write(workplace.to_json())
+        self.send(trial)
+
+    def send(self, trial: Trial) -> None:
+        """Give the process its next trial."""
+        self.trial = trial
+        self._write(trial.to_json())
+
+    def result(self, message: dict[str, Any]) -> TrialResult:
+        """The result that the process reports, read from the trial's directory."""
+        for text in message["warnings"]:
+            warnings.warn(text, RunWarning, stacklevel=2)
+        directory = self.workplace.directory(self.trial)
+        label = label_of(self.trial)
+        if message["status"] == "failed":
+            return TrialResult(directory.key, label, "failed", error=error_from_json(message["error"]))
+        body = directory.recover(label)
+        if body is None:
+            error = RunError("The trial was finished, but its files are gone.", where=str(directory.path))
+            return TrialResult(directory.key, label, "failed", error=error)
+        return TrialResult(directory.key, label, message["status"], body, tuple(directory.rows()))
+
+    def lost(self, on_event: OnEvent) -> TrialResult:
+        """The failure of the trial whose process has died."""
+        code = self._process.returncode
+        killed = code is not None and code < 0
+        error = RunError(
+            "The process that computed the trial has died.",
+            where=label_of(self.trial),
+            got=f"signal {-code}" if killed else f"exit code {code}; its last words are on the standard error",
+            fix="if memory ran out: --workers 1, a smaller training.batch or smaller sizes; then run again",
+        )
+        return failed(self.workplace.directory(self.trial).key, self.trial, error, on_event)
+
+    def stop(self) -> None:
+        """End the process at once; it has nothing to save that it has not saved."""
+        self._process.kill()
+        self.join()
+
+    def join(self) -> None:
+        """Wait until the process has ended."""
+        self._process.wait()
+        self._reader.join()
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream is not None:
+                with suppress(BrokenPipeError):
+                    stream.close()
+
+    def _read(self, messages: queue.Queue[tuple[_Worker, dict[str, Any] | None]]) -> None:
+        if self._process.stdout is not None:
+            for line in self._process.stdout:
+                messages.put((self, json.loads(line)))
+        messages.put((self, None))
+
+    def _write(self, message: dict[str, Any]) -> None:
+        if self._process.stdin is not None:
+            with suppress(BrokenPipeError):  # if the process has died, the reader says so
+                self._process.stdin.write(json.dumps(message).encode() + b"\n")
+                self._process.stdin.flush()
+
+
+def _environment(device: str) -> dict[str, str]:
+    """The environment of a worker: it imports from the same places, and has one thread where that is all it may use."""
+    places = [str(Path(place).resolve()) for place in sys.path]
+    threads = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"} if device == "cpu" else {}
+    return {**os.environ, **threads, "PYTHONPATH": os.pathsep.join(places)}
