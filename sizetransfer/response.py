@@ -82,16 +82,16 @@ def jacobian_row(
     r""":math:`\partial s_{c,i}(x)/\partial x` at ``site`` i and ``channel`` c, for every field of the batch."""
     with torch.enable_grad():
         x = x.detach().requires_grad_()
-        component = score(x)[(slice(None), channel, *site)]
-        (row,) = torch.autograd.grad(component.sum(), x, allow_unused=True)
-    return torch.zeros_like(x) if row is None else row
+        at_site: tuple[slice | int, ...] = (slice(None), channel, *site)
+        (row,) = torch.autograd.grad(score(x)[at_site].sum(), x, materialize_grads=True)
+    return row
 
 
 def finite_difference(
     score: ScoreFunction, x: Tensor, direction: Tensor, site: Site, amplitude: float
 ) -> Float[Tensor, "batch channels"]:
     """Central difference of the score at ``site`` along ``direction`` (like ``x``), with step ``amplitude``."""
-    at_site = (slice(None), slice(None), *site)
+    at_site: tuple[slice | int, ...] = (slice(None), slice(None), *site)
     with torch.no_grad():
         forwards = score(x + amplitude * direction)[at_site]
         backwards = score(x - amplitude * direction)[at_site]

@@ -27,7 +27,6 @@ import contextlib
 import hashlib
 import json
 import math
-import os
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -148,7 +147,7 @@ def _initial_state(student: Student, spec: TrainingSpec) -> _State:
     average = None
     if spec.ema_half_life is not None:
         decay = 0.5 ** (1 / spec.ema_half_life)
-        average = AveragedModel(student, multi_avg_fn=get_ema_multi_avg_fn(decay))
+        average = AveragedModel(student, multi_avg_fn=get_ema_multi_avg_fn(decay))  # type: ignore[no-untyped-call]
     return _State(student, optimiser, LambdaLR(optimiser, _rate_factor(spec)), average)
 
 
@@ -186,7 +185,7 @@ def _advance(state: _State, teacher: Teacher, spec: TrainingSpec, seed: int) -> 
 def denoising_loss(
     teacher: Teacher, student: Student, spec: TrainingSpec, sample: Sample, *, generator: torch.Generator
 ) -> Tensor:
-    """The objective of ``spec`` on one batch of clean fields: a scalar, averaged over batch, channels and live sites."""
+    """Objective of ``spec`` on one batch of clean fields: a scalar, averaged over batch, channels and live sites."""
     sigma = draw_sigma(spec.noise, len(sample.x), generator=generator, like=sample.x)
     x, noise = perturb(sample.x, sigma, generator=generator)
     mask = sample.context.mask
@@ -194,8 +193,8 @@ def denoising_loss(
         x = torch.where(mask, x, sample.x)
     target, weight = _target(teacher, student, spec, sample, expand(sigma, x), noise)
     with _autocast(spec, x.device):
-        prediction = student(x, sigma, sample.context)
-    squared = weight * (prediction.to(x.dtype) - target) ** 2
+        prediction: Tensor = student(x, sigma, sample.context)
+    squared = weight * (prediction.to(x.dtype) - target).square()
     return squared.mean() if mask is None else squared[mask.expand_as(squared)].mean()
 
 
@@ -251,14 +250,14 @@ def _save(state: _State, path: Path, identity: str) -> None:
     }
     temporary = path.with_name(path.name + ".tmp")
     save_file(tensors, temporary, metadata=metadata)
-    os.replace(temporary, path)
+    temporary.replace(path)
 
 
 def _restore(state: _State, path: Path, identity: str) -> None:
     try:
-        with safe_open(path, framework="pt") as file:  # type: ignore[no-untyped-call]
+        with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         warnings.warn(f"The checkpoint {path} is damaged ({error}); training starts over.", stacklevel=3)
         return

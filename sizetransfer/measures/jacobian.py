@@ -10,6 +10,7 @@ Frobenius norm of the block.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from typing import ClassVar, Literal
 
 import torch
@@ -17,7 +18,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from sizetransfer.domain import Domain, Site
+from sizetransfer.domain import Site
 from sizetransfer.measures.response import NEGLIGIBLE
 from sizetransfer.oracle import HasScore, Teacher
 from sizetransfer.randomness import stream
@@ -59,9 +60,9 @@ class JacobianSpec(MeasureSpec):
         """Measure at one size; see :meth:`sizetransfer.specs.MeasureSpec.measure`."""
         sample = teacher.sample(self.fields, size, generator=stream(seed, "jacobian", size))
         domain = sample.context.domain
-        scores = (teacher_score(teacher, sample), student_score(student, sigma, sample.context))
+        exact, learned = teacher_score(teacher, sample), student_score(student, sigma, sample.context)
         rows = [
-            (site, *(_rows(score, sample.x, site) for score in scores))
+            (site, _rows(exact, sample.x, site), _rows(learned, sample.x, site))
             for site in reference_sites(domain, self.sites)
         ]
         # One shell table a site, squared or absolute, averaged over sites: shape (fields, distances).
@@ -85,7 +86,7 @@ class JacobianSpec(MeasureSpec):
             yield _relative(squared_error[:, band].sum(1), squared[:, band].sum(1), squared.sum(1), f"{name}_error")
         if student.radius is not None:
             outside = squared[:, student.radius + 1 :].sum(1)
-            yield jackknife(lambda d: float(d[:, 0].sum() / d[:, 1].sum()), torch.stack([outside, squared.sum(1)], 1), "outside_share")
+            yield jackknife(_share, torch.stack([outside, squared.sum(1)], 1), "outside_share")
 
     def _profiles(self, absolute: dict[str, Tensor], counts: Tensor) -> Iterable[Measurement]:
         for name, sums in absolute.items():
@@ -95,13 +96,21 @@ class JacobianSpec(MeasureSpec):
             for radius in range(tails.shape[1]):
                 yield mean(tails[:, radius], f"tail_{name}", float(radius))
             for epsilon in self.epsilons:
-                yield jackknife(
-                    lambda rows, e=epsilon: ResponseProfile(rows.mean(0)).effective_range(e), sums, f"range_{name}", epsilon
-                )
+                yield jackknife(partial(_effective_range, epsilon=epsilon), sums, f"range_{name}", epsilon)
 
 
 def _rows(score: ScoreFunction, x: Tensor, site: Site) -> Float[Tensor, "batch channels channels *size"]:
     return torch.stack([jacobian_row(score, x, site, channel) for channel in range(x.shape[1])], 1).double()
+
+
+def _share(parts: Tensor) -> float:
+    """Pooled share: columns are the part and the whole, rows are fields."""
+    part, whole = parts.sum(0)
+    return float(part / whole)
+
+
+def _effective_range(sums: Tensor, epsilon: float) -> float:
+    return float(ResponseProfile(sums.mean(0)).effective_range(epsilon))
 
 
 def _block_norm(rows: Tensor) -> Tensor:
@@ -113,7 +122,9 @@ def _errors(error: Tensor, reference: Tensor) -> Iterable[Measurement]:
         yield _relative(error[:, distance], reference[:, distance], reference.sum(1), "profile_error", float(distance))
 
 
-def _relative(error: Tensor, reference: Tensor, total: Tensor, part: str, coordinate: float = float("nan")) -> Measurement:
+def _relative(
+    error: Tensor, reference: Tensor, total: Tensor, part: str, coordinate: float = float("nan")
+) -> Measurement:
     """Relative error, undefined where the reference is rounding beside the whole response."""
     negligible = reference.mean() <= NEGLIGIBLE**2 * total.mean()
     return root_ratio(error, torch.zeros_like(reference) if negligible else reference, part, coordinate)

@@ -69,7 +69,8 @@ class _ResidualBlock(nn.Module):
         scale, shift = self.modulation(noise).chunk(2, dim=1)
         hidden = self.first(F.silu(x))
         hidden = hidden * (1 + _expand(scale, x)) + _expand(shift, x)
-        return x + self.second(F.silu(hidden))
+        update: Tensor = self.second(F.silu(hidden))
+        return x + update
 
 
 def _expand(values: Tensor, like: Tensor) -> Tensor:
@@ -119,5 +120,3 @@ class CNNStudent(Student):
         if not self.field.periodic:
             channels.append(torch.ones_like(x[:, :1]))
         return torch.cat(channels, dim=1)
-
-

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 import numpy as np
 import torch
@@ -187,7 +187,7 @@ class FlowTeacher(Teacher):
     def pull_back(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Map fields to latent fields; return them and ``log |det dx/dz|``, shape ``(B,)``."""
         total = x.new_zeros(x.shape[0])
-        for layer in reversed(self.layers):
+        for layer in reversed(cast(list[Layer], self.layers)):
             x, log_det = layer.inverse(x)
             total = total + log_det
         return x, total

@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from sizetransfer.domain import Lattice, pad
@@ -46,7 +45,12 @@ class SymmetricConvolution(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         (kernel,) = ctx.saved_tensors
-        return SymmetricConvolution.apply(gradients[0], kernel, ctx.periodic), None, None
+        return _convolve_symmetric(gradients[0], kernel, ctx.periodic), None, None
+
+
+def _convolve_symmetric(x: Tensor, kernel: Tensor, periodic: bool) -> Tensor:
+    result: Tensor = SymmetricConvolution.apply(x, kernel, periodic)  # type: ignore[no-untyped-call]
+    return result
 
 
 def sublattice(x: Tensor, parity: int) -> Tensor:
@@ -69,7 +73,9 @@ class Layer(nn.Module, ABC):
 class Conditioner(nn.Module):
     """Two convolutions of width three with a tanh between them: ``B C *S`` to scale and shift, ``B 2C *S``."""
 
-    def __init__(self, random: np.random.Generator, *, dim: int, channels: int, width: int, gain: float, periodic: bool):
+    def __init__(
+        self, random: np.random.Generator, *, dim: int, channels: int, width: int, gain: float, periodic: bool
+    ) -> None:
         super().__init__()
         self.periodic = periodic
         self.gain = gain
@@ -119,9 +125,7 @@ class AffineCoupling(Layer):
         super().__init__()
         self.parity = parity
         self.clip = clip
-        self.conditioner = Conditioner(
-            random, dim=dim, channels=channels, width=width, gain=gain, periodic=periodic
-        )
+        self.conditioner = Conditioner(random, dim=dim, channels=channels, width=width, gain=gain, periodic=periodic)
 
     def _scale_and_shift(self, x: Tensor) -> tuple[Tensor, Tensor]:
         scale, shift = self.conditioner(x * sublattice(x, 1 - self.parity))
@@ -157,7 +161,7 @@ class AdditiveSmoother(Layer):
     def _update(self, x: Tensor) -> Tensor:
         kernel = self.get_buffer("kernel")
         others = (x * sublattice(x, 1 - self.parity)).flatten(0, 1)[:, None]
-        smoothed: Tensor = SymmetricConvolution.apply(others, kernel[None, None], self.periodic).reshape(x.shape)
+        smoothed = _convolve_symmetric(others, kernel[None, None], self.periodic).reshape(x.shape)
         response = torch.tanh(smoothed) if self.nonlinear else smoothed
         return self.gain * response * sublattice(x, self.parity)
 
@@ -199,8 +203,9 @@ class MeanMode(Layer):
 
     def amplitude(self, size: Sequence[int]) -> float:
         """The strength on a lattice of this size (its geometric mean length, if the axes differ)."""
-        length = math.prod(size) ** (1 / len(size))
-        return self.strength * (length / self.reference_size) ** self.exponent
+        length: float = math.prod(size) ** (1 / len(size))
+        amplitude: float = self.strength * (length / self.reference_size) ** self.exponent
+        return amplitude
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         amplitude = self.amplitude(x.shape[2:])
