@@ -243,13 +243,8 @@ def _digest(tensors: dict[str, Tensor]) -> str:
 
 def _save(state: _State, path: Path, identity: str) -> None:
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in _tensors(state)}
-    metadata = {
-        "identity": identity,
-        "digest": _digest(tensors),
-        "learning_rate": repr(state.optimiser.param_groups[0]["lr"]),
-    }
     temporary = path.with_name(path.name + ".tmp")
-    save_file(tensors, temporary, metadata=metadata)
+    save_file(tensors, temporary, metadata={"identity": identity, "digest": _digest(tensors)})
     temporary.replace(path)
 
 
@@ -271,11 +266,11 @@ def _restore(state: _State, path: Path, identity: str) -> None:
     for name, value in _group(tensors, "optimiser/").items():
         index, entry = name.split("/")
         entries.setdefault(int(index), {})[entry] = value
-    groups = state.optimiser.state_dict()["param_groups"]
-    groups[0]["lr"] = float(metadata["learning_rate"])
-    state.optimiser.load_state_dict({"state": entries, "param_groups": groups})
     state.history = [tuple(row) for row in tensors["history"].tolist()]
     state.scheduler.last_epoch = state.step
+    groups = state.optimiser.state_dict()["param_groups"]
+    groups[0]["lr"] = state.scheduler.base_lrs[0] * state.scheduler.lr_lambdas[0](state.step)
+    state.optimiser.load_state_dict({"state": entries, "param_groups": groups})
 
 
 def _group(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
