@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sizetransfer.domain import Lattice, pad
+from sizetransfer.errors import OracleError
 
 _CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
@@ -202,9 +203,21 @@ class MeanMode(Layer):
         self.reference_size = reference_size
 
     def amplitude(self, size: Sequence[int]) -> float:
-        """The strength on a lattice of this size (its geometric mean length, if the axes differ)."""
+        """The strength on a lattice of this size (its geometric mean length, if the axes differ).
+
+        Raises:
+            OracleError: the map would not be invertible, or would turn the mean's sign.
+        """
         length: float = math.prod(size) ** (1 / len(size))
         amplitude: float = self.strength * (length / self.reference_size) ** self.exponent
+        if amplitude <= -1:
+            raise OracleError(
+                "The mean mode is not invertible on this lattice.",
+                where=f"mean_mode, lattice {tuple(size)}",
+                expected="strength * (size / reference_size) ** exponent above -1",
+                got=f"{amplitude:.6g}",
+                fix="use a positive strength",
+            )
         return amplitude
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
