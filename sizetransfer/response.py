@@ -12,6 +12,7 @@ For a score field s and a reference site i (paper eq. (5) and (17)):
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -149,9 +150,12 @@ def reference_sites(domain: Domain, count: int, margin: int = 0) -> Sequence[Sit
             got=str(count),
             fix="ask for fewer sites",
         )
-    sites: list[Site] = []
-    for index in range(count):
-        group = groups[index % 2] if len(groups[index % 2]) else groups[1 - index % 2]
-        place = (index // 2) * len(group) // max(1, (count + 1) // 2)
-        sites.append(tuple(group[place].tolist()))
-    return sites
+    first, second = sorted(groups, key=len, reverse=True)
+    from_second = min(count // 2, len(second))
+    chosen = [_spread(first, count - from_second), _spread(second, from_second)]
+    return [site for pair in itertools.zip_longest(*chosen) for site in pair if site is not None]
+
+
+def _spread(sites: Tensor, count: int) -> list[Site]:
+    """``count`` different sites, evenly spread over the list."""
+    return [tuple(sites[index * len(sites) // count].tolist()) for index in range(count)]
