@@ -1,0 +1,415 @@
+r"""The verdict: does a student of radius R trained on one size transfer to larger ones?
+
+Symbols: :math:`e(R, L)` is the relative RMSE of the clean score (paper eq. (16)) of a student of receptive radius
+R on a lattice of L sites along each axis, the mean over seeds; :math:`L_*` is the largest size of the evaluation;
+:math:`s` are standard errors, and two numbers differ by :math:`|a - b| / \sqrt{s_a^2 + s_b^2}` combined ones.
+
+A claim (*fails*, *radius-limited*) needs a relative effect beyond its threshold **and** a difference of more than
+``significance`` combined standard errors. An effect without the significance is a doubt, and a doubt that no
+established claim overrides ends as *undecided*. :func:`describe_rule` says the whole rule in words.
+
+Standard errors are standard errors of the mean over seeds; with one seed, the record's own (over evaluation
+fields) stands in. Seeds share no randomness; students of one seed see the same evaluation fields, so calling
+their errors independent overstates the standard error of a difference where it matters.
+
+The teacher's response outside the radius is independent evidence, because no student takes part in it. For white
+inputs, a share q of the squared response out of reach costs a relative error of about :math:`\sqrt q`; without it
+:math:`e` would fall to :math:`\sqrt{e^2 - q}`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import pandas as pd
+
+from sizetransfer.records import Record
+
+if TYPE_CHECKING:
+    from sizetransfer.specs import Experiment, VerdictRule
+
+VerdictName = Literal["transfers", "radius-limited", "fails", "undecided"]
+Source = Literal["seeds", "records"]
+
+KEYS = ("teacher", "student", "radius", "train_size", "size", "measure", "part", "coordinate")
+ESTIMATE_COLUMNS = (*KEYS, "value", "standard_error", "seeds", "n", "source")
+_TYPES = {
+    **dict.fromkeys(("radius", "coordinate", "value", "standard_error"), "float64"),
+    **dict.fromkeys(("train_size", "size", "seeds", "n"), "int64"),
+}
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over seeds with its standard error.
+
+    Attributes:
+        value: the mean; NaN if any seed's number is.
+        standard_error: of the mean; NaN where there is none.
+        seeds: seeds that it rests on.
+        source: ``seeds``: standard error of the mean over seeds; ``records``: one seed, its record's own.
+    """
+
+    value: float
+    standard_error: float
+    seeds: int = 1
+    source: Source = "records"
+
+    def standard_errors_from(self, other: Estimate) -> float:
+        """``(self - other)`` in combined standard errors; infinite where both are zero and the values differ."""
+        return in_standard_errors(self.value - other.value, math.hypot(self.standard_error, other.standard_error))
+
+
+def in_standard_errors(difference: float, standard_error: float) -> float:
+    """Return ``difference / standard_error``; 0 for no difference and signed infinity for a zero standard error."""
+    if math.isnan(standard_error) or math.isnan(difference):
+        return math.nan
+    if standard_error > 0:
+        return difference / standard_error
+    return math.copysign(math.inf, difference) if difference else 0.0
+
+
+def estimates(records: pd.DataFrame) -> pd.DataFrame:
+    """Average records over seeds.
+
+    Args:
+        records: rows of :class:`sizetransfer.records.Record`; may be empty.
+
+    Returns:
+        One row for each teacher, student, size, measure, part and coordinate, with ``value`` (NaN if a seed's is),
+        ``standard_error``, ``seeds``, ``n`` (draws of all seeds together) and ``source`` (see :class:`Estimate`).
+        Numbers that belong to no radius or no coordinate have NaN there.
+    """
+    if records.empty:
+        return pd.DataFrame({column: pd.Series(dtype=_TYPES.get(column, "str")) for column in ESTIMATE_COLUMNS})
+    known = records[[field.name for field in fields(Record)]].copy()
+    for column in ("radius", "coordinate", "value", "standard_error"):
+        known[column] = pd.to_numeric(known[column]).astype("float64")
+    groups = known.groupby(list(KEYS), dropna=False, sort=False, observed=True)
+    table = groups.agg(
+        value=("value", "mean"),
+        spread=("value", "std"),
+        finite=("value", "count"),
+        seeds=("value", "size"),
+        own=("standard_error", "first"),
+        n=("n", "sum"),
+    ).reset_index()
+    several = table["seeds"] > 1
+    table["value"] = table["value"].where(table["finite"] == table["seeds"])
+    table["standard_error"] = np.where(several, table["spread"] / np.sqrt(table["seeds"]), table["own"])
+    table["standard_error"] = table["standard_error"].where(table["value"].notna())
+    table["source"] = np.where(several, "seeds", "records")
+    return table[list(ESTIMATE_COLUMNS)]
+
+
+def measure_name(experiment: Experiment, kind: str) -> str | None:
+    """The experiment's own name of its first measure of this kind."""
+    return next((name for name, spec in experiment.evaluation.measures.items() if spec.kind == kind), None)
+
+
+def radii(records: pd.DataFrame, experiment: Experiment) -> dict[str, int | None]:
+    """Receptive radius of every student that left records, smallest first; ``None`` (global) last."""
+    found: dict[str, int | None] = {}
+    for student in experiment.students:
+        own = [] if records.empty else list(records.loc[records["student"] == student, "radius"])
+        if own:
+            found[student] = None if pd.isna(own[0]) else int(own[0])
+    return dict(sorted(found.items(), key=lambda item: reach(item[1])))
+
+
+def reach(radius: int | None) -> float:
+    """The radius as a number to order by: a global student sees farther than any other."""
+    return math.inf if radius is None else float(radius)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of one student of one teacher, and the numbers that this rests on.
+
+    Attributes:
+        teacher, student: names in the experiment.
+        radius: receptive radius; ``None`` for a global student, or for one that left no records.
+        verdict: the verdict.
+        reason: why, in a sentence with the numbers.
+        size: the largest size of the evaluation.
+        error: relative RMSE of the clean score at that size.
+        baseline_size: the training size where it was measured, otherwise the smallest size.
+        baseline_error: relative RMSE there.
+        growth: relative change of the error from ``baseline_size`` to ``size``.
+        best_student, best_error: the student of a larger radius with the lowest error at ``size``.
+        outside_share: share of the teacher's squared response outside the radius.
+        agrees: whether that share supports the verdict; ``None`` where it says nothing about it.
+        evidence: the same in a sentence.
+    """
+
+    teacher: str
+    student: str
+    radius: int | None
+    verdict: VerdictName
+    reason: str
+    size: int
+    error: Estimate | None = None
+    baseline_size: int | None = None
+    baseline_error: Estimate | None = None
+    growth: float = math.nan
+    best_student: str | None = None
+    best_error: Estimate | None = None
+    outside_share: Estimate | None = None
+    agrees: bool | None = None
+    evidence: str = "it was not measured"
+
+
+def describe_rule(rule: VerdictRule) -> str:
+    """The rule in words, with its thresholds; one paragraph a line."""
+    significance = f"more than {rule.significance:g} combined standard errors"
+    return f"""\
+e(R, L) is the relative RMSE of the clean score of the student of radius R on the lattice of size L, the mean over \
+seeds; L* is the largest size; a global student counts as larger than every radius.
+fails: even the lowest e at L* among this and the larger radii exceeds {rule.failure:g}, by {significance}; or e \
+rises from the training size (the smallest size, where that was not measured) to L* by more than \
+{100 * rule.growth:g} % and by {significance}.
+radius-limited: otherwise, if a larger radius lowers e at L* by more than {100 * rule.improvement:g} % and by \
+{significance}.
+transfers: otherwise, if all of these numbers are there and none of the thresholds is crossed.
+undecided: otherwise: a number is missing, or a threshold is crossed by less than the standard errors require.
+Standard errors are those of the mean over seeds; with one seed, the record's own, over evaluation fields. Combined \
+means the root of the sum of squares.
+The response outside the radius takes no part in the verdict. It agrees with it if the error that it accounts for, \
+e − √(e² − share), is more than {100 * rule.improvement:g} % of e for a radius-limited student, and is not for one \
+that transfers. A failure may have causes that it does not see."""
+
+
+def verdicts(records: pd.DataFrame, experiment: Experiment) -> list[Verdict]:
+    """Judge every student of every teacher by the experiment's rule.
+
+    Args:
+        records: rows of :class:`sizetransfer.records.Record`, of all seeds; may be incomplete or empty.
+        experiment: names, sizes and thresholds.
+
+    Returns:
+        One verdict for each teacher and student of the experiment, teachers in its order, radii ascending.
+    """
+    table = estimates(records)
+    known = radii(records, experiment)
+    students = [*known, *(name for name in experiment.students if name not in known)]
+    errors = _lookup(table, measure_name(experiment, "clean-score"), "relative_rmse")
+    shares = _lookup(table, measure_name(experiment, "jacobian"), "outside_share")
+    return [
+        _judge(_Case(experiment, teacher, student, known, errors, shares))
+        for teacher in experiment.teachers
+        for student in students
+    ]
+
+
+_Numbers = Mapping[tuple[str, str, int], Estimate]
+
+
+def _lookup(table: pd.DataFrame, measure: str | None, part: str) -> _Numbers:
+    rows = table[(table["measure"] == measure) & (table["part"] == part)]
+    return {
+        (str(row["teacher"]), str(row["student"]), int(row["size"])): Estimate(
+            float(row["value"]), float(row["standard_error"]), int(row["seeds"]), row["source"]
+        )
+        for row in rows.to_dict("records")
+    }
+
+
+@dataclass(frozen=True)
+class _Claim:
+    """Whether an effect is there: beyond its threshold and significant, beyond it only, or not."""
+
+    holds: Literal["yes", "unclear", "no"]
+    text: str
+
+    @classmethod
+    def of(cls, effect: float, threshold: float, difference: float, rule: VerdictRule, text: str) -> _Claim:
+        if not effect > threshold:
+            return cls("no", text)
+        needed = f"{rule.significance:g} are needed"
+        if difference > rule.significance:
+            return cls("yes", f"{text} ({difference:.3g} combined standard errors)")
+        if math.isnan(difference):
+            return cls("unclear", f"{text}, without a standard error")
+        return cls("unclear", f"{text}, but only by {difference:.1f} combined standard errors; {needed}")
+
+
+@dataclass(frozen=True)
+class _Case:
+    """One student of one teacher, with the numbers of all."""
+
+    experiment: Experiment
+    teacher: str
+    student: str
+    radii: Mapping[str, int | None]
+    errors: _Numbers
+    shares: _Numbers
+
+    @property
+    def rule(self) -> VerdictRule:
+        return self.experiment.verdict
+
+    @property
+    def size(self) -> int:
+        measure = measure_name(self.experiment, "clean-score")
+        evaluation = self.experiment.evaluation
+        return max(evaluation.sizes_of(measure) if measure else evaluation.sizes)
+
+    @property
+    def baseline_size(self) -> int | None:
+        sizes = sorted(size for teacher, student, size in self.errors if (teacher, student) == self.pair)
+        train_size = self.experiment.training.size
+        smaller = [size for size in sizes if size < self.size]
+        return train_size if train_size in smaller else next(iter(smaller), None)
+
+    @property
+    def pair(self) -> tuple[str, str]:
+        return self.teacher, self.student
+
+    def error(self, size: int | None, student: str | None = None) -> Estimate | None:
+        return self.errors.get((self.teacher, student or self.student, size if size is not None else -1))
+
+    def larger(self) -> list[str]:
+        own = reach(self.radii[self.student])
+        return [student for student, radius in self.radii.items() if reach(radius) > own]
+
+    def larger_errors(self) -> dict[str, Estimate]:
+        """Errors at the largest size of the students of larger radius that have one, lowest first."""
+        found = {student: self.error(self.size, student) for student in self.larger()}
+        there = {student: error for student, error in found.items() if error and math.isfinite(error.value)}
+        return dict(sorted(there.items(), key=lambda item: item[1].value))
+
+
+def _judge(case: _Case) -> Verdict:
+    error = case.error(case.size)
+    if case.student not in case.radii or error is None or not math.isfinite(error.value):
+        state = "not measured" if error is None else "not a finite number"
+        return _verdict(case, "undecided", f"the error at L = {case.size} is {state}")
+    failing = [_fails_everywhere(case, error), _grows(case, error)]
+    limited = _improvable(case, error)
+    failures = [claim.text for claim in failing if claim.holds == "yes"]
+    if failures:
+        return _verdict(case, "fails", "; ".join(failures))
+    if limited.holds == "yes":
+        return _verdict(case, "radius-limited", limited.text)
+    doubts = [claim.text for claim in (*failing, limited) if claim.holds == "unclear"] + _gaps(case, error)
+    if doubts:
+        return _verdict(case, "undecided", "; ".join(doubts))
+    return _verdict(case, "transfers", f"{failing[1].text}; {limited.text}")
+
+
+def _fails_everywhere(case: _Case, error: Estimate) -> _Claim:
+    lowest = min([error, *case.larger_errors().values()], key=lambda estimate: estimate.value)
+    limit = case.rule.failure
+    among = "of this and the larger radii" if case.larger() else "of the largest radius"
+    return _Claim.of(
+        lowest.value,
+        limit,
+        in_standard_errors(lowest.value - limit, lowest.standard_error),
+        case.rule,
+        f"the lowest error {among} at L = {case.size}, {lowest.value:.3g}, exceeds {limit:g}",
+    )
+
+
+def _grows(case: _Case, error: Estimate) -> _Claim:
+    before = case.error(case.baseline_size)
+    if before is None or not math.isfinite(before.value):
+        return _Claim("no", "")
+    growth = _relative_change(before.value, error.value)
+    text = f"the error changes by {round(100 * growth, 1) + 0.0:+.1f} % from L = {case.baseline_size} to {case.size}"
+    return _Claim.of(growth, case.rule.growth, error.standard_errors_from(before), case.rule, text)
+
+
+def _improvable(case: _Case, error: Estimate) -> _Claim:
+    claims = [
+        _Claim.of(
+            -_relative_change(error.value, other.value),
+            case.rule.improvement,
+            error.standard_errors_from(other),
+            case.rule,
+            f"{_named(case, student)} lowers the error by {-100 * _relative_change(error.value, other.value):.1f} %",
+        )
+        for student, other in case.larger_errors().items()
+    ]
+    for holds in ("yes", "unclear"):
+        for claim in claims:
+            if claim.holds == holds:
+                return claim
+    if not claims:
+        return _Claim("no", "no larger radius was tested")
+    return _Claim("no", f"no larger radius lowers the error by more than {100 * case.rule.improvement:g} %")
+
+
+def _gaps(case: _Case, error: Estimate) -> list[str]:
+    """What is missing for the verdict that the student transfers."""
+    gaps = []
+    before = case.error(case.baseline_size)
+    if case.baseline_size is None:
+        gaps.append(f"the error was measured at L = {case.size} alone, so transfer was not tested")
+    elif before is None or not math.isfinite(before.value):
+        gaps.append(f"the error at L = {case.baseline_size} is not a finite number")
+    elif math.isnan(error.standard_error) or math.isnan(before.standard_error):
+        gaps.append("the error has no standard error")
+    there = case.larger_errors()
+    gaps += [f"{_named(case, name)} has no error at L = {case.size}" for name in case.larger() if name not in there]
+    return gaps
+
+
+def _named(case: _Case, student: str) -> str:
+    radius = case.radii[student]
+    text = "the global student" if radius is None else f"R = {radius}"
+    return text if list(case.radii.values()).count(radius) == 1 else f"{student} ({text})"
+
+
+def _relative_change(before: float, after: float) -> float:
+    if before > 0:
+        return (after - before) / before
+    return math.inf if after > before else 0.0
+
+
+def _verdict(case: _Case, name: VerdictName, reason: str) -> Verdict:
+    error, before = case.error(case.size), case.error(case.baseline_size)
+    best = next(iter(case.larger_errors().items()), (None, None)) if case.student in case.radii else (None, None)
+    share = _outside_share(case)
+    agrees, evidence = _evidence(name, error, share, case.rule)
+    return Verdict(
+        teacher=case.teacher,
+        student=case.student,
+        radius=case.radii.get(case.student),
+        verdict=name,
+        reason=reason,
+        size=case.size,
+        error=error,
+        baseline_size=case.baseline_size,
+        baseline_error=before,
+        growth=_relative_change(before.value, error.value) if error and before else math.nan,
+        best_student=best[0],
+        best_error=best[1],
+        outside_share=share,
+        agrees=agrees,
+        evidence=evidence,
+    )
+
+
+def _outside_share(case: _Case) -> Estimate | None:
+    """The share at the largest size at which it was measured."""
+    sizes = [size for teacher, student, size in case.shares if (teacher, student) == case.pair]
+    return case.shares[*case.pair, max(sizes)] if sizes else None
+
+
+def _evidence(
+    name: VerdictName, error: Estimate | None, share: Estimate | None, rule: VerdictRule
+) -> tuple[bool | None, str]:
+    if share is None:
+        return None, "it was not measured"
+    if error is None or not (error.value > 0 and math.isfinite(share.value)):
+        return None, "it cannot be set against the error"
+    within_reach = math.sqrt(max(0.0, error.value**2 - share.value))
+    accounts_for = 1 - within_reach / error.value
+    text = f"it accounts for {100 * accounts_for:.0f} % of the error"
+    beyond = accounts_for > rule.improvement
+    agrees = {"radius-limited": beyond, "transfers": not beyond, "fails": True if beyond else None}.get(name)
+    return agrees, text

@@ -1,0 +1,105 @@
+"""What the report is made from: a run, its averages over seeds, its verdicts, and names for the axes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Protocol
+
+import pandas as pd
+
+from sizetransfer.diagnosis import Verdict, estimates, measure_name, radii, verdicts
+from sizetransfer.records import Record
+from sizetransfer.specs import Experiment
+
+
+class RunLike(Protocol):
+    """A run directory read back: what the report needs of it.
+
+    Attributes:
+        path: the run directory.
+        experiment: the resolved experiment.
+        manifest: versions, device, times and counts.
+        records: rows of :class:`sizetransfer.records.Record`; may be incomplete or empty.
+        failures: ``trial``, ``label`` and ``error`` of every trial that failed.
+        skipped: ``label``, ``measure`` and ``reason`` of every measure that a pair lacks the requirements for.
+    """
+
+    @property
+    def path(self) -> Path: ...
+    @property
+    def experiment(self) -> Experiment: ...
+    @property
+    def manifest(self) -> Mapping[str, Any]: ...
+    @property
+    def records(self) -> pd.DataFrame: ...
+    @property
+    def failures(self) -> Sequence[Mapping[str, Any]]: ...
+    @property
+    def skipped(self) -> Sequence[Mapping[str, Any]]: ...
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """A run with everything derived from it that figures and tables share.
+
+    Attributes:
+        run: the run.
+        estimates: averages over seeds (:func:`sizetransfer.diagnosis.estimates`).
+        radii: receptive radius of every student with records, ascending, ``None`` (global) last.
+        verdicts: of every teacher and student.
+    """
+
+    run: RunLike
+    estimates: pd.DataFrame
+    radii: Mapping[str, int | None]
+    verdicts: Sequence[Verdict]
+
+    @property
+    def experiment(self) -> Experiment:
+        """The resolved experiment."""
+        return self.run.experiment
+
+    @property
+    def largest_size(self) -> int:
+        """The largest size at which the clean score is compared."""
+        return self.verdicts[0].size
+
+    def values(self, kind: str, part: str, **where: object) -> pd.DataFrame:
+        """Estimates of one part of the measure of this kind, restricted to ``where``; values that are NaN left out."""
+        table = self.estimates
+        rows = table[(table["measure"] == measure_name(self.experiment, kind)) & (table["part"] == part)]
+        for column, value in where.items():
+            rows = rows[rows[column] == value]
+        return rows[rows["value"].notna()]
+
+    def student_label(self, student: str) -> str:
+        """``R = 4`` where that names one student, otherwise the student's own name with its radius."""
+        if student not in self.radii:
+            return student
+        radius = self.radii[student]
+        text = "global" if radius is None else f"R = {radius}"
+        return text if list(self.radii.values()).count(radius) == 1 else f"{student} ({text})"
+
+    def error_bars(self) -> str:
+        """What the error bars of this run are, in a sentence."""
+        sources = set(self.estimates["source"])
+        if sources == {"seeds"}:
+            most = int(self.estimates["seeds"].max())
+            return f"Error bars: standard error of the mean over seeds ({most} seeds)."
+        if sources == {"records"}:
+            return "Error bars: standard error over evaluation fields, of one seed; they know nothing of other seeds."
+        return (
+            "Error bars: standard error of the mean over seeds; where a single seed was measured, its standard "
+            "error over evaluation fields."
+        )
+
+
+def gather(run: RunLike) -> ReportData:
+    """Average and judge a run."""
+    records = run.records
+    if records.empty:
+        records = pd.DataFrame(columns=[field.name for field in fields(Record)])
+    experiment = run.experiment
+    return ReportData(run, estimates(records), radii(records, experiment), verdicts(records, experiment))

@@ -1,0 +1,447 @@
+r"""The figures of a report, by name, for any experiment: any teachers, students, sizes and seeds.
+
+- ``regimes``: relative RMSE :math:`e` of the clean score (paper eq. (16)) against the lattice size L, a panel for
+  each teacher, with its verdict;
+- ``size-sweep``: the same of all teachers in one panel, and the far-response error (paper eq. (17)) against L: the
+  paper's figure 1;
+- ``radius-sweep``: :math:`e` at the largest L, and near and far response errors, against the receptive radius R: the
+  paper's figure 2;
+- ``response-profile``: :math:`|\partial s_i/\partial x_j|` against the distance of i and j;
+- ``training``: training loss against steps.
+
+A figure whose numbers the run does not have is :class:`Omitted`, with the reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from sizetransfer.diagnosis import Verdict, measure_name
+from sizetransfer.errors import SpecError
+from sizetransfer.report import style
+from sizetransfer.report.data import ReportData
+from sizetransfer.report.training import training_curves
+from sizetransfer.specs import PaperValue, did_you_mean
+
+RMSE_LABEL = "relative RMSE of the clean score"
+LARGEST_RESPONSE_ERROR = 3.0
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure with its title and its caption: what to see, and what the error bars are."""
+
+    name: str
+    title: str
+    caption: str
+    figure: Figure
+
+
+@dataclass(frozen=True)
+class Omitted:
+    """A figure that this run has no numbers for."""
+
+    name: str
+    reason: str
+
+
+def draw(name: str, data: ReportData) -> Drawing | Omitted:
+    """Draw one figure; call it, and save the figure, inside :func:`sizetransfer.report.style.drawing`.
+
+    Raises:
+        SpecError: there is no figure of that name.
+    """
+    if name not in FIGURES:
+        raise SpecError(
+            f"Unknown figure {name!r}.",
+            where="report.figures",
+            expected=f"one of {', '.join(FIGURES)}",
+            got=repr(name),
+            fix=did_you_mean(name, FIGURES) or "choose one of the figures above",
+        )
+    return FIGURES[name](data)
+
+
+# --- regimes --------------------------------------------------------------------------------------------------
+
+
+def regimes(data: ReportData) -> Drawing | Omitted:
+    """Relative RMSE against L, one panel for each teacher, labelled with its verdict."""
+    rows = data.values("clean-score", "relative_rmse")
+    if rows.empty:
+        return Omitted("regimes", "no record of the clean-score error")
+    panels = _panels(list(data.experiment.teachers), width=3.5, height=3.6, share_y=True)
+    top = 1.08 * float((rows["value"] + rows["standard_error"].fillna(0)).max())
+    for teacher, axes in panels.axes.items():
+        style.size_axis(axes, rows["size"])
+        axes.set_ylim(0, top)
+        style.mark_training_size(axes, data.experiment.training.size)
+        _lines_against_size(axes, rows[rows["teacher"] == teacher], data, teacher, label_ends=True)
+        _title_with_verdict(axes, teacher, data)
+    panels.left[0].set_ylabel(RMSE_LABEL)
+    return Drawing(
+        "regimes",
+        "Three regimes of size transfer",
+        f"Error of the student's score against the lattice size, for each receptive radius R. Flat lines that lie "
+        f"on each other: the student transfers. Flat lines apart: the radius limits it. Rising or high lines: it "
+        f"fails, whatever the radius. Dotted: the training size, L = {data.experiment.training.size}. "
+        f"{data.error_bars()}",
+        panels.figure,
+    )
+
+
+def regime(verdicts: Iterable[Verdict]) -> str:
+    """One word for a teacher, from the verdicts of its students in order of their radius.
+
+    ``fails`` if the largest radius does; ``radius-limited`` if a smaller one is, or fails where a larger one does not;
+    ``undecided`` if any is; else ``transfers``.
+    """
+    found = [verdict.verdict for verdict in verdicts]
+    if found[-1] == "fails":
+        return "fails"
+    if "radius-limited" in found or "fails" in found:
+        return "radius-limited"
+    return "undecided" if "undecided" in found else "transfers"
+
+
+def _title_with_verdict(axes: Axes, teacher: str, data: ReportData) -> None:
+    word = regime(verdict for verdict in data.verdicts if verdict.teacher == teacher)
+    axes.set_title(teacher, loc="left", fontweight="bold", pad=26)
+    axes.text(
+        0.015,
+        1.03,
+        word,
+        transform=axes.transAxes,
+        color="white",
+        fontsize=9,
+        fontweight="bold",
+        va="bottom",
+        bbox={"boxstyle": "round,pad=0.3", "facecolor": style.VERDICT_COLOURS[word], "edgecolor": "none"},
+    )
+
+
+# --- size-sweep -----------------------------------------------------------------------------------------------
+
+
+def size_sweep(data: ReportData) -> Drawing | Omitted:
+    """Relative RMSE against L of every teacher and student; beside it the far-response error."""
+    rows = data.values("clean-score", "relative_rmse")
+    if rows.empty:
+        return Omitted("size-sweep", "no record of the clean-score error")
+    far, beyond = _comparable(data.values("response", "far_error"))
+    panels = _panels(["error", "response"] if len(far) else ["error"], width=4.6, height=4.1)
+    for name, numbers, label in (("error", rows, RMSE_LABEL), ("response", far, "relative far-response error")):
+        if name in panels.axes:
+            axes = panels.axes[name]
+            style.size_axis(axes, rows["size"])
+            style.mark_training_size(axes, data.experiment.training.size)
+            for teacher in data.experiment.teachers:
+                _lines_against_size(axes, numbers[numbers["teacher"] == teacher], data, teacher)
+            axes.set_ylim(0, _top(axes))
+            axes.set_ylabel(label)
+    if len(far):
+        _mark_one(panels.axes["response"])
+    style.legend_below(panels.figure, style.teacher_handles(data), style.student_handles(data))
+    second = (
+        " Right: error of the student's response to a far probe, relative to the teacher's (paper eq. (17)); "
+        "1 (dashed) is what a student that does not respond gets, as it must wholly outside its radius."
+        if len(far)
+        else ""
+    )
+    return Drawing(
+        "size-sweep",
+        "Error against lattice size",
+        f"Left: error of the student's score on lattices larger than the training lattice (dotted, "
+        f"L = {data.experiment.training.size}). A student that transfers stays flat."
+        f"{second}{beyond} {data.error_bars()}",
+        panels.figure,
+    )
+
+
+def _lines_against_size(
+    axes: Axes, rows: pd.DataFrame, data: ReportData, teacher: str, *, label_ends: bool = False
+) -> None:
+    colour = style.teacher_colours(data.experiment.teachers)[teacher]
+    students = list(data.radii)
+    shades, markers = style.student_shades(students, colour), style.student_markers(students)
+    ends = []
+    for student in students:
+        line = rows[rows["student"] == student].sort_values("size")
+        if len(line):
+            style.plot_estimates(
+                axes, line["size"], line, color=shades[student], marker=markers[student], label=f"{teacher} {student}"
+            )
+            last = line.iloc[-1]
+            ends.append((float(last["size"]), float(last["value"]), data.student_label(student), shades[student]))
+    if label_ends and ends:
+        style.label_line_ends(axes, ends)
+
+
+# --- radius-sweep ---------------------------------------------------------------------------------------------
+
+
+def radius_sweep(data: ReportData) -> Drawing | Omitted:
+    """Relative RMSE at the largest L against R with the paper's values; beside it near and far response errors."""
+    rows = data.values("clean-score", "relative_rmse", size=data.largest_size)
+    if rows.empty:
+        return Omitted("radius-sweep", f"no record of the clean-score error at L = {data.largest_size}")
+    near, far, response_size = _responses(data)
+    far, beyond = _comparable(far)
+    near, _ = _comparable(near)
+    panels = _panels(["error", "response"] if len(far) else ["error"], width=4.6, height=4.1)
+    axes = panels.axes["error"]
+    _lines_against_radius(axes, rows, data)
+    paper = _paper_points(axes, data, "clean-score", "relative_rmse", data.largest_size)
+    axes.set_ylabel(f"{RMSE_LABEL}, $L$ = {data.largest_size}")
+    extra = []
+    if len(far):
+        axes = panels.axes["response"]
+        _lines_against_radius(axes, far, data)
+        _lines_against_radius(axes, near, data, linestyle="--", markerfacecolor="white", linewidth=1.1)
+        paper += _paper_points(axes, data, "response", "far_error", response_size)
+        _mark_one(axes)
+        axes.set_ylabel(f"relative response error, $L$ = {response_size}")
+        extra = [Line2D([], [], color=style.GREY, linestyle="-", marker="o", label="far response")]
+        extra += [Line2D([], [], color=style.GREY, linestyle="--", marker="o", mfc="white", label="near response")]
+    if paper:
+        extra += [
+            Line2D([], [], color=style.GREY, linestyle="none", marker="D", mfc="white", label="the paper's value")
+        ]
+    for axes in panels.axes.values():
+        _radius_axis(axes, data)
+        axes.set_ylim(0, _top(axes))
+    style.legend_below(panels.figure, style.teacher_handles(data), extra)
+    caption = _radius_caption(paper=bool(paper), far=bool(len(far)))
+    return Drawing(
+        "radius-sweep", "Error against receptive radius", f"{caption}{beyond} {data.error_bars()}", panels.figure
+    )
+
+
+def _radius_caption(*, paper: bool, far: bool) -> str:
+    caption = (
+        "Left: error of the student's score at the largest size against the receptive radius R. It falls where "
+        "the radius limits the student, and is flat where the radius suffices or cannot help."
+    )
+    if far:
+        caption += (
+            " Right: error of the response to a near and to a far probe, relative to the teacher's (paper eq. (17)); "
+            "1 (dashed) is what a student that does not respond gets: by construction so for a probe wholly outside "
+            "its radius."
+        )
+    if paper:
+        caption += " Open diamonds, a little to the right: the paper's values with its standard errors."
+    return caption
+
+
+def _comparable(rows: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """Leave out relative errors so large that the teacher's own response must be close to none, and say so."""
+    beyond = rows[rows["value"] > LARGEST_RESPONSE_ERROR]
+    if beyond.empty:
+        return rows, ""
+    names = ", ".join(dict.fromkeys(map(str, beyond["teacher"])))
+    return rows.drop(beyond.index), (
+        f" Not shown: response errors above {LARGEST_RESPONSE_ERROR:g} ({names}), where the teacher's own response "
+        "is too small to be compared with."
+    )
+
+
+def _top(axes: Axes) -> float:
+    """The upper limit that leaves some room above the highest marker."""
+    return 1.02 * float(axes.get_ylim()[1])
+
+
+def _responses(data: ReportData) -> tuple[pd.DataFrame, pd.DataFrame, int | None]:
+    """Near and far response errors at the largest size at which the far one was measured."""
+    far = data.values("response", "far_error")
+    size = None if far.empty else int(far["size"].max())
+    return data.values("response", "near_error", size=size), far[far["size"] == size], size
+
+
+def _position(data: ReportData, student: str) -> float:
+    """Where a student stands on the radius axis; global ones to the right of all radii."""
+    radius = data.radii[student]
+    finite = [value for value in data.radii.values() if value is not None]
+    return float(radius) if radius is not None else 1.25 * max(finite, default=4)
+
+
+def _radius_axis(axes: Axes, data: ReportData) -> None:
+    places = {_position(data, student): radius for student, radius in data.radii.items()}
+    axes.set_xticks(list(places), ["global" if radius is None else str(radius) for radius in places.values()])
+    margin = 0.1 * (max(places) - min(places)) or 1.0
+    axes.set_xlim(min(places) - margin, max(places) + margin)
+    axes.set_xlabel("receptive radius $R$ (lattice steps)")
+
+
+def _lines_against_radius(axes: Axes, rows: pd.DataFrame, data: ReportData, **appearance: Any) -> None:
+    """One line for each teacher and kind of student."""
+    kinds = {name: spec.kind for name, spec in data.experiment.students.items()}
+    for teacher, colour in style.teacher_colours(data.experiment.teachers).items():
+        own = rows[rows["teacher"] == teacher].set_index("student")
+        for kind in dict.fromkeys(kinds.values()):
+            family = [name for name in data.radii if name in own.index and kinds[name] == kind]
+            if family:
+                x = [_position(data, name) for name in family]
+                line = own.loc[family]
+                style.plot_estimates(axes, x, line, color=colour, marker="o", label=f"{teacher} {kind}", **appearance)
+
+
+def _paper_points(axes: Axes, data: ReportData, kind: str, part: str, size: int | None) -> list[PaperValue]:
+    """Draw the paper's values of one quantity as open diamonds beside ours, and return them."""
+    colours = style.teacher_colours(data.experiment.teachers)
+    places = [_position(data, student) for student in data.radii]
+    offset = 0.025 * (max(places) - min(places)) or 0.1
+    drawn = []
+    for value in data.experiment.report.paper:
+        same = value.measure == measure_name(data.experiment, kind) and value.part == part
+        there = value.teacher in colours and value.student in data.radii and value.size in (None, size)
+        if same and there:
+            drawn.append(value)
+            axes.errorbar(
+                [_position(data, value.student) + offset],
+                [value.value],
+                yerr=[value.standard_error or 0.0],
+                color=colours[value.teacher],
+                marker="D",
+                markerfacecolor="white",
+                markersize=6,
+                linestyle="none",
+                capsize=2.5,
+                elinewidth=1.1,
+                label="paper",
+            )
+    return drawn
+
+
+def _mark_one(axes: Axes) -> None:
+    axes.axhline(1.0, color=style.GREY, linestyle=(0, (6, 4)), linewidth=0.9, zorder=1)
+
+
+# --- response-profile -----------------------------------------------------------------------------------------
+
+
+def response_profile(data: ReportData) -> Drawing | Omitted:
+    """Size of the response against distance, teacher and students, one panel for each teacher."""
+    students, teachers = data.values("jacobian", "profile_student"), data.values("jacobian", "profile_teacher")
+    if teachers.empty:
+        return Omitted("response-profile", "no record of a response profile")
+    size = int(teachers["size"].max())
+    students, teachers = students[students["size"] == size], teachers[teachers["size"] == size]
+    panels = _panels(list(data.experiment.teachers), width=3.5, height=3.8, share_y=True)
+    for teacher, axes in panels.axes.items():
+        axes.set_title(teacher, loc="left", fontweight="bold")
+        axes.set_yscale("log")
+        _profile_panel(axes, teachers[teachers["teacher"] == teacher], students[students["teacher"] == teacher], data)
+    _limit_profile(next(iter(panels.axes.values())), pd.concat([teachers["value"], students["value"]]))
+    panels.left[0].set_ylabel(r"size of the response $|\partial s_i / \partial x_j|$")
+    marks, shades = style.student_markers(list(data.radii)), style.student_shades(list(data.radii), style.COLOURS[0])
+    handles = [Line2D([], [], color="black", label="teacher (exact)")]
+    handles += [
+        Line2D([], [], color=shades[name], marker=marks[name], linestyle="-", label=data.student_label(name))
+        for name in data.radii
+    ]
+    style.legend_below(panels.figure, handles)
+    return Drawing(
+        "response-profile",
+        "How far the score responds",
+        f"Response of the score at site i to the field at site j, against their distance, at L = {size}: the exact "
+        f"score (black) and the students (shades). Vertical lines: receptive radii, beyond which a student's response "
+        f"is exactly zero and not drawn. What the black line keeps beyond a vertical line is out of that student's "
+        f"reach. {data.error_bars()}",
+        panels.figure,
+    )
+
+
+def _profile_panel(axes: Axes, teacher: pd.DataFrame, students: pd.DataFrame, data: ReportData) -> None:
+    names = list(data.radii)
+    shades, markers = style.student_shades(names, style.COLOURS[0]), style.student_markers(names)
+    for name in names:
+        radius = data.radii[name]
+        if radius is not None:
+            axes.axvline(radius, color=shades[name], linestyle=":", linewidth=1.1, zorder=1)
+        line = students[(students["student"] == name) & (students["value"] > 0)].sort_values("coordinate")
+        if len(line):
+            appearance = {"marker": markers[name], "markersize": 4, "linewidth": 1.1, "label": name, "zorder": 4}
+            style.plot_estimates(axes, line["coordinate"], line, color=shades[name], **appearance)
+    for name in teacher["student"].unique()[:1]:
+        line = teacher[(teacher["student"] == name) & (teacher["value"] > 0)].sort_values("coordinate")
+        style.plot_estimates(axes, line["coordinate"], line, color="black", linewidth=2.4, label="teacher", zorder=3)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlabel("Chebyshev distance $d(i, j)$")
+
+
+def _limit_profile(axes: Axes, values: pd.Series[float]) -> None:
+    """Seven decades at most below the largest response: what lies lower is rounding in float32."""
+    positive = np.asarray(values[values > 0], dtype=float)
+    if positive.size:
+        axes.set_ylim(max(positive.min() / 2, positive.max() * 1e-7), positive.max() * 2)
+
+
+# --- training -------------------------------------------------------------------------------------------------
+
+
+def training(data: ReportData) -> Drawing | Omitted:
+    """Training loss against steps, one panel for each teacher."""
+    curves = training_curves(data.run)
+    if not curves:
+        return Omitted("training", "the run keeps no training histories")
+    panels = _panels(list(data.experiment.teachers), width=3.5, height=3.4, share_y=True)
+    names = list(data.experiment.students)
+    for teacher, axes in panels.axes.items():
+        shades = style.student_shades(names, style.teacher_colours(data.experiment.teachers)[teacher])
+        for curve in curves:
+            if curve.teacher == teacher:
+                axes.plot(curve.steps, curve.loss, color=shades[curve.student], linewidth=1.0, label=curve.student)
+        axes.set_title(teacher, loc="left", fontweight="bold")
+        axes.set_xlabel("training step")
+    panels.left[0].set_ylabel("training loss (running median)")
+    shades = style.student_shades(names, style.GREY)
+    handles = [Line2D([], [], color=colour, label=data.student_label(name)) for name, colour in shades.items()]
+    style.legend_below(panels.figure, handles)
+    return Drawing(
+        "training",
+        "Training",
+        "Denoising loss against training steps, running median, one line for each student and seed. The loss has a "
+        "floor that the noise sets; differences between students that matter for the score are too small to see "
+        "here.",
+        panels.figure,
+    )
+
+
+# --- panels ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Panels:
+    figure: Figure
+    axes: Mapping[str, Axes]
+    left: tuple[Axes, ...]
+
+
+def _panels(names: list[str], *, width: float, height: float, share_y: bool = False) -> _Panels:
+    """A grid with one panel for each name, three in a row; the left-most of each row carry the vertical label."""
+    columns = min(len(names), 3)
+    rows = -(-len(names) // columns)
+    figure = style.new_figure(max(width * columns, 4.6) + 0.4, height * rows + 0.3)
+    grid = figure.subplots(rows, columns, squeeze=False, sharey=share_y)
+    flat = list(grid.flat)
+    for empty in flat[len(names) :]:
+        empty.remove()
+    return _Panels(figure, dict(zip(names, flat, strict=False)), tuple(grid[:, 0]))
+
+
+FIGURES: Mapping[str, Callable[[ReportData], Drawing | Omitted]] = {
+    "regimes": regimes,
+    "size-sweep": size_sweep,
+    "radius-sweep": radius_sweep,
+    "response-profile": response_profile,
+    "training": training,
+}

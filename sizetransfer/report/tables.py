@@ -1,0 +1,284 @@
+"""The tables of a report, as rows of text that the template sets."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from sizetransfer.diagnosis import Estimate, Verdict
+from sizetransfer.report.data import ReportData
+from sizetransfer.specs import PaperValue
+
+MISSING = "–"
+
+
+def format_number(value: float, standard_error: float = math.nan) -> str:
+    """Write a number with as many digits as its standard error supports.
+
+    The standard error is rounded to one digit, or to two where the first is a one; a number without one gets
+    three significant digits.
+
+    Example:
+        >>> format_number(0.16342, 0.00312)
+        '0.163 ± 0.003'
+        >>> format_number(0.5337, 0.0109)
+        '0.534 ± 0.011'
+        >>> format_number(0.16342)
+        '0.163'
+    """
+    if math.isnan(value):
+        return MISSING
+    if not math.isfinite(value):
+        return str(value)
+    if not (math.isfinite(standard_error) and standard_error > 0):
+        return f"{value:.3g}" + (" ± 0" if standard_error == 0 else "")
+    exponent = _exponent(max(abs(value), standard_error))
+    if exponent < -4 or exponent > 5:
+        scale = 10.0**exponent
+        return f"({format_number(value / scale, standard_error / scale)})e{exponent}"
+    decimals = _decimals(standard_error)
+    return f"{value:.{decimals}f} ± {standard_error:.{decimals}f}"
+
+
+def _exponent(value: float) -> int:
+    return math.floor(math.log10(value))
+
+
+def _decimals(standard_error: float) -> int:
+    """Decimals that leave one digit of the standard error, or two where the first would be a one."""
+    first = _exponent(standard_error)
+    leading = standard_error / 10.0**first
+    if round(leading) >= 10:  # 0.0097 rounds to 0.010: its first digit is a one
+        first += 1
+        leading = 1.0
+    return max(0, -first + (1 if leading < 1.95 else 0))
+
+
+def format_estimate(estimate: Estimate | None) -> str:
+    """Value and standard error, or a dash where there is none."""
+    return MISSING if estimate is None else format_number(estimate.value, estimate.standard_error)
+
+
+@dataclass(frozen=True)
+class VerdictRow:
+    """One line of the verdict table."""
+
+    teacher: str
+    student: str
+    baseline_error: str
+    error: str
+    growth: str
+    outside_share: str
+    evidence: str
+    verdict: str
+    reason: str
+
+
+def verdict_rows(data: ReportData) -> list[VerdictRow]:
+    """The verdict table."""
+    return [_verdict_row(verdict, data) for verdict in data.verdicts]
+
+
+def _verdict_row(verdict: Verdict, data: ReportData) -> VerdictRow:
+    agreement = {True: "agrees", False: "disagrees", None: "is silent"}[verdict.agrees]
+    share = verdict.outside_share
+    return VerdictRow(
+        teacher=verdict.teacher,
+        student=data.student_label(verdict.student),
+        baseline_error=format_estimate(verdict.baseline_error),
+        error=format_estimate(verdict.error),
+        growth=_percent(verdict.growth),
+        outside_share=MISSING if share is None else _share(share.value),
+        evidence=f"Response outside {agreement}: {verdict.evidence}",
+        verdict=verdict.verdict,
+        reason=verdict.reason,
+    )
+
+
+def _percent(change: float) -> str:
+    """A relative change with its sign; one that rounds to zero has none."""
+    if math.isnan(change):
+        return MISSING
+    text = f"{100 * change:+.1f} %".replace("-", "−")
+    return text[1:] if text[1:] == "0.0 %" else text
+
+
+def _share(value: float) -> str:
+    if math.isnan(value):
+        return MISSING
+    return f"{100 * value:.2g} %" if value >= 1e-4 else "< 0.01 %"
+
+
+def answer(data: ReportData) -> str:
+    """The run's answer in one sentence."""
+    largest = data.largest_size
+    train = data.experiment.training.size
+    parts = [_answer_for(teacher, data) for teacher in data.experiment.teachers]
+    return f"Trained at L = {train} and asked for the score up to L = {largest}: {'; '.join(parts)}."
+
+
+def _answer_for(teacher: str, data: ReportData) -> str:
+    groups: dict[str, list[str]] = {}
+    for verdict in data.verdicts:
+        if verdict.teacher == teacher:
+            groups.setdefault(verdict.verdict, []).append(data.student_label(verdict.student))
+    phrases = {
+        "transfers": "the student transfers",
+        "radius-limited": "the radius limits the student",
+        "fails": "the student fails",
+        "undecided": "undecided",
+    }
+    everywhere = len(groups) == 1 and sum(map(len, groups.values())) > 1
+    said = [
+        f"{phrases[name]} {'at every radius' if everywhere else 'at ' + _listed(students)}"
+        for name, students in groups.items()
+    ]
+    return f"on {teacher}, {_listed(said)}"
+
+
+def _listed(items: Sequence[str]) -> str:
+    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
+
+
+@dataclass(frozen=True)
+class PaperRow:
+    """One number of the paper beside ours; ``difference`` in combined standard errors, ours minus the paper's."""
+
+    source: str
+    teacher: str
+    student: str
+    quantity: str
+    paper: str
+    ours: str
+    count: str
+    relative: str
+    difference: str
+
+
+def paper_rows(data: ReportData) -> list[PaperRow]:
+    """The paper's numbers beside ours."""
+    return [_paper_row(value, data) for value in data.experiment.report.paper]
+
+
+def _paper_row(value: PaperValue, data: ReportData) -> PaperRow:
+    ours, draws, size = find_ours(value, data)
+    paper = Estimate(value.value, math.nan if value.standard_error is None else value.standard_error)
+    there = ours is not None and math.isfinite(ours.value)
+    relative = (ours.value - paper.value) / abs(paper.value) if ours and there and paper.value else math.nan
+    difference = ours.standard_errors_from(paper) if ours and there else math.nan
+    return PaperRow(
+        source=value.source,
+        teacher=value.teacher,
+        student=data.student_label(value.student),
+        quantity=f"{value.part} ({value.measure}), L = {size}",
+        paper=format_number(paper.value, paper.standard_error),
+        ours=format_estimate(ours) if there else "not in this run",
+        count=f"{ours.seeds} seed{'s' if ours.seeds > 1 else ''}, {draws} draws" if ours and there else MISSING,
+        relative=_percent(relative),
+        difference=MISSING if math.isnan(difference) else f"{difference:+.1f}".replace("-", "−"),
+    )
+
+
+def find_ours(value: PaperValue, data: ReportData) -> tuple[Estimate | None, int, int]:
+    """Our estimate of a number of the paper, the draws that it rests on, and the lattice size."""
+    evaluation = data.experiment.evaluation
+    sizes = evaluation.sizes_of(value.measure) if value.measure in evaluation.measures else evaluation.sizes
+    size = max(sizes) if value.size is None else value.size
+    wanted = {
+        "teacher": value.teacher,
+        "student": value.student,
+        "size": size,
+        "measure": value.measure,
+        "part": value.part,
+    }
+    rows = data.estimates
+    for column, item in wanted.items():
+        rows = rows[rows[column] == item]
+    rows = rows[rows["coordinate"].isna()]
+    if rows.empty:
+        return None, 0, size
+    row = rows.iloc[0]
+    return _estimate(row), int(row["n"]), size
+
+
+def _estimate(row: pd.Series[Any]) -> Estimate:
+    return Estimate(float(row["value"]), float(row["standard_error"]), int(row["seeds"]), row["source"])
+
+
+@dataclass(frozen=True)
+class MeasuredTable:
+    """All numbers of one part of one measure: a line for each teacher and student, a column for each size."""
+
+    measure: str
+    part: str
+    sizes: Sequence[int]
+    rows: Sequence[tuple[str, str, str, Sequence[str]]]
+    main: bool
+
+
+def measured_tables(data: ReportData) -> list[MeasuredTable]:
+    """Every number that is not part of a profile; ``main`` marks the clean-score error, which comes first."""
+    scalars = data.estimates[data.estimates["coordinate"].isna()]
+    tables = [
+        _measured_table(str(measure), str(part), rows, data)
+        for (measure, part), rows in scalars.groupby(["measure", "part"], sort=False)
+    ]
+    return sorted(tables, key=lambda table: not table.main)
+
+
+def _measured_table(measure: str, part: str, rows: pd.DataFrame, data: ReportData) -> MeasuredTable:
+    sizes = sorted({int(size) for size in rows["size"]})
+    cells = {(row["teacher"], row["student"], int(row["size"])): row for row in rows.to_dict("records")}
+    lines = []
+    for teacher in data.experiment.teachers:
+        for student in data.radii:
+            own = [cells.get((teacher, student, size)) for size in sizes]
+            if any(own):
+                texts = [format_number(cell["value"], cell["standard_error"]) if cell else MISSING for cell in own]
+                lines.append((teacher, data.student_label(student), _seeds(own), texts))
+    return MeasuredTable(measure, part, sizes, lines, main=_is_main(measure, part, data))
+
+
+def _is_main(measure: str, part: str, data: ReportData) -> bool:
+    spec = data.experiment.evaluation.measures.get(measure)
+    return part == "relative_rmse" and spec is not None and spec.kind == "clean-score"
+
+
+def _seeds(cells: Sequence[Mapping[Any, Any] | None]) -> str:
+    counts = sorted({int(cell["seeds"]) for cell in cells if cell})
+    return str(counts[0]) if len(counts) == 1 else f"{counts[0]}–{counts[-1]}"
+
+
+def missing_trials(data: ReportData) -> list[str]:
+    """Labels of the trials of the experiment that left no records."""
+    records = data.run.records
+    columns = ("teacher", "student", "seed")
+    there = set() if records.empty else set(zip(*(records[column] for column in columns), strict=True))
+    return [
+        f"{trial.teacher_name} / {trial.student_name} / seed {trial.seed}"
+        for trial in data.experiment.trials()
+        if (trial.teacher_name, trial.student_name, trial.seed) not in there
+    ]
+
+
+def skipped_groups(data: ReportData) -> list[tuple[str, str, int, str]]:
+    """What was skipped, once for each measure and reason: measure, reason, number of trials, and their labels."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for item in data.run.skipped:
+        groups.setdefault((str(item["measure"]), str(item["reason"])), []).append(str(item["label"]))
+    return [(measure, reason, len(labels), ", ".join(labels)) for (measure, reason), labels in groups.items()]
+
+
+def manifest_rows(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The scalars of a manifest by dotted path; longer parts stand in its full text only."""
+    for name, value in manifest.items():
+        if isinstance(value, Mapping):
+            short = all(not isinstance(item, Mapping | list) for item in value.values())
+            if short:
+                yield from ((f"{name}.{key}", str(item)) for key, item in value.items())
+        elif not isinstance(value, list):
+            yield str(name), str(value)
