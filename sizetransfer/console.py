@@ -74,12 +74,14 @@ class RunProgress:
         if event.kind == "reused":
             self._reused.add(event.trial)
         self._done[event.trial] = 1.0 if ended else max(event.done, self._done.get(event.trial, 0.0))
+        new_end = ended and event.trial not in self._ended
+        if new_end:
+            self._ended.add(event.trial)
         if self._bar is not None:
             text = f"{len(self._ended)}/{self._trials} · {event.label}"
             completed, share = self.share * self._trials, self.share_of_new_work
             self._bar.update(self._task, completed=completed, description=text, share=share)
-        if ended and event.trial not in self._ended:
-            self._ended.add(event.trial)
+        if new_end:
             self._say(event)
 
     def _say(self, event: Event) -> None:
@@ -117,9 +119,10 @@ def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[objec
     console = Console()
     if not console.is_terminal:
         console = Console(width=10_000, soft_wrap=True)
-    table = Table(*columns, title=Text(title), title_justify="left", title_style="bold", box=None, pad_edge=False)
+    table = Table(*columns, box=None, pad_edge=False)
     for row in rows:
         table.add_row(*(Text(str(cell)) for cell in row))
+    console.print(Text(title, style="bold"))
     console.print(table)
 
 
@@ -140,6 +143,8 @@ def finite(data: Any) -> Any:
 
 
 def number(value: float, standard_error: float) -> str:
-    """A value with its standard error, for example ``0.263 ± 0.003``."""
-    error = "" if math.isnan(standard_error) else f" ± {standard_error:.2g}"
-    return f"{value:.3g}{error}"
+    """A value with two digits of its standard error, for example ``0.2634 ± 0.0029``."""
+    if not standard_error > 0 or not math.isfinite(standard_error):
+        return f"{value:.3g}"
+    digits = max(0, 1 - math.floor(math.log10(standard_error)))
+    return f"{value:.{digits}f} ± {standard_error:.{digits}f}"

@@ -327,6 +327,7 @@ def test_a_bar_is_shown_on_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: p
     captured = capsys.readouterr()
     assert "time left" in captured.err
     assert "50%" in captured.err
+    assert "1/2 · first" in captured.err
     assert captured.out == ""
 
 
@@ -335,6 +336,15 @@ def test_a_bar_is_shown_on_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: p
 )
 def test_durations_are_written_as_people_say_them(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "text"),
+    [(0.26344, 0.0029, "0.2634 ± 0.0029"), (12.3, 4.56, "12.3 ± 4.6"), (321.0, 45.6, "321 ± 46")]
+    + [(0.12345, error, "0.123") for error in (float("nan"), 0.0, float("inf"))],
+)
+def test_a_number_has_the_digits_of_its_standard_error(value: float, error: float, text: str) -> None:
+    assert number(value, error) == text
 
 
 def test_json_has_no_numbers_that_json_lacks() -> None:
