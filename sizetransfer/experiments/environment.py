@@ -47,7 +47,7 @@ def describe(device: str) -> dict[str, Any]:
         "machine": platform.machine(),
         "processors": os.cpu_count(),
         "device": device,
-        "device_name": torch.cuda.get_device_name(device) if device.startswith("cuda") else platform.processor(),
+        "device_name": torch.cuda.get_device_name(device) if device.startswith("cuda") else _processor(),
         "threads_per_trial": 1 if device == "cpu" else torch.get_num_threads(),
         "not_deterministic": not_deterministic(device),
     }
@@ -90,6 +90,10 @@ def _git(directory: Path, *arguments: str) -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _processor() -> str:
+    return platform.processor() or platform.machine()
 
 
 def _version(distribution: str) -> str | None:

@@ -73,10 +73,11 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def remove_partial_files(directory: Path) -> None:
-    """Remove what interrupted writes have left in ``directory``."""
+    """Remove what interrupted writes, ours, of checkpoints and of the safetensors library, have left there."""
     with storage_errors(directory):
-        for path in directory.glob(f".*{PARTIAL}"):
-            path.unlink(missing_ok=True)
+        for pattern in (f".*{PARTIAL}", "*.safetensors.tmp", ".tmp??????"):
+            for path in directory.glob(pattern):
+                path.unlink(missing_ok=True)
 
 
 def to_bytes(data: object) -> bytes:

@@ -22,7 +22,7 @@ from sizetransfer.experiments.ledger import COLUMNS
 from sizetransfer.experiments.runner import open_run
 from sizetransfer.experiments.runner import run as run_experiment
 from sizetransfer.experiments.storage import RunWarning
-from sizetransfer.experiments.trial import evaluation_seed
+from sizetransfer.experiments.trial import build_student, build_teacher, evaluation_seed
 from sizetransfer.specs import Experiment
 
 
@@ -99,6 +99,26 @@ def test_equal_seeds_share_fields_and_other_seeds_do_not():
     assert first.student_name != second.student_name
     assert evaluation_seed(first, 8) == evaluation_seed(second, 8) != evaluation_seed(first, 6)
     assert evaluation_seed(first, 8) != evaluation_seed(tiny_zoo.experiment().trials()[1], 8)
+
+
+def test_seed_alone_decides_the_initial_weights():
+    def weights(seed: int, other: int):
+        torch.manual_seed(other)
+        trial = tiny_zoo.experiment(seeds=[seed]).trials()[0]
+        return build_student(trial, build_teacher(trial)).convolution.weight
+
+    assert torch.equal(weights(0, other=1), weights(0, other=2))
+    assert not torch.equal(weights(0, other=1), weights(1, other=1))
+
+
+def test_leftovers_of_killed_writes_are_removed(tmp_path):
+    leftovers = [".result.json.17.partial", "checkpoint.safetensors.tmp", ".tmpaB3dE9"]
+    for name in leftovers:
+        (tmp_path / name).touch()
+    (tmp_path / "notes.tmp").touch()
+    with TrialDirectory(tmp_path).prepared():
+        assert not [name for name in leftovers if (tmp_path / name).exists()]
+        assert (tmp_path / "notes.tmp").exists()
 
 
 def test_records_do_not_depend_on_the_caller_s_settings(reference, tmp_path):
