@@ -340,7 +340,10 @@ def response_profile(data: ReportData) -> Drawing | Omitted:
         axes.set_title(teacher, loc="left", fontweight="bold")
         axes.set_yscale("log")
         _profile_panel(axes, teachers[teachers["teacher"] == teacher], students[students["teacher"] == teacher], data)
-    _limit_profile(next(iter(panels.axes.values())), pd.concat([teachers["value"], students["value"]]))
+    everything = pd.concat([teachers, students])
+    _limit_profile(panels.left[0], everything["value"])
+    for axes in panels.axes.values():
+        axes.set_xlim(-0.5, float(everything["coordinate"].max()) + 0.5)
     panels.left[0].set_ylabel(r"size of the response $|\partial s_i / \partial x_j|$")
     marks, shades = style.student_markers(list(data.radii)), style.student_shades(list(data.radii), style.COLOURS[0])
     handles = [Line2D([], [], color="black", label="teacher (exact)")]
@@ -371,6 +374,7 @@ def _profile_panel(axes: Axes, teacher: pd.DataFrame, students: pd.DataFrame, da
         if len(line):
             appearance = {"marker": markers[name], "markersize": 4, "linewidth": 1.1, "label": name, "zorder": 4}
             style.plot_estimates(axes, line["coordinate"], line, color=shades[name], **appearance)
+    # The teacher's profile is recorded with every student, of the same fields: one of them is drawn.
     for name in teacher["student"].unique()[:1]:
         line = teacher[(teacher["student"] == name) & (teacher["value"] > 0)].sort_values("coordinate")
         style.plot_estimates(axes, line["coordinate"], line, color="black", linewidth=2.4, label="teacher", zorder=3)
@@ -402,6 +406,8 @@ def training(data: ReportData) -> Drawing | Omitted:
                 axes.plot(curve.steps, curve.loss, color=shades[curve.student], linewidth=1.0, label=curve.student)
         axes.set_title(teacher, loc="left", fontweight="bold")
         axes.set_xlabel("training step")
+    if all((curve.loss > 0).all() for curve in curves):
+        panels.left[0].set_yscale("log")
     panels.left[0].set_ylabel("training loss (running median)")
     shades = style.student_shades(names, style.GREY)
     handles = [Line2D([], [], color=colour, label=data.student_label(name)) for name, colour in shades.items()]
@@ -409,8 +415,9 @@ def training(data: ReportData) -> Drawing | Omitted:
     return Drawing(
         "training",
         "Training",
-        "Denoising loss against training steps, running median, one line for each student and seed. The loss has a "
-        "floor that the noise sets; differences between students that matter for the score are too small to see "
+        f"Loss of the objective {data.experiment.training.objective!r} against training steps, running median, one "
+        "line for each student and seed. The loss has a "
+        "floor that the noise sets: differences between students that matter for the score may be too small to see "
         "here.",
         panels.figure,
     )

@@ -16,11 +16,11 @@ from sizetransfer.specs import PaperValue
 MISSING = "–"
 
 
-def format_number(value: float, standard_error: float = math.nan) -> str:
+def format_number(value: float, standard_error: float = math.nan, *, error_digits: int = 1) -> str:
     """Write a number with as many digits as its standard error supports.
 
-    The standard error is rounded to one digit, or to two where the first is a one; a number without one gets
-    three significant digits.
+    The standard error is rounded to one digit, or to two where the first is a one or ``error_digits`` is 2; a number
+    without one gets three significant digits.
 
     Example:
         >>> format_number(0.16342, 0.00312)
@@ -39,8 +39,8 @@ def format_number(value: float, standard_error: float = math.nan) -> str:
     exponent = _exponent(max(abs(value), standard_error))
     if exponent < -4 or exponent > 5:
         scale = 10.0**exponent
-        return f"({format_number(value / scale, standard_error / scale)})e{exponent}"
-    decimals = _decimals(standard_error)
+        return f"({format_number(value / scale, standard_error / scale, error_digits=error_digits)})e{exponent}"
+    decimals = _decimals(standard_error, error_digits)
     return f"{value:.{decimals}f} ± {standard_error:.{decimals}f}"
 
 
@@ -48,14 +48,14 @@ def _exponent(value: float) -> int:
     return math.floor(math.log10(value))
 
 
-def _decimals(standard_error: float) -> int:
-    """Decimals that leave one digit of the standard error, or two where the first would be a one."""
+def _decimals(standard_error: float, digits: int) -> int:
+    """Decimals that leave ``digits`` digits of the standard error, and two at least where the first would be a one."""
     first = _exponent(standard_error)
     leading = standard_error / 10.0**first
     if round(leading) >= 10:  # 0.0097 rounds to 0.010: its first digit is a one
         first += 1
         leading = 1.0
-    return max(0, -first + (1 if leading < 1.95 else 0))
+    return max(0, -first + (1 if digits == 2 or leading < 1.95 else 0))
 
 
 def format_estimate(estimate: Estimate | None) -> str:
@@ -151,7 +151,9 @@ class PaperRow:
     source: str
     teacher: str
     student: str
-    quantity: str
+    part: str
+    measure: str
+    size: int
     paper: str
     ours: str
     count: str
@@ -174,8 +176,10 @@ def _paper_row(value: PaperValue, data: ReportData) -> PaperRow:
         source=value.source,
         teacher=value.teacher,
         student=data.student_label(value.student),
-        quantity=f"{value.part} ({value.measure}), L = {size}",
-        paper=format_number(paper.value, paper.standard_error),
+        part=value.part,
+        measure=value.measure,
+        size=size,
+        paper=format_number(paper.value, paper.standard_error, error_digits=2),
         ours=format_estimate(ours) if there else "not in this run",
         count=f"{ours.seeds} seed{'s' if ours.seeds > 1 else ''}, {draws} draws" if ours and there else MISSING,
         relative=_percent(relative),

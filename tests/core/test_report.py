@@ -141,6 +141,7 @@ def test_profiles_leave_out_what_is_exactly_zero_and_mark_the_radii(drawn, data)
     assert {name: max(by_name[name].get_xdata()) for name in RADII} == {"R=4": 4, "R=8": 8, "R=12": 12}
     assert max(by_name["teacher"].get_xdata()) == 16
     assert panel.get_yscale() == "log"
+    assert len({axes.get_xlim() for axes in panel.get_figure().axes}) == 1
     vertical = {line.get_xdata()[0] for line in panel.lines if line.get_linestyle() == ":"}
     assert vertical == {4, 8, 12}
 
@@ -280,12 +281,18 @@ def _paper_run(tmp_path, values, **paper):
     return gather(SyntheticRun(tmp_path, experiment, pd.DataFrame(rows)))
 
 
+def test_the_papers_errors_keep_two_digits():
+    assert format_number(0.691, 0.0376, error_digits=2) == "0.691 ± 0.038"
+    assert format_number(0.17, 0.0005, error_digits=2) == "0.17000 ± 0.00050"
+    assert format_number(1e-6, 2e-8, error_digits=2) == "(1.000 ± 0.020)e-6"
+
+
 def test_the_difference_from_the_paper_by_hand(tmp_path):
     """Mean 0.28, standard error 0.01·√2/√2 = 0.01; (0.28 − 0.25)/√(0.01² + 0.02²) = 1.34; 12 % more."""
     (row,) = paper_rows(_paper_run(tmp_path, (0.27, 0.29), student="R=4", value=0.25, standard_error=0.02))
-    assert (row.paper, row.ours, row.count) == ("0.25 ± 0.02", "0.280 ± 0.010", "2 seeds, 16 draws")
+    assert (row.paper, row.ours, row.count) == ("0.250 ± 0.020", "0.280 ± 0.010", "2 seeds, 16 draws")
     assert (row.difference, row.relative) == ("+1.3", "+12.0 %")
-    assert row.quantity == "relative_rmse (clean-score), L = 64"
+    assert (row.part, row.measure, row.size) == ("relative_rmse", "clean-score", 64)
 
 
 def test_a_paper_value_without_error_or_counterpart_is_said_to_be_so(tmp_path):
