@@ -82,7 +82,9 @@ def root_ratio(numerator: Tensor, denominator: Tensor, part: str, coordinate: fl
     return Measurement(part, value, torch.sqrt(variance).item(), n, coordinate)
 
 
-def jackknife(estimator: Callable[[Tensor], float], draws: Tensor, part: str, coordinate: float = math.nan) -> Measurement:
+def jackknife(
+    estimator: Callable[[Tensor], float], draws: Tensor, part: str, coordinate: float = math.nan
+) -> Measurement:
     """An estimate from independent draws, stacked along the first axis, with its jackknife standard error."""
     n = draws.shape[0]
     value = estimator(draws)

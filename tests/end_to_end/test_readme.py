@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import re
+import shlex
 import tomllib
 from pathlib import Path
 
@@ -12,6 +13,8 @@ import pytest
 import torch
 
 import sizetransfer as st
+from sizetransfer.cli import parse_settings
+from sizetransfer.experiments import load
 from sizetransfer.noise import perturb
 from sizetransfer.plugins import Plugin, PluginRecord
 from sizetransfer.randomness import stream
@@ -112,3 +115,11 @@ def test_continuous_integration_runs_the_readmes_test_command():
     for part in ("python3 -m venv .venv", ".venv/bin/pip install", ".venv/bin/nox -s tests"):
         assert part in README
         assert part in script
+
+
+def test_the_command_that_runs_the_student_gives_a_valid_experiment(registry):
+    (setting,) = re.findall(r"--set (\S+='[^']+')", README)
+    overrides = parse_settings(shlex.split(setting))
+    experiment = load("quickstart", overrides=overrides, registry=registry)
+    assert experiment.students["filter"].to_json() == {"kind": "linear-filter", "reach": 6}
+    assert any(trial.student_name == "filter" for trial in experiment.trials())
