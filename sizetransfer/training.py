@@ -111,12 +111,12 @@ def train(
     started = time.perf_counter()
     state = _initial_state(student, spec)
     if checkpoint is not None and checkpoint.exists():
-        _restore(state, checkpoint, _identity(spec, seed))
+        _restore(state, checkpoint, _identity(student, spec, seed))
     student.train()
     while state.step < spec.steps:
         loss = _advance(state, teacher, spec, seed)
         if checkpoint is not None and state.step % spec.checkpoint_every == 0 and state.step < spec.steps:
-            _save(state, checkpoint, _identity(spec, seed))
+            _save(state, checkpoint, _identity(student, spec, seed))
         if on_step is not None:
             on_step(state.step, loss)
     if state.average is not None:
@@ -216,9 +216,10 @@ def _autocast(spec: TrainingSpec, device: torch.device) -> contextlib.AbstractCo
     return torch.autocast(device.type, dtype=torch.bfloat16)
 
 
-def _identity(spec: TrainingSpec, seed: int) -> str:
+def _identity(student: Student, spec: TrainingSpec, seed: int) -> str:
     """What a checkpoint must have been made for; the interval between checkpoints does not matter."""
-    return json.dumps([spec.model_dump(mode="json", exclude={"checkpoint_every"}), seed], sort_keys=True)
+    weights = [[name, list(value.shape), str(value.dtype)] for name, value in student.state_dict().items()]
+    return json.dumps([weights, spec.model_dump(mode="json", exclude={"checkpoint_every"}), seed], sort_keys=True)
 
 
 def _tensors(state: _State) -> Iterator[tuple[str, Tensor]]:

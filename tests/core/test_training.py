@@ -307,6 +307,16 @@ def test_the_checkpoint_of_another_training_is_not_taken(other, tmp_path, refere
     assert same(weights, reference[0])
 
 
+def test_the_checkpoint_of_another_student_is_not_taken(tmp_path):
+    interrupted(COURSES["cosine"], 5, tmp_path / "c")
+    teacher = flow()
+    fresh, wider = cnn(teacher, width=5), cnn(teacher, width=5)
+    train(teacher, fresh, COURSES["cosine"], seed=3)
+    with pytest.warns(UserWarning, match="another training"):
+        train(teacher, wider, COURSES["cosine"], seed=3, checkpoint=tmp_path / "c")
+    assert same(wider.state_dict(), fresh.state_dict())
+
+
 def test_the_interval_between_checkpoints_may_change(tmp_path, reference):
     of_spec = COURSES["cosine, averaged, mixed"]
     interrupted(of_spec, 7, tmp_path / "c")
