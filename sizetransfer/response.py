@@ -21,7 +21,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from sizetransfer.domain import Domain, Site
-from sizetransfer.errors import OracleError, SpecError
+from sizetransfer.errors import NonFiniteError, OracleError, SpecError
 from sizetransfer.oracle import Context, HasScore, Sample, Teacher
 from sizetransfer.specs import Spec
 from sizetransfer.student import Student
@@ -75,6 +75,23 @@ def teacher_score(teacher: Teacher, sample: Sample) -> ScoreFunction:
 def student_score(student: Student, sigma: float, context: Context) -> ScoreFunction:
     """The student's score at one noise level as a function of the field."""
     return lambda x: student(x, x.new_full((x.shape[0],), sigma), context.to(x))
+
+
+def require_finite(values: Tensor, where: str) -> Tensor:
+    """Return ``values``, which a score has led to.
+
+    Raises:
+        NonFiniteError: one of them is infinite or not a number.
+    """
+    if not values.isfinite().all():
+        raise NonFiniteError(
+            "A score is not finite.",
+            where=where,
+            expected="finite scores of teacher and student",
+            got=f"{int((~values.isfinite()).sum())} numbers of {values.numel()} that are not finite",
+            fix="look at the training history of this trial, or train longer with a lower rate",
+        )
+    return values
 
 
 def jacobian_row(

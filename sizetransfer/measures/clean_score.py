@@ -18,11 +18,10 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from sizetransfer.errors import NonFiniteError
 from sizetransfer.oracle import HasScore, Sample, Teacher
 from sizetransfer.randomness import batches
 from sizetransfer.records import Measurement, root_ratio
-from sizetransfer.response import student_score, teacher_score
+from sizetransfer.response import require_finite, student_score, teacher_score
 from sizetransfer.specs import MeasureSpec
 from sizetransfer.student import Student
 
@@ -47,15 +46,7 @@ class CleanScoreSpec(MeasureSpec):
             _squared(teacher, student, teacher.sample(batch, size, generator=generator), sigma)
             for batch, generator in batches(self.fields, self.batch, seed, "clean-score", size)
         ]
-        error, score, field = torch.cat(squared, dim=1)
-        if not torch.isfinite(torch.stack([error, score])).all():
-            raise NonFiniteError(
-                "A score is not finite.",
-                where=f"clean-score at size {size}",
-                expected="finite scores of teacher and student",
-                got=f"squared error {error.tolist()}, squared reference {score.tolist()}",
-                fix="look at the training history of this trial, or train longer with a lower rate",
-            )
+        error, score, field = require_finite(torch.cat(squared, dim=1), f"clean-score at size {size}")
         yield root_ratio(error, score, "relative_rmse")
         one = torch.ones_like(error)
         yield root_ratio(error, one, "rmse")

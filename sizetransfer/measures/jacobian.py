@@ -14,6 +14,7 @@ from functools import partial
 from typing import ClassVar, Literal
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
@@ -29,6 +30,7 @@ from sizetransfer.response import (
     ScoreFunction,
     jacobian_row,
     reference_sites,
+    require_finite,
     shell_counts,
     shell_sums,
     student_score,
@@ -65,11 +67,10 @@ class JacobianSpec(MeasureSpec):
             (site, _rows(exact, sample.x, site), _rows(learned, sample.x, site))
             for site in reference_sites(domain, self.sites)
         ]
-        # One shell table a site, squared or absolute, averaged over sites: shape (fields, distances).
-        width = min(int(domain.distance(site).max()) + 1 for site, _, _ in rows)
 
+        # One shell table a site, squared or absolute, averaged over sites: shape (fields, distances).
         def shells(values: Iterable[tuple[Site, Tensor]]) -> Tensor:
-            return torch.stack([shell_sums(v, domain, site)[:, :width] for site, v in values]).mean(0)
+            return _mean_of_ragged([shell_sums(v, domain, site) for site, v in values])
 
         squared_error = shells((site, (b - a).square().sum((1, 2))) for site, a, b in rows)
         squared = shells((site, a.square().sum((1, 2))) for site, a, _ in rows)
@@ -77,7 +78,7 @@ class JacobianSpec(MeasureSpec):
             "teacher": shells((site, _block_norm(a)) for site, a, _ in rows),
             "student": shells((site, _block_norm(b)) for site, _, b in rows),
         }
-        counts = torch.stack([shell_counts(domain, site)[:width] for site, _, _ in rows]).mean(0)
+        counts = _mean_of_ragged([shell_counts(domain, site) for site, _, _ in rows])
         yield from self._profiles(absolute, counts)
         yield from _errors(squared_error, squared)
         for name, region in (("near", self.near), ("far", self.far)):
@@ -100,7 +101,14 @@ class JacobianSpec(MeasureSpec):
 
 
 def _rows(score: ScoreFunction, x: Tensor, site: Site) -> Float[Tensor, "batch channels channels *size"]:
-    return torch.stack([jacobian_row(score, x, site, channel) for channel in range(x.shape[1])], 1).double()
+    rows = torch.stack([jacobian_row(score, x, site, channel) for channel in range(x.shape[1])], 1).double()
+    return require_finite(rows, f"jacobian at {tuple(x.shape[2:])}")
+
+
+def _mean_of_ragged(tables: list[Tensor]) -> Tensor:
+    """Mean of tables whose last axes differ in length: in a box, some sites have no shell at the largest distances."""
+    width = max(table.shape[-1] for table in tables)
+    return torch.stack([F.pad(table, (0, width - table.shape[-1])) for table in tables]).mean(0)
 
 
 def _share(parts: Tensor) -> float:

@@ -21,7 +21,7 @@ from sizetransfer.domain import Domain, Site
 from sizetransfer.oracle import HasScore, Teacher
 from sizetransfer.randomness import stream
 from sizetransfer.records import Measurement, root_ratio
-from sizetransfer.response import Region, ScoreFunction, reference_sites, student_score, teacher_score
+from sizetransfer.response import Region, ScoreFunction, reference_sites, require_finite, student_score, teacher_score
 from sizetransfer.specs import MeasureSpec
 from sizetransfer.student import Student
 
@@ -68,7 +68,8 @@ class ResponseSpec(MeasureSpec):
         step = self.amplitude * directions
         with torch.no_grad():
             teacher, student = (((s(x + step) - s(x - step))[at_sites] / (2 * self.amplitude)) for s in scores)
-        return torch.stack([v.square().sum(1).double() for v in (student - teacher, teacher, student)])
+        squares = torch.stack([v.square().sum(1).double() for v in (student - teacher, teacher, student)])
+        return require_finite(squares, f"response at {tuple(x.shape[2:])}")
 
 
 def _masks(region: Region, domain: Domain, sites: Sequence[Site]) -> Tensor:

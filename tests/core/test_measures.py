@@ -20,6 +20,7 @@ from sizetransfer.measures import clean_score, jacobian, response
 from sizetransfer.measures.clean_score import CleanScoreSpec
 from sizetransfer.measures.jacobian import JacobianSpec
 from sizetransfer.measures.response import ResponseSpec
+from sizetransfer.noise import expand
 from sizetransfer.oracle import Context, Sample, Teacher
 from sizetransfer.randomness import normal
 from sizetransfer.records import Measurement
@@ -90,7 +91,7 @@ class Exact(Student):
         self.share = share
 
     def forward(self, x, sigma, context):
-        return self.teacher.score(Sample(x, context)) * (1 + self.share * sigma[:, None, None, None])
+        return self.teacher.score(Sample(x, context)) * (1 + self.share * expand(sigma, x))
 
 
 def table(measurements: Iterable[Measurement]) -> dict[str | tuple[str, float], Measurement]:
@@ -203,13 +204,6 @@ def test_dead_sites_do_not_count():
     measured = table(CleanScoreSpec(fields=64).measure(teacher, Exact(teacher, share=1.0), 8, sigma=0.25, seed=0))
     expected = {"relative_rmse": 0.25, "rmse": 0.25 * 0.5**0.5, "teacher_rms": 0.5**0.5, "field_std": 2**0.5}
     assert not deviations(measured, expected)
-
-
-def test_a_score_that_is_not_finite_stops_the_measure():
-    teacher = Gaussian(1)
-    with pytest.raises(NonFiniteError, match="not finite") as caught:
-        list(CleanScoreSpec().measure(teacher, Exact(teacher, share=math.nan), SIZE, sigma=0.05, seed=0))
-    assert caught.value.where == f"clean-score at size {SIZE}"
 
 
 # --- responses ----------------------------------------------------------------------------------------------------
@@ -345,6 +339,38 @@ def test_a_global_student_has_no_share_outside():
     assert "outside_share" not in measured
 
 
+class Chain(Teacher):
+    """A Gaussian on an open chain in which every site hears every other."""
+
+    def __init__(self) -> None:
+        super().__init__(FieldInfo(dim=1, periodic=False))
+
+    def precision(self, size: int) -> Tensor:
+        places = torch.arange(size, dtype=torch.float64)
+        return torch.eye(size, dtype=torch.float64) + torch.exp(-0.3 * (places[:, None] - places).abs())
+
+    def sample(self, batch, size, *, generator):
+        return Sample(torch.randn(batch, 1, size, generator=generator), Context(self.domain(size)))
+
+    def score(self, sample):
+        return -sample.x @ self.precision(sample.x.shape[-1])
+
+
+def test_sites_near_a_wall_keep_their_farthest_shells():
+    """Reference sites 0 and 1 of a chain of six: only the first has a shell at distance five."""
+    teacher = Chain()
+    spec = JacobianSpec(fields=2, sites=2, far=Region(nearest=3, farthest=5))
+    measured = table(spec.measure(teacher, Exact(teacher, radius=2), 6, sigma=0.05, seed=0))
+    rows = teacher.precision(6)[:2]
+    distance = (torch.arange(6) - torch.arange(2)[:, None]).abs()
+    expected = {
+        "outside_share": (rows[distance > 2].square().sum() / rows.square().sum()).item(),
+        ("tail_teacher", 2.0): rows[distance > 2].sum().item() / 2,
+    }
+    expected |= {("profile_teacher", float(d)): rows[distance == d].mean().item() for d in range(6)}
+    assert not deviations(measured, expected)
+
+
 def test_a_radius_beyond_the_lattice_leaves_nothing_outside():
     teacher = Gaussian(1)
     student = Exact(teacher, radius=7)
@@ -372,6 +398,14 @@ def test_the_exact_score_has_no_error(name):
     for key, m in measured.items():
         if "teacher" in str(key) and (twin := _twin(key)) in measured:
             assert measured[twin].value == m.value
+
+
+@over_measures
+def test_a_score_that_is_not_finite_stops_the_measure(name):
+    teacher = Gaussian(1)
+    with pytest.raises(NonFiniteError, match="not finite") as caught:
+        list(SPECS[name].measure(teacher, Exact(teacher, share=math.nan), SIZE, sigma=0.05, seed=0))
+    assert caught.value.where.startswith(name)
 
 
 def _twin(key: str | tuple[str, float]) -> str | tuple[str, float]:
