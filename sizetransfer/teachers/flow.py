@@ -60,22 +60,22 @@ class FlowTeacherSpec(TeacherSpec):
     mean_mode: MeanModeSpec | None = Field(None, description="exact global mean mode, for the stress family")
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "short-range-simple": {"pre_flow_depth": 1, "flow_depth": 1, "smoother_depth": 0, "coupling_gain": 0.23},
+        "short-range-simple": {"pre_flow_depth": 1, "flow_depth": 1, "smoother_depth": 0, "coupling_gain": 0.26},
         "short-range-structured": {
             "pre_flow_depth": 1,
             "flow_depth": 1,
             "smoother_depth": 1,
             "cutoff": 1,
             "gain": 0.8,
-            "coupling_gain": 0.23,
+            "coupling_gain": 0.26,
         },
         "medium-range": {
             "pre_flow_depth": 2,
             "flow_depth": 2,
             "smoother_depth": 3,
             "cutoff": 5,
-            "gain": 1.12,
-            "coupling_gain": 0.036,
+            "gain": 1.15,
+            "coupling_gain": 0.035,
         },
         "long-range-stress": {
             "pre_flow_depth": 2,
@@ -83,7 +83,7 @@ class FlowTeacherSpec(TeacherSpec):
             "smoother_depth": 6,
             "cutoff": 8,
             "gain": 0.9,
-            "coupling_gain": 0.036,
+            "coupling_gain": 0.035,
             "mean_mode": {"strength": 4.0, "exponent": 1.0, "reference_size": 16},
         },
     }
