@@ -445,6 +445,22 @@ def test_weights_are_the_same_on_every_machine(name, expected):
     assert digest(teacher) == expected
 
 
+def test_the_law_is_the_same_on_every_machine():
+    """The density of one field, whatever the presets are: weights, layers and their order."""
+    teacher = FlowTeacherSpec(
+        seed=5,
+        pre_flow_depth=2,
+        smoother_depth=3,
+        cutoff=3,
+        gain=0.8,
+        coupling_gain=0.3,
+        mean_mode={"strength": 2.0, "exponent": 1.5, "reference_size": 4},
+    )
+    x = torch.linspace(-1, 1, 36).sin().reshape(1, 1, 6, 6) * torch.linspace(0.5, 1.5, 6)
+    built = teacher.build().double()
+    assert built.log_density(Sample(x, built.context(1, 6))).item() == pytest.approx(-39.2981760527, rel=1e-9)
+
+
 def test_the_scale_is_the_same_on_every_machine():
     teacher = FlowTeacherSpec(smoother_depth=3, cutoff=5, gain=1.2, coupling_gain=0.02).build()
     assert teacher.field.sigma_data == 1.11
