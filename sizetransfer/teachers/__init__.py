@@ -12,5 +12,7 @@ from sizetransfer.specs import TeacherSpec
 def register_teachers(register: Callable[[type[TeacherSpec]], None]) -> None:
     """Register every built-in teacher."""
     from sizetransfer.teachers.flow import FlowTeacherSpec
+    from sizetransfer.teachers.gaussian import GaussianTeacherSpec
 
     register(FlowTeacherSpec)
+    register(GaussianTeacherSpec)
