@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from sizetransfer.api import compare, experiment, load, measure, open_run, run, student, teacher, write_report
-    from sizetransfer.domain import Domain, Lattice
+    from sizetransfer.domain import Domain, Graph, Lattice
     from sizetransfer.errors import (
         ConformanceError,
         NonFiniteError,
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from sizetransfer.oracle import (
         Context,
         Exactness,
+        HasCovariance,
         HasDensity,
         HasPosterior,
         HasScore,
@@ -66,6 +67,8 @@ __all__ = [
     "Exactness",
     "Experiment",
     "FieldInfo",
+    "Graph",
+    "HasCovariance",
     "HasDensity",
     "HasPosterior",
     "HasScore",
@@ -103,7 +106,7 @@ __all__ = [
 
 _MODULES = {
     "api": ("compare", "experiment", "load", "measure", "open_run", "run", "student", "teacher", "write_report"),
-    "domain": ("Domain", "Lattice"),
+    "domain": ("Domain", "Graph", "Lattice"),
     "errors": (
         "ConformanceError",
         "NonFiniteError",
@@ -119,6 +122,7 @@ _MODULES = {
     "oracle": (
         "Context",
         "Exactness",
+        "HasCovariance",
         "HasDensity",
         "HasPosterior",
         "HasScore",

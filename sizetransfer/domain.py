@@ -16,6 +16,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -162,6 +163,179 @@ class Lattice(Domain):
                 got=repr(tuple(site)),
                 fix="pass one coordinate per axis, counted from zero",
             )
+
+
+@dataclass(frozen=True, eq=False)
+class Graph(Domain):
+    """Sites joined by undirected edges: an irregular or off-lattice system; fields on it have ``*S = (N,)``.
+
+    Distances count hops along edges, and so do the radii of graph students: ``chebyshev``, the metric of receptive
+    radii, and ``graph`` are the same here. A graph has no walls, so its bulk is all of it.
+
+    Args:
+        count: number of sites N.
+        edges: pairs of sites, integers of shape ``(E, 2)``, each pair once and in either order.
+        positions: coordinates of the sites, shape ``(N, D)``, or none.
+        box: period of every coordinate, or none for an open space.
+
+    Raises:
+        OracleError: no sites or edges, an edge that leaves the graph, joins a site to itself or comes twice, a site
+            that no edges lead to, or positions that do not fit.
+
+    Example:
+        >>> Graph(4, torch.tensor([[0, 1], [1, 2], [2, 3]])).distance((0,)).tolist()
+        [0, 1, 2, 3]
+    """
+
+    count: int
+    edges: Tensor
+    positions: Tensor | None = None
+    box: float | None = None
+
+    def __post_init__(self) -> None:
+        _check_edges(self.count, self.edges)
+        positions = self.positions
+        if positions is not None and (positions.ndim != 2 or len(positions) != self.count):
+            raise OracleError(
+                "The positions do not fit the graph.",
+                where="Graph(positions=...)",
+                expected=f"shape ({self.count}, D)",
+                got=f"shape {tuple(positions.shape)}",
+                fix="give one row of coordinates for every site",
+            )
+        hops = self.distance((0,))
+        if (hops < 0).any():
+            far = (hops < 0).nonzero().flatten().tolist()
+            raise OracleError(
+                "The graph is not connected.",
+                where="Graph(edges=...)",
+                expected="a path of edges between any two sites",
+                got=f"{len(far)} of {self.count} sites that no path joins to site 0: {far[:8]}",
+                fix="add edges, raise the cutoff, or treat the components as graphs of their own",
+            )
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.count,)
+
+    @property
+    def sites(self) -> int:
+        return self.count
+
+    @cached_property
+    def directed_edges(self) -> Tensor:
+        """Both directions of every edge, integers of shape ``(2, 2E)``: sources above, targets below."""
+        return torch.cat([self.edges, self.edges.flip(1)]).T.contiguous()
+
+    @cached_property
+    def laplacian(self) -> Tensor:
+        """Degrees on the diagonal, -1 at the edges: shape ``(N, N)``, float64."""
+        sources, targets = self.directed_edges
+        adjacency = torch.zeros(self.count, self.count, dtype=torch.float64, device=sources.device)
+        adjacency[sources, targets] = 1
+        return torch.diag(adjacency.sum(1)) - adjacency
+
+    def displacement(self, site: Site) -> Tensor:
+        """Vectors from ``site`` to every site, shape ``(D, N)``; the shorter way round in a periodic box.
+
+        Raises:
+            OracleError: the graph has no positions.
+        """
+        self._check(site)
+        if self.positions is None:
+            raise OracleError(
+                "Sites of this graph have no positions.",
+                where="Graph, metric 'euclidean'",
+                expected="Graph(positions=...)",
+                fix="measure in hops, with the metric 'graph', or give positions",
+            )
+        return shorter_way(self.positions - self.positions[site[0]], self.box).T
+
+    def distance(self, site: Site, metric: Metric = "chebyshev") -> Tensor:
+        self._check(site)
+        if metric == "euclidean":
+            return self.displacement(site).double().square().sum(0).sqrt()
+        sources, targets = self.directed_edges
+        hops = torch.full((self.count,), -1, dtype=torch.int64, device=sources.device)
+        hops[site[0]] = 0
+        for step in range(self.count):
+            reached = targets[hops[sources] == step]
+            fresh = reached[hops[reached] < 0]
+            if not len(fresh):
+                break
+            hops[fresh] = step + 1
+        return hops
+
+    def bulk(self, margin: int) -> Tensor:
+        return torch.ones(self.count, dtype=torch.bool)
+
+    def centre(self) -> Site:
+        if self.positions is None or self.box is not None:
+            return (0,)
+        return (int((self.positions - self.positions.mean(0)).square().sum(1).argmin()),)
+
+    def _check(self, site: Sequence[int]) -> None:
+        if len(site) != 1 or not 0 <= site[0] < self.count:
+            raise OracleError(
+                "The site is not in the graph.",
+                where=f"Graph of {self.count} sites",
+                expected=f"one number below {self.count}",
+                got=repr(tuple(site)),
+                fix="pass (i,) with i counted from zero",
+            )
+
+
+def _check_edges(count: int, edges: Tensor) -> None:
+    shaped = edges.ndim == 2 and edges.shape[1] == 2 and not edges.is_floating_point()
+    if count < 1 or not shaped or (not len(edges) and count > 1):
+        raise OracleError(
+            "The graph is empty.",
+            where="Graph(count=..., edges=...)",
+            expected="at least one site, and integers of shape (E, 2) that join all sites",
+            got=f"{count} sites, edges of shape {tuple(edges.shape)} and type {edges.dtype}",
+            fix="add edges, or raise the cutoff",
+        )
+    key = edges.amin(1) * count + edges.amax(1) if len(edges) else edges.new_zeros(0)
+    order = key.argsort(stable=True)
+    repeated = torch.zeros_like(key, dtype=torch.bool)
+    repeated[order[1:]] = key[order[1:]] == key[order[:-1]]
+    wrong = {
+        "leaves the graph": ((edges < 0) | (edges >= count)).any(1),
+        "joins a site to itself": edges[:, 0] == edges[:, 1],
+        "comes more than once": repeated,
+    }
+    for problem, where in wrong.items():
+        if where.any():
+            index = int(where.nonzero()[0])
+            raise OracleError(
+                f"An edge {problem}.",
+                where=f"edges[{index}] of a graph of {count} sites",
+                expected="pairs of different sites, each pair once",
+                got=str(edges[index].tolist()),
+                fix="drop or change this edge",
+            )
+
+
+def shorter_way(vectors: Tensor, box: float | None) -> Tensor:
+    """Displacements in a periodic box (``None``: in open space), each the shorter way round."""
+    return vectors if box is None else vectors - box * (vectors / box).round()
+
+
+def edges_within(positions: Tensor, cutoff: float, box: float | None = None) -> Tensor:
+    """Pairs of sites closer than ``cutoff``, integers of shape ``(E, 2)``, the smaller index first.
+
+    Args:
+        positions: shape ``(N, D)``.
+        cutoff: Euclidean distance, in units of the positions.
+        box: period of every coordinate, or none for an open space.
+    """
+    rows = []
+    for start in range(0, len(positions), 256):
+        block = positions[start : start + 256]
+        near = shorter_way(block[:, None] - positions, box).square().sum(2) < cutoff**2
+        rows.append(near.nonzero() + torch.tensor([start, 0], device=positions.device))
+    pairs = torch.cat(rows)
+    return pairs[pairs[:, 0] < pairs[:, 1]]
 
 
 def pad(x: Tensor, width: int, *, periodic: bool) -> Tensor:

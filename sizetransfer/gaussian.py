@@ -15,13 +15,22 @@ r apart. On a graph with Laplacian :math:`\Lambda` the sum is replaced by :math:
 
 In normal modes (Fourier modes or eigenvectors of the Laplacian, then eigenvectors between channels) C is diagonal,
 with variances c; adding noise of variance v makes them c + v. All is exact to rounding.
+
+The best score that sees only the ball B of a site is the score of the ball's marginal, :math:`N(0, (C + v)_{BB})`:
+
+.. math:: E[s_i(x)\,|\,x_B] = -[(C+v)_{BB}^{-1}\,x_B]_i
+
+It is *not* the exact kernel cut off at the ball. Its mean squared error is :math:`[(C+v)^{-1}]_{ii} -
+[(C+v)_{BB}^{-1}]_{ii}`, the irreducible error of the ball.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from functools import cached_property
 
 import torch
 from pydantic import Field
@@ -31,6 +40,9 @@ from sizetransfer.errors import SpecError
 from sizetransfer.specs import Spec
 
 Matrix = tuple[tuple[float, ...], ...]
+
+# Sites along each axis of the torus that stands for infinite volume, at most.
+LARGEST_REFERENCE = {1: 2**16, 2: 1024, 3: 96}
 
 
 class Springs(Spec):
@@ -106,6 +118,15 @@ class LatticeCouplings(Couplings):
             )
         return self.mass**2 * axes, _crystal(self.springs, axes)
 
+    def reference_size(self, dim: int) -> int:
+        """Sites along each axis of a torus that stands for infinite volume.
+
+        It is 30 correlation lengths wide, so that what goes around it is of relative size ``exp(-30)``, or as wide
+        as ``LARGEST_REFERENCE`` allows.
+        """
+        stiffness = 1.0 if self.springs is None else self.springs.longitudinal + (dim - 1) * self.springs.diagonal
+        return min(math.ceil(30 * math.sqrt(max(1.0, stiffness)) / self.mass) + 2, LARGEST_REFERENCE[dim])
+
 
 def _crystal(springs: Springs, axes: Tensor) -> list[tuple[tuple[int, ...], Tensor]]:
     along = springs.longitudinal - springs.transverse
@@ -177,6 +198,15 @@ class NormalModes(ABC):
         """Give ``(B,)`` trailing axes of length one so that it multiplies ``(B, C, *M)``."""
         return values.reshape(-1, *(1,) * self.variances.ndim)
 
+    def standard_deviation(self) -> float:
+        """Root of the mean clean variance of a component."""
+        total = (self.variances * self.multiplicity).sum() / (len(self.variances) * self.multiplicity.sum())
+        return math.sqrt(float(total))
+
+    @abstractmethod
+    def covariance(self, sites: Tensor) -> Tensor:
+        """Clean covariance between n sites, given by flat indices of shape ``(n,)``: ``(C, n, C, n)``, float64."""
+
     def log_determinant(self, v: Tensor) -> Tensor:
         """``log det(C + v)``, shape ``(B,)`` for noise variances ``v`` of that shape, in float64."""
         noisy = self.variances.to(v.device) + self.expand(v.double())
@@ -220,3 +250,71 @@ class FourierModes(NormalModes):
             amplitudes = torch.einsum("ij...,bj...->bi...", self.vectors.to(amplitudes), amplitudes)
         x: Tensor = torch.fft.irfftn(amplitudes, s=self.shape, dim=self.axes, norm="ortho")
         return x
+
+    def covariance(self, sites: Tensor) -> Tensor:
+        coordinates = torch.stack(torch.unravel_index(sites.cpu(), self.shape))
+        steps = coordinates[:, None, :] - coordinates[:, :, None]
+        flat = torch.zeros_like(steps[0])
+        for length, step in zip(self.shape, steps, strict=True):
+            flat = flat * length + step % length
+        return self._origin_row[:, :, flat].permute(0, 2, 1, 3)
+
+    @cached_property
+    def _origin_row(self) -> Tensor:
+        """Covariance of the site at the origin with every site: ``(C, C, N)``."""
+        channels = len(self.variances)
+        impulses = torch.zeros(channels, channels, *self.shape, dtype=torch.float64, device="cpu")
+        impulses.flatten(2)[range(channels), range(channels), 0] = 1
+        return self.filter(impulses, lambda c: c).flatten(2)
+
+
+class GraphModes(NormalModes):
+    """Eigenvectors of a graph's Laplacian, rotated into eigenvectors between channels: ``Q = (m^2 + L) K``.
+
+    Args:
+        couplings: mass m and coupling K.
+        laplacian: shape ``(N, N)``, float64; it is diagonalised once, with work of order N^3.
+        channels: components of a site, C.
+    """
+
+    def __init__(self, couplings: Couplings, laplacian: Tensor, channels: int) -> None:
+        strengths, self.rotation = torch.linalg.eigh(couplings.channel_matrix(channels))
+        values, self.vectors = torch.linalg.eigh(laplacian)
+        # The smallest eigenvalue is zero, and rounding may put it below.
+        self.variances = 1 / (strengths[:, None] * (couplings.mass**2 + values.clamp_min(0)))
+        self.multiplicity = torch.ones_like(values)
+
+    def to_modes(self, x: Tensor) -> Tensor:
+        rotated: Tensor = torch.einsum("ij,bin->bjn", self.rotation.to(x), x)
+        amplitudes: Tensor = rotated @ self.vectors.to(x)
+        return amplitudes
+
+    def from_modes(self, amplitudes: Tensor) -> Tensor:
+        field: Tensor = torch.einsum("ij,bjn->bin", self.rotation.to(amplitudes), amplitudes)
+        x: Tensor = field @ self.vectors.to(amplitudes).T
+        return x
+
+    def covariance(self, sites: Tensor) -> Tensor:
+        rows = self.vectors[sites.cpu()]
+        block: Tensor = torch.einsum("ik,jk,an,kn,bn->iajb", self.rotation, self.rotation, rows, self.variances, rows)
+        return block
+
+
+class BallMarginal:
+    """The law of a Gaussian field on the ball of one site, at any noise level.
+
+    Args:
+        covariance: clean covariance within the ball, ``(C, n, C, n)``, float64; diagonalised once.
+        centre: place of the site among the n.
+    """
+
+    def __init__(self, covariance: Tensor, centre: int) -> None:
+        self.channels, self.count = covariance.shape[:2]
+        self.values, self.vectors = torch.linalg.eigh(covariance.flatten(2).flatten(0, 1))
+        self.rows = self.vectors.reshape(self.channels, self.count, -1)[:, centre]
+
+    def precision_rows(self, v: Tensor) -> Tensor:
+        """Rows of ``(C_BB + v)^-1`` at the site, for noise variances ``v`` of shape ``(B,)``: ``(B, C, C, n)``."""
+        noisy = self.values + v.to(self.values)[:, None]
+        rows: Tensor = torch.einsum("ik,bk,jk->bij", self.rows, 1 / noisy, self.vectors)
+        return rows.reshape(*rows.shape[:2], self.channels, self.count)

@@ -156,6 +156,28 @@ class HasDensity(Protocol):
 
 
 @runtime_checkable
+class HasEnergy(Protocol):
+    """Knows its log-density up to a constant that may depend on the size."""
+
+    def energy(self, sample: Sample) -> Float[Tensor, "batch"]:
+        """Minus the log-density up to that constant, shape ``(B,)``."""
+        ...
+
+
+@runtime_checkable
+class HasLatent(Protocol):
+    """Is the image of a standard normal field of the same shape under an invertible map."""
+
+    def push_forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Map latent fields to fields; return them and ``log |det dx/dz|``, shape ``(B,)``."""
+        ...
+
+    def pull_back(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Map fields to latent fields; return them and ``log |det dx/dz|``, shape ``(B,)``."""
+        ...
+
+
+@runtime_checkable
 class HasScore(Protocol):
     """Knows its clean score."""
 
@@ -183,4 +205,21 @@ class HasPosterior(Protocol):
 
     def posterior_covariance(self, x: Tensor, sigma: Tensor, context: Context, site: Site) -> Tensor:
         """Cov(X_0 at ``site``, X_0 | x), shape ``(B, C, C, *S)``."""
+        ...
+
+
+@runtime_checkable
+class HasCovariance(Protocol):
+    """Is a zero-mean Gaussian law and knows its covariance; everything else follows from it."""
+
+    def covariance(self, size: int, sites: Tensor) -> Tensor:
+        """Clean covariance between sites of the domain of that size.
+
+        Args:
+            size: as for :meth:`Teacher.sample`.
+            sites: n flat indices into ``*S``, integers of shape ``(n,)``.
+
+        Returns:
+            Shape ``(C, n, C, n)``, float64, on the processor.
+        """
         ...

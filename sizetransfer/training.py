@@ -93,6 +93,8 @@ def train(
 ) -> TrainingResult:
     """Train ``student`` in place; it ends with the averaged weights if the specification asks for an average.
 
+    A student without weights, whose score is known in closed form, is left as it is.
+
     Args:
         teacher: draws the fields, and scores them where the objective needs it.
         student: on the device and with the dtype of the teacher.
@@ -108,6 +110,9 @@ def train(
         OracleError: the teacher is not defined on the training lattice.
     """
     _check(teacher, spec)
+    if not any(parameter.requires_grad for parameter in student.parameters()):
+        student.eval()
+        return TrainingResult(history=[], seconds=0.0, score_calls=0, steps=0)
     started = time.perf_counter()
     state = _initial_state(student, spec)
     if checkpoint is not None and checkpoint.exists():

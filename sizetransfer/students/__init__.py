@@ -12,5 +12,7 @@ from sizetransfer.specs import StudentSpec
 def register_students(register: Callable[[type[StudentSpec]], None]) -> None:
     """Register every built-in student."""
     from sizetransfer.students.cnn import CNNStudentSpec
+    from sizetransfer.students.optimal_local import OptimalLocalSpec
 
     register(CNNStudentSpec)
+    register(OptimalLocalSpec)

@@ -13,6 +13,8 @@ def register_teachers(register: Callable[[type[TeacherSpec]], None]) -> None:
     """Register every built-in teacher."""
     from sizetransfer.teachers.flow import FlowTeacherSpec
     from sizetransfer.teachers.gaussian import GaussianTeacherSpec
+    from sizetransfer.teachers.gaussian_graph import GaussianGraphTeacherSpec
 
     register(FlowTeacherSpec)
     register(GaussianTeacherSpec)
+    register(GaussianGraphTeacherSpec)

@@ -33,9 +33,6 @@ from sizetransfer.oracle import Context, Exactness, Sample, Teacher
 from sizetransfer.randomness import normal
 from sizetransfer.specs import FieldInfo, TeacherSpec
 
-# Sites along each axis of the torus whose variance is taken as the field's scale, at most.
-LARGEST_REFERENCE = {1: 2**16, 2: 1024, 3: 96}
-
 
 class GaussianLaw(Teacher):
     """A zero-mean Gaussian field with known normal modes; every oracle is exact to rounding."""
@@ -108,6 +105,10 @@ class GaussianLaw(Teacher):
         """
         v = _variance(sigma)
         return self._rows(context, site, v, lambda c, v: c * v / (c + v))
+
+    def covariance(self, size: int, sites: Tensor) -> Tensor:
+        """Clean covariance between sites given by flat indices ``(n,)``: ``(C, n, C, n)``, float64."""
+        return self.modes(self.context(1, size).domain.shape).covariance(sites)
 
     def response(
         self, sigma: Float[Tensor, "batch"], context: Context, site: Site
@@ -192,11 +193,9 @@ class GaussianTeacher(GaussianLaw):
         self.field = self.field.model_copy(update={"sigma_data": self._scale()})
 
     def _scale(self) -> float:
-        """Standard deviation of a component, on a torus of 30 correlation lengths or the largest reference."""
-        size = min(math.ceil(30 / self.spec.mass) + 2, LARGEST_REFERENCE[self.spec.dim])
-        modes = _fourier_modes(self.spec, (size,) * self.spec.dim)
-        variance = (modes.variances * modes.multiplicity).sum() / (modes.multiplicity.sum() * self.spec.channels)
-        return math.sqrt(float(variance))
+        """Standard deviation of a component in infinite volume, as far as the reference size stands for it."""
+        size = self.spec.reference_size(self.spec.dim)
+        return _fourier_modes(self.spec, (size,) * self.spec.dim).standard_deviation()
 
     def modes(self, shape: tuple[int, ...]) -> NormalModes:
         if len(shape) != self.spec.dim or min(shape) < 2:
