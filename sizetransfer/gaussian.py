@@ -296,7 +296,8 @@ class GraphModes(NormalModes):
 
     def covariance(self, sites: Tensor) -> Tensor:
         rows = self.vectors[sites.cpu()]
-        block: Tensor = torch.einsum("ik,jk,an,kn,bn->iajb", self.rotation, self.rotation, rows, self.variances, rows)
+        between = (rows * self.variances[:, None]) @ rows.T
+        block: Tensor = torch.einsum("ik,jk,kab->iajb", self.rotation, self.rotation, between)
         return block
 
 
@@ -311,6 +312,7 @@ class BallMarginal:
     def __init__(self, covariance: Tensor, centre: int) -> None:
         self.channels, self.count = covariance.shape[:2]
         self.values, self.vectors = torch.linalg.eigh(covariance.flatten(2).flatten(0, 1))
+        self.centre = centre
         self.rows = self.vectors.reshape(self.channels, self.count, -1)[:, centre]
 
     def precision_rows(self, v: Tensor) -> Tensor:

@@ -13,8 +13,10 @@ def register_measures(register: Callable[[type[MeasureSpec]], None]) -> None:
     """Register every built-in measure."""
     from sizetransfer.measures.clean_score import CleanScoreSpec
     from sizetransfer.measures.jacobian import JacobianSpec
+    from sizetransfer.measures.locality import LocalitySpec
     from sizetransfer.measures.response import ResponseSpec
 
     register(CleanScoreSpec)
     register(ResponseSpec)
     register(JacobianSpec)
+    register(LocalitySpec)

@@ -14,10 +14,9 @@ of what it sees alone. On a graph C is that of the graph, and the ball counts ho
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -25,7 +24,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from sizetransfer.domain import Graph, Lattice, pad
+from sizetransfer.domain import Domain, Graph, Lattice, pad
 from sizetransfer.errors import OracleError, SpecError
 from sizetransfer.gaussian import BallMarginal, FourierModes, GraphModes, LatticeCouplings
 from sizetransfer.oracle import Context
@@ -33,6 +32,8 @@ from sizetransfer.specs import FieldInfo, StudentSpec
 from sizetransfer.student import Student
 
 _CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+# Components of the largest ball: its matrix takes half a gigabyte and its diagonalisation minutes.
+LARGEST_BALL = 8192
 
 
 class OptimalLocalSpec(LatticeCouplings, StudentSpec):
@@ -89,78 +90,131 @@ class OptimalLocalStudent(Student):
         self, x: Float[Tensor, "batch channels *size"], sigma: Float[Tensor, "batch"], context: Context
     ) -> Float[Tensor, "batch channels *size"]:
         if isinstance(context.domain, Graph):
-            return graph_score(x, graph_balls(self.spec, context.domain, self.field.channels), sigma)
-        if not isinstance(context.domain, Lattice) or not context.domain.periodic:
-            raise OracleError(
-                "The best local score is known on tori and on graphs.",
-                where="OptimalLocalStudent, context.domain",
-                expected="a periodic Lattice or a Graph",
-                got=repr(context.domain),
-                fix="use it with a Gaussian teacher",
-            )
-        shape = self.spec.reference_shape(context.domain)
-        return lattice_stencil(self.spec, shape, self.field.channels).score(x, sigma)
+            return _graph_filter(self.spec, context.domain, self.field.channels).score(x, sigma)
+        lattice = _torus(context.domain)
+        return _lattice_filter(self.spec, self.spec.reference_shape(lattice), self.field.channels).score(x, sigma)
 
 
-@dataclass(frozen=True)
-class Stencil:
-    """The best filter of a torus.
+@lru_cache(maxsize=8)
+def _lattice_filter(spec: OptimalLocalSpec, shape: tuple[int, ...], channels: int) -> BestFilter:
+    # Kept for later calls, so they must not be tensors of an inference mode that the first caller was in.
+    with torch.inference_mode(False):
+        return best_filter(Lattice(shape), spec.radius, FourierModes(spec, shape, channels).covariance)
 
-    Attributes:
-        marginal: law on the ball around the origin.
-        places: where each site of the ball lies in the flattened cube of ``(2r+1) ** dim`` steps, shape ``(n,)``.
-        radius: r.
-    """
 
-    marginal: BallMarginal
-    places: Tensor
-    radius: int
+@lru_cache(maxsize=4)
+def _graph_filter(spec: OptimalLocalSpec, graph: Graph, channels: int) -> BestFilter:
+    with torch.inference_mode(False):
+        return best_filter(graph, spec.radius, GraphModes(spec, graph.laplacian, channels).covariance)
+
+
+class BestFilter(Protocol):
+    """The best score of a radius, as a linear filter."""
 
     def score(self, x: Tensor, sigma: Tensor) -> Tensor:
         """Score of ``x``, of shape ``(B, C, *S)``, at noise levels of shape ``(B,)``."""
+        ...
+
+    def power(self, sigma: Tensor) -> Tensor:
+        """Mean square of a component of the score on noisy fields, exactly: shape ``(B,)``, float64."""
+        ...
+
+
+def best_filter(domain: Domain, radius: int, covariance: Callable[[Tensor], Tensor]) -> BestFilter:
+    """The best score of receptive ``radius`` for the Gaussian field with this covariance.
+
+    Args:
+        domain: a torus, on which the covariance is invariant under translations, or a graph.
+        radius: Chebyshev on a torus, hops on a graph.
+        covariance: takes n flat indices of sites to ``(C, n, C, n)``, float64.
+
+    Raises:
+        OracleError: another domain, or a ball of too many sites to be diagonalised.
+    """
+    if isinstance(domain, Graph):
+        return _GraphFilter(domain, radius, covariance)
+    return _LatticeFilter(_torus(domain), radius, covariance)
+
+
+def _torus(domain: Domain) -> Lattice:
+    if not isinstance(domain, Lattice) or not domain.periodic:
+        raise OracleError(
+            "The best local score is known on tori and on graphs.",
+            where="best local score, context.domain",
+            expected="a periodic Lattice or a Graph",
+            got=repr(domain),
+            fix="use it with a Gaussian teacher",
+        )
+    return domain
+
+
+def _marginal(covariance: Tensor, centre: int) -> BallMarginal:
+    unknowns = covariance.shape[0] * covariance.shape[1]
+    if unknowns > LARGEST_BALL:
+        raise OracleError(
+            "The ball has too many sites for its covariance to be diagonalised.",
+            where="best local score, radius",
+            expected=f"at most {LARGEST_BALL} components in the ball",
+            got=str(unknowns),
+            fix="lower the radius",
+        )
+    return BallMarginal(covariance, centre)
+
+
+class _LatticeFilter:
+    """One filter for every site of a torus."""
+
+    def __init__(self, lattice: Lattice, radius: int, covariance: Callable[[Tensor], Tensor]) -> None:
+        origin = (0,) * lattice.dim
+        # Where the ball meets itself around the torus, each site is seen once.
+        sites = lattice.ball(origin, radius).flatten().nonzero().flatten()
+        steps = lattice.displacement(origin).flatten(1)[:, sites] + radius
+        places = torch.zeros_like(sites)
+        for axis in steps:
+            places = places * (2 * radius + 1) + axis
+        self.radius = radius
+        self.marginal = _marginal(covariance(sites), 0)
+        # Where each site of the ball lies in the flattened cube of (2r + 1) ** dim steps.
+        self.places = places
+
+    def score(self, x: Tensor, sigma: Tensor) -> Tensor:
         batch, channels, *size = x.shape
         width, dim = 2 * self.radius + 1, len(size)
         rows = self.marginal.precision_rows(sigma.double().square()).to(x)
         weights = x.new_zeros(batch * channels, channels, width**dim)
-        weights[:, :, self.places] = -rows.flatten(0, 1)
+        weights[:, :, self.places.to(x.device)] = -rows.flatten(0, 1)
         # Every field has a noise level and so a filter of its own: one group of the convolution each.
         fields = pad(x, self.radius, periodic=True).flatten(0, 1)[None]
         kernel = weights.reshape(*weights.shape[:2], *(width,) * dim)
         return _CONVOLUTIONS[dim](fields, kernel, groups=batch).reshape(x.shape)
 
-
-@lru_cache(maxsize=8)
-def lattice_stencil(spec: OptimalLocalSpec, shape: tuple[int, ...], channels: int) -> Stencil:
-    """The best filter for the covariance of the torus of ``shape``."""
-    lattice = Lattice(shape)
-    origin = (0,) * lattice.dim
-    # Where the ball meets itself around the torus, each site is seen once.
-    sites = lattice.ball(origin, spec.radius).flatten().nonzero().flatten()
-    steps = lattice.displacement(origin).flatten(1)[:, sites] + spec.radius
-    places = torch.zeros_like(sites)
-    for axis in steps:
-        places = places * (2 * spec.radius + 1) + axis
-    with torch.inference_mode(False):
-        return Stencil(BallMarginal(FourierModes(spec, shape, channels).covariance(sites), 0), places, spec.radius)
+    def power(self, sigma: Tensor) -> Tensor:
+        return _power(self.marginal, sigma)
 
 
-@lru_cache(maxsize=4)
-def graph_balls(spec: OptimalLocalSpec, graph: Graph, channels: int) -> list[tuple[Tensor, BallMarginal]]:
-    """The sites of every site's ball, and the law of the field on them."""
-    with torch.inference_mode(False):
-        covariance = GraphModes(spec, graph.laplacian, channels).covariance(torch.arange(graph.count))
-        balls = [graph.ball((site,), spec.radius).nonzero().flatten() for site in range(graph.count)]
-        return [
-            (ball, BallMarginal(covariance[:, ball][..., ball], int((ball == site).nonzero())))
-            for site, ball in enumerate(balls)
+class _GraphFilter:
+    """A filter of its own for every site of a graph."""
+
+    def __init__(self, graph: Graph, radius: int, covariance: Callable[[Tensor], Tensor]) -> None:
+        whole = covariance(torch.arange(graph.count))
+        self.balls = [graph.ball((site,), radius).nonzero().flatten() for site in range(graph.count)]
+        self.marginals = [
+            _marginal(whole[:, ball][..., ball], int((ball == site).nonzero())) for site, ball in enumerate(self.balls)
         ]
 
+    def score(self, x: Tensor, sigma: Tensor) -> Tensor:
+        v = sigma.double().square()
+        scores = [
+            torch.einsum("bijn,bjn->bi", marginal.precision_rows(v).to(x), x[..., ball.to(x.device)])
+            for ball, marginal in zip(self.balls, self.marginals, strict=True)
+        ]
+        return -torch.stack(scores, dim=2)
 
-def graph_score(x: Tensor, balls: list[tuple[Tensor, BallMarginal]], sigma: Tensor) -> Tensor:
-    """Best local score of ``x``, of shape ``(B, C, N)``, site by site."""
-    v = sigma.double().square()
-    scores = [
-        torch.einsum("bijn,bjn->bi", marginal.precision_rows(v).to(x), x[..., ball.to(x.device)])
-        for ball, marginal in balls
-    ]
-    return -torch.stack(scores, dim=2)
+    def power(self, sigma: Tensor) -> Tensor:
+        return torch.stack([_power(marginal, sigma) for marginal in self.marginals]).mean(0)
+
+
+def _power(marginal: BallMarginal, sigma: Tensor) -> Tensor:
+    """Mean over channels of ``[(C_BB + v)^-1]_ii``, the mean square of the marginal's score at the site."""
+    rows = marginal.precision_rows(sigma.double().square())[..., marginal.centre]
+    return rows.diagonal(dim1=1, dim2=2).mean(1)
