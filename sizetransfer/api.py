@@ -142,7 +142,7 @@ def run(
         fresh=fresh,
         on_event=on_event,
     )
-    if report and len(finished.records):
+    if report:
         write_report(finished)
     return finished
 

@@ -20,6 +20,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from sizetransfer.domain import pad
+from sizetransfer.errors import OracleError
 from sizetransfer.noise import fourier_features
 from sizetransfer.oracle import Context
 from sizetransfer.specs import FieldInfo, StudentSpec
@@ -115,8 +116,20 @@ class CNNStudent(Student):
 
     def _inputs(self, x: Tensor, context: Context) -> Tensor:
         channels = [x if context.mask is None else x * context.mask]
-        if self.conditions and context.condition is not None:
-            channels.append(context.condition.to(x))
+        if self.conditions:
+            channels.append(self._condition(context).to(x))
         if not self.field.periodic:
             channels.append(torch.ones_like(x[:, :1]))
         return torch.cat(channels, dim=1)
+
+    def _condition(self, context: Context) -> Tensor:
+        found = 0 if context.condition is None else context.condition.shape[1]
+        if context.condition is None or found != self.conditions:
+            raise OracleError(
+                "The context does not have the condition channels that the student was built for.",
+                where="Context.condition",
+                expected=f"{self.conditions} channels",
+                got=f"{found} channels",
+                fix="pass the context of the teacher's sample, or build the student with condition: none",
+            )
+        return context.condition

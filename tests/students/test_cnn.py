@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sizetransfer.domain import Lattice
-from sizetransfer.errors import SpecError
+from sizetransfer.errors import OracleError, SpecError
 from sizetransfer.oracle import Context
 from sizetransfer.randomness import seeded_initialisation, stream
 from sizetransfer.response import jacobian_row, student_score
@@ -317,3 +317,12 @@ def test_a_torus_smaller_than_a_kernel_is_its_own_neighbour(dim):
 def test_specifications_out_of_range_are_refused(field):
     with pytest.raises(SpecError, match="wrong field"):
         CNNStudentSpec.parse(field)
+
+
+@pytest.mark.parametrize("channels", [None, 2])
+def test_a_context_without_the_condition_is_refused_by_name(channels):
+    student = build()
+    x, context = inputs(student, 6)
+    condition = None if channels is None else context.condition.expand(-1, channels, *context.domain.shape)
+    with pytest.raises(OracleError, match="1 channels"):
+        student(x, x.new_ones(len(x)), Context(context.domain, condition))
