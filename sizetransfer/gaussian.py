@@ -42,7 +42,7 @@ from sizetransfer.specs import Spec
 Matrix = tuple[tuple[float, ...], ...]
 
 # Sites along each axis of the torus that stands for infinite volume, at most.
-LARGEST_REFERENCE = {1: 2**16, 2: 1024, 3: 96}
+LARGEST_REFERENCE = {1: 2**16, 2: 1024, 3: 64}
 
 
 class Springs(Spec):

@@ -82,7 +82,7 @@ class GaussianGraphTeacherSpec(Couplings, TeacherSpec):
         if self.positions is not None:
             return len(self.positions)
         if self.edges is not None:
-            return self.sites if self.sites is not None else 1 + max((max(edge) for edge in self.edges), default=0)
+            return self.sites if self.sites is not None else 1 + max((max(edge) for edge in self.edges), default=1)
         return None
 
     def smallest_size(self) -> int:
