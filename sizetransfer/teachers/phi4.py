@@ -163,7 +163,7 @@ class Phi4Teacher(Teacher):
         return -self._action(self._colour(whitened))
 
     def _colour(self, whitened: Tensor) -> Tensor:
-        r"""Divide by :math:`\sqrt{\mu^2 + \hat k^2}` in Fourier space: white noise becomes the Hartree approximation."""
+        r"""Divide by :math:`\sqrt{\mu^2 + \hat k^2}` in Fourier space: white noise to the Hartree approximation."""
         axes = tuple(range(2, whitened.ndim))
         spectrum = self.mass**2 + laplacian_spectrum(self.field.dim, whitened.shape[-1])
         half = spectrum[..., : whitened.shape[-1] // 2 + 1].rsqrt().to(whitened)
