@@ -19,9 +19,10 @@ method         step                                                             
 =============  =======================================================================================  ==========
 
 With :math:`\lambda = 1`, Euler and ancestral steps both have the exact conditional mean
-:math:`x + (v - v')s_v(x)` of any prior; the ancestral step moreover has the exact reverse kernel of a prior that is one
-point, :math:`N(y + \tfrac{v'}{v}(x-y),\, v'(1-\tfrac{v'}{v}))`, and shrinks its noise accordingly. The orders are those
-of smooth grids and are asserted, as slopes, against exactly solvable processes.
+:math:`x + (v - v')s_v(x)` of any prior. The noise that belongs to it has, for a Gaussian prior of variance c, the
+variance :math:`\delta(c+v')/(c+v)`: between the ancestral :math:`\delta v'/v`, exact for a prior that is one point, and
+Euler's :math:`\delta`, exact for a flat one. The orders are those of smooth grids and are asserted, as slopes, against
+exactly solvable processes.
 
 References:
     Song et al., Score-based generative modeling through stochastic differential equations, 2021, arXiv:2011.13456.
@@ -71,8 +72,8 @@ class SamplerSpec(Spec):
         noise: range of noise levels; a student's should lie within the range of its training.
     """
 
-    method: Method = "ancestral"
-    steps: int = Field(64, ge=1)
+    method: Method = "heun"
+    steps: int = Field(32, ge=1)
     churn: float = Field(1.0, ge=0)
     grid: Literal["geometric", "power"] = "geometric"
     rho: float = Field(7.0, gt=0)
@@ -117,7 +118,7 @@ def sample(
     sigmas: Float[Tensor, "levels"],
     *,
     context: Context,
-    method: Method = "ancestral",
+    method: Method = "heun",
     churn: float = 1.0,
     generator: torch.Generator | Sequence[torch.Generator],
 ) -> Float[Tensor, "batch channels *size"]:
@@ -149,7 +150,7 @@ def rollout(
     sigmas: Float[Tensor, "levels"],
     *,
     context: Context,
-    method: Method = "ancestral",
+    method: Method = "heun",
     churn: float = 1.0,
     generator: torch.Generator | Sequence[torch.Generator],
 ) -> Iterator[Tensor]:
