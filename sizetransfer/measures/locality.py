@@ -64,8 +64,8 @@ class LocalitySpec(MeasureSpec):
         power = _power(teacher, domain, sigma)
         for radius in self.radii:
             gap = _gap(best(radius), power, sigma)
-            yield _exact("gap", gap, radius)
-            yield _exact("relative_gap", (gap / power) ** 0.5, radius)
+            yield _exact("gap", gap, float(radius))
+            yield _exact("relative_gap", (gap / power) ** 0.5, float(radius))
         local = None if student.radius is None else best(student.radius)
         for level in self.sigmas or (sigma,):
             errors = [
@@ -79,7 +79,7 @@ class LocalitySpec(MeasureSpec):
 
 def _exact(part: str, value: float, coordinate: float) -> Measurement:
     """A number that no draw went into."""
-    return Measurement(part, value, 0.0, 1, float(coordinate))
+    return Measurement(part, value, 0.0, 1, coordinate)
 
 
 def _gap(best: BestFilter, power: float, sigma: float) -> float:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -108,6 +108,7 @@ def _graph_filter(spec: OptimalLocalSpec, graph: Graph, channels: int) -> BestFi
         return best_filter(graph, spec.radius, GraphModes(spec, graph.laplacian, channels).covariance)
 
 
+@runtime_checkable
 class BestFilter(Protocol):
     """The best score of a radius, as a linear filter."""
 
