@@ -8,7 +8,7 @@ A chain targets a density :math:`\pi(x)`, known up to a constant, with the help 
 by n leapfrog steps of size :math:`\epsilon`, and accepts the end point with probability
 :math:`\min(1, e^{-\Delta H})`: the step size makes a chain slow or fast, never wrong. n is uniform on
 :math:`1, \ldots, 2\bar n - 1` with :math:`\bar n\epsilon` the path length, so that no mode returns to where it
-started. The step size follows a target acceptance during warm-up (Robbins and Monro) and is fixed afterwards.
+started. The step size follows a target acceptance during warm-up (Robbins and Monro 1951) and is fixed afterwards.
 
 What is reported, from draws of M chains of length n (Gelman et al. 2013; Vehtari et al. 2021):
 
@@ -19,6 +19,7 @@ What is reported, from draws of M chains of length n (Gelman et al. 2013; Vehtar
 
 References:
     Duane, Kennedy, Pendleton, Roweth 1987, Hybrid Monte Carlo, Physics Letters B 195.
+    Hoffman, Gelman 2014, The No-U-Turn sampler, https://arxiv.org/abs/1111.4246 (the first step size).
     Neal 2011, MCMC using Hamiltonian dynamics, https://arxiv.org/abs/1206.1901.
     Geyer 1992, Practical Markov chain Monte Carlo, Statistical Science 7.
     Vehtari, Gelman, Simpson, Carpenter, Bürkner 2021, Rank-normalization, folding, and localization: an improved
@@ -46,7 +47,13 @@ MOST_LEAPFROG_STEPS = 64
 
 
 class NotMixedError(OracleError):
-    """A chain has not mixed, so no number may be taken from it."""
+    """A chain has not mixed, so no number may be taken from it.
+
+    Attributes:
+        mixing: the diagnostics, where there are any.
+    """
+
+    mixing: Mixing | None = None
 
 
 @dataclass(frozen=True)
@@ -58,7 +65,7 @@ class Chains:
         log_density: of the states, up to the target's constant, shape ``(n, B)``, double precision.
         acceptance: mean probability of acceptance of each chain, shape ``(B,)``.
         step: size of a leapfrog step.
-        gradients: evaluations of the batched gradient, warm-up included.
+        gradients: evaluations of the batched gradient along trajectories, warm-up included.
     """
 
     draws: Float[Tensor, "draws chains *shape"]
@@ -121,7 +128,7 @@ def hybrid_monte_carlo(
             got=f"{int((~state.log_density.isfinite()).sum())} of {start.shape[0]} starts with another log-density",
             fix="start nearer to the bulk of the density, or mend the density",
         )
-    schedule = _StepSize(step, target_acceptance)
+    schedule = _StepSize(_workable_step(log_density, state, step, generator) if adapt else step, target_acceptance)
     gradients, kept, densities, accepted = 1, [], [], []
     for index in range(warmup + draws):
         if index == warmup and adapt:
@@ -156,6 +163,20 @@ class _StepSize:
     def settle(self) -> None:
         if self.settled:
             self.step = math.exp(math.fsum(self.settled) / len(self.settled))
+
+
+def _workable_step(log_density: LogDensity, state: _State, step: float, generator: torch.Generator) -> float:
+    """Double or halve the step size until the acceptance of single steps crosses one half, as Hoffman and Gelman do."""
+
+    def acceptance(size: float) -> float:
+        return float(_transition(log_density, state, size, 1, generator)[1].mean())
+
+    grows = acceptance(step) > 0.5
+    for _ in range(40):
+        if (acceptance(step) > 0.5) != grows:
+            break
+        step = 2 * step if grows else step / 2
+    return step
 
 
 def _path_steps(path_length: float, step: float, generator: torch.Generator) -> int:
@@ -240,7 +261,7 @@ class Mixing:
         """
         if self.r_hat <= max_r_hat and self.effective >= min_effective:
             return self
-        raise NotMixedError(
+        error = NotMixedError(
             "The chains have not mixed.",
             where=where,
             expected=f"split R-hat at most {max_r_hat:g} and an effective sample size of at least {min_effective:g}",
@@ -249,6 +270,8 @@ class Mixing:
             f"{self.acceptance:.2f}",
             fix="use more warm-up and more draws; where chains sit in different wells no length helps",
         )
+        error.mixing = self
+        raise error
 
 
 def mixing(values: Float[Tensor, "draws chains *observables"], acceptance: Tensor) -> Mixing:
