@@ -12,11 +12,15 @@ from sizetransfer.specs import MeasureSpec
 def register_measures(register: Callable[[type[MeasureSpec]], None]) -> None:
     """Register every built-in measure."""
     from sizetransfer.measures.clean_score import CleanScoreSpec
+    from sizetransfer.measures.generation import GenerationSpec
     from sizetransfer.measures.jacobian import JacobianSpec
     from sizetransfer.measures.locality import LocalitySpec
     from sizetransfer.measures.response import ResponseSpec
+    from sizetransfer.measures.smoothed_response import SmoothedResponseSpec
 
     register(CleanScoreSpec)
     register(ResponseSpec)
     register(JacobianSpec)
     register(LocalitySpec)
+    register(GenerationSpec)
+    register(SmoothedResponseSpec)
