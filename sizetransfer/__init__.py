@@ -17,7 +17,18 @@ import types
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from sizetransfer.api import compare, experiment, load, measure, open_run, run, student, teacher, write_report
+    from sizetransfer.api import (
+        compare,
+        diagnose,
+        experiment,
+        load,
+        measure,
+        open_run,
+        run,
+        student,
+        teacher,
+        write_report,
+    )
     from sizetransfer.domain import Domain, Graph, Lattice
     from sizetransfer.errors import (
         ConformanceError,
@@ -92,6 +103,7 @@ __all__ = [
     "TrainingSpec",
     "__version__",
     "compare",
+    "diagnose",
     "experiment",
     "hookimpl",
     "load",
@@ -105,7 +117,18 @@ __all__ = [
 ]
 
 _MODULES = {
-    "api": ("compare", "experiment", "load", "measure", "open_run", "run", "student", "teacher", "write_report"),
+    "api": (
+        "compare",
+        "diagnose",
+        "experiment",
+        "load",
+        "measure",
+        "open_run",
+        "run",
+        "student",
+        "teacher",
+        "write_report",
+    ),
     "domain": ("Domain", "Graph", "Lattice"),
     "errors": (
         "ConformanceError",

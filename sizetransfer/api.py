@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from sizetransfer.errors import SpecError
 from sizetransfer.events import OnEvent, ignore
 from sizetransfer.registry import default_registry
 from sizetransfer.specs import Experiment, Family, FieldInfo, KindSpec, MeasureSpec, StudentSpec, TeacherSpec
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from sizetransfer.experiments import Run
     from sizetransfer.oracle import Teacher
+    from sizetransfer.prediction import Prediction, PredictionSpec
     from sizetransfer.student import Student
 
 
@@ -55,6 +57,113 @@ def student(kind: str, field: FieldInfo, /, *, seed: int = 0, **fields: object) 
     spec = cast(StudentSpec, _spec("student", kind, fields))
     with seeded_initialisation(seed, "student"):
         return spec.build(field)
+
+
+def diagnose(
+    teacher: Teacher | Mapping[str, object] | str,
+    student: Student | Mapping[str, object] | str | None = None,
+    *,
+    train: int | None = None,
+    **question: object,
+) -> Prediction:
+    """Predict whether a local student of a teacher works on large sizes, before any grid of runs.
+
+    Args:
+        teacher: a teacher; or a specification: a kind, ``kind:preset``, or a mapping (also written as YAML).
+        student: likewise, or none. A specification contributes its radius; a student that is passed as such counts as
+            trained, and its error is measured.
+        train: train the specified student with so many steps, at the smallest size.
+        question: fields of :class:`sizetransfer.prediction.PredictionSpec`: sizes, sigmas, epsilon, shares, patch, ...
+
+    Raises:
+        SpecError: an unknown kind, preset or field, a noise level that is not positive, or a patch outside the lattice.
+        OracleError: the teacher knows neither its smoothed nor its clean response.
+
+    Example:
+        >>> found = diagnose({"kind": "gaussian", "dim": 1, "mass": 0.5}, "cnn", sizes=(16, 32), sigmas=(0.5,))
+        >>> found.overall.verdict, found.overall.sufficient.kind
+        ('transfers', 'exact')
+    """
+    from sizetransfer.oracle import Teacher as TeacherModule
+    from sizetransfer.prediction import PredictionSpec, predict
+    from sizetransfer.randomness import seeded_initialisation
+    from sizetransfer.student import Student as StudentModule
+
+    asked = PredictionSpec.parse(question, where="diagnose")
+    names = ("teacher", "student")
+    if not isinstance(teacher, TeacherModule):
+        teacher_spec = chosen("teacher", teacher)
+        names = (teacher_spec.kind_name(), names[1])
+        teacher = cast(TeacherSpec, teacher_spec).build().frozen()
+    ready = isinstance(student, StudentModule)
+    if student is not None and not isinstance(student, StudentModule):
+        student_spec = chosen("student", student)
+        names = (names[0], student_spec.kind_name())
+        with seeded_initialisation(asked.seed, "student"):
+            student = cast(StudentSpec, student_spec).build(teacher.field)
+    if train is not None:
+        _train_for_diagnosis(teacher, student, asked, train)
+        ready = True
+    return predict(teacher, student, asked, ready=ready, names=names)
+
+
+def _train_for_diagnosis(teacher: Teacher, student: Student | None, asked: PredictionSpec, steps: int) -> None:
+    from sizetransfer.specs import TrainingSpec
+    from sizetransfer.training import train
+
+    if student is None or steps < 1:
+        raise SpecError(
+            "There is nothing to train.",
+            where="diagnose, train",
+            expected="a student, and at least one step",
+            got=f"{'no student' if student is None else 'a student'}, {steps} steps",
+            fix="name a student, or leave train out",
+        )
+    low, high = asked.noise_range(teacher)
+    data = {"size": asked.sizes_for(teacher)[0], "steps": steps, "noise": {"sigma_min": low, "sigma_max": high}}
+    train(teacher, student, TrainingSpec.parse(data, where="train"), seed=asked.seed)
+    student.eval()
+
+
+def chosen(family: Family, choice: Mapping[str, object] | str) -> KindSpec:
+    """Return the specification that ``kind``, ``kind:preset`` or a mapping (or one written as YAML) names.
+
+    Raises:
+        SpecError: malformed YAML, an unknown kind, preset or field.
+    """
+    data = _mapping_of(family, choice) if isinstance(choice, str) else choice
+    kind = data.get("kind")
+    if not isinstance(kind, str):
+        raise SpecError(
+            f"A {family} needs a kind.",
+            where=family,
+            expected="kind, kind:preset, or a mapping such as {kind: gaussian, mass: 0.3}",
+            got=repr(choice),
+            fix=f"`sizetransfer list {family}s` shows the kinds",
+        )
+    return _spec(family, kind, {name: value for name, value in data.items() if name != "kind"})
+
+
+def _mapping_of(family: Family, text: str) -> Mapping[str, object]:
+    import yaml
+
+    if not any(mark in text for mark in "{}[]\n") and ": " not in text:
+        kind, separator, preset = text.partition(":")
+        return {"kind": kind.strip(), **({"preset": preset.strip()} if separator else {})}
+    try:
+        data = yaml.safe_load(text)
+        problem = "" if isinstance(data, Mapping) else f"a {type(data).__name__}"
+    except yaml.YAMLError as error:
+        data, problem = None, " ".join(str(error).split())
+    if problem:
+        raise SpecError(
+            f"The {family} is neither a kind nor a mapping.",
+            where=f"{family} {text!r}",
+            expected="kind, kind:preset, or a mapping such as {kind: gaussian, mass: 0.3}",
+            got=problem,
+            fix="check the brackets, and quote the mapping for the shell",
+        )
+    return cast("Mapping[str, object]", data)
 
 
 def measure(kind: str, /, **fields: object) -> MeasureSpec:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from sizetransfer.errors import PluginError, SizetransferError, SpecError
+from sizetransfer.errors import OracleError, PluginError, SizetransferError, SpecError
 from sizetransfer.plugins import core_version
 from sizetransfer.registry import FAMILIES, SORTS, Entry, Sort, default_registry
 
@@ -363,6 +363,74 @@ def compare_command(first: Path, second: Path, as_json: bool) -> None:
     else:
         rows = [[f"{cell:.4g}" if isinstance(cell, float) else cell for cell in row] for row in table.to_numpy(object)]
         show_table(f"{first} and {second}", [str(column) for column in table.columns], rows)
+
+
+class Numbers(click.ParamType):  # type: ignore[type-arg]
+    """Numbers separated by commas or spaces."""
+
+    def __init__(self, number: type[int | float]) -> None:
+        self.number = number
+        self.name = "numbers"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
+        """Read them."""
+        try:
+            return tuple(self.number(text) for text in str(value).replace(",", " ").split())
+        except ValueError:
+            self.fail(f"{value!r} is not a list of numbers such as {'16,32' if self.number is int else '0.1,1'}.")
+
+
+@cli.command("diagnose")
+@click.option("--teacher", required=True, help="A kind, kind:preset, or a mapping: '{kind: gaussian, mass: 0.3}'.")
+@click.option("--student", help="Likewise; without training it contributes its radius.")
+@click.option("--size", "sizes", multiple=True, type=Numbers(int), help="Sites along an axis: 16,32,64.")
+@click.option("--sigma", "sigmas", multiple=True, type=Numbers(float), help="Noise levels: 0.1,1.")
+@click.option("--epsilon", type=float, help="Threshold of the response range.  [default: 0.01]")
+@click.option("--share", "shares", multiple=True, type=Numbers(float), help="Shares to cover.  [default: 0.95,0.99]")
+@click.option("--patch", multiple=True, type=Numbers(int), help="A site of Theorem 1's patch: 0,1. Repeat for more.")
+@click.option("--sigma-min", type=float, help="Where reverse diffusion stops.  [default: 0.05]")
+@click.option("--sigma-max", type=float, help="Where it starts.  [default: 10 times the scale of the data]")
+@click.option("--tolerance", type=float, help="Relative error from locality that counts as none.  [default: 0.1]")
+@click.option("--growth", type=float, help="Relative rise with the size that counts as growing.  [default: 0.1]")
+@click.option("--significance", type=float, help="Combined standard errors that a claim needs.  [default: 3]")
+@click.option("--train", type=click.IntRange(min=1), help="Train the student with so many steps at the smallest size.")
+@click.option("--sample", is_flag=True, help="Sample posteriors where the teacher does not know them (slow).")
+@click.option("--seed", type=click.IntRange(min=0), help="Names the random streams.")
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Write the figure and JSON here.")
+@as_json
+def diagnose_command(
+    *, teacher: str, student: str | None, train: int | None, out: Path | None, as_json: bool, **options: Any
+) -> None:
+    """Predict whether a local student works on large sizes, from the teacher's response.
+
+    Reports at each size and noise level how far the score listens, what a radius misses and which would do, and
+    Theorem 1 where it is known; each number as exact, a certificate or an estimate.
+    """
+    from sizetransfer import api
+    from sizetransfer.console import show_json, show_prediction
+    from sizetransfer.report.figure_prediction import write_prediction
+
+    try:
+        found = api.diagnose(teacher, student, train=train, **diagnosis_question(options))
+    except OracleError as error:
+        # The teacher or the student cannot answer what was asked: the question is at fault, as a wrong field is.
+        raise SpecError(error.what, where=error.where, expected=error.expected, got=error.got, fix=error.fix) from error
+    files = write_prediction(found, out) if out is not None else []
+    if as_json:
+        show_json(found.to_json())
+        return
+    show_prediction(found)
+    for path in files:
+        click.echo(f"Written: {path}")
+
+
+def diagnosis_question(options: Mapping[str, Any]) -> dict[str, object]:
+    """The fields of a prediction's specification that the options name; those that were left out keep defaults."""
+    given = {name: value for name, value in options.items() if value is not None and value != ()}
+    lists: dict[str, object] = {name: sum(given[name], ()) for name in ("sizes", "sigmas", "shares") if name in given}
+    thresholds = {name: given.pop(name) for name in ("tolerance", "growth", "significance") if name in given}
+    rule = {"rule": thresholds} if thresholds else {}
+    return {**given, **lists, **rule}
 
 
 @cli.command("plugins")

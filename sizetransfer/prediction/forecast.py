@@ -1,0 +1,385 @@
+"""The prediction for a teacher and a student: numbers at each size and noise level, and the verdict that follows."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+from sizetransfer.comparison import Quantity
+from sizetransfer.errors import SpecError
+from sizetransfer.measures.clean_score import CleanScoreSpec
+from sizetransfer.measures.locality import LocalitySpec
+from sizetransfer.oracle import HasCovariance, HasScore, HasSmoothedScore, Teacher
+from sizetransfer.prediction.irreducible import BestScores
+from sizetransfer.prediction.question import PredictionRule, PredictionSpec, describe_prediction_rule
+from sizetransfer.prediction.responses import Source, response, source_of
+from sizetransfer.prediction.theorem import LightCone, TheoremRow, light_cone, theorem_row
+from sizetransfer.student import Student
+
+PredictedVerdict = Literal["transfers", "radius-limited", "fails", "undecided"]
+_WORST_FIRST: tuple[PredictedVerdict, ...] = ("fails", "radius-limited", "undecided", "transfers")
+
+
+@dataclass(frozen=True)
+class ResponseRow:
+    """The response at one size and noise level.
+
+    Attributes:
+        size: sites along each axis.
+        sigma: noise level; zero for the clean score, which stands in where the smoothed one is not known.
+        range: R_eps (paper eq. (5)).
+        covering: smallest radius that covers each share of the squared response, by share.
+        outside_share: share of the squared response outside the student's radius; none without a student.
+        irreducible: relative error of the best score of that radius; none where it is not known.
+        locality_error: what the rule judges: ``irreducible``, or the square root of ``outside_share``.
+        sufficient: smallest sufficient radius.
+    """
+
+    size: int
+    sigma: float
+    range: Quantity
+    covering: Mapping[float, Quantity]
+    outside_share: Quantity | None
+    irreducible: Quantity | None
+    locality_error: Quantity | None
+    sufficient: Quantity
+
+
+@dataclass(frozen=True)
+class StudentError:
+    """Error of a student that is ready, relative to the exact score.
+
+    Attributes:
+        size: sites along each axis.
+        sigma: noise level at which the student is asked.
+        against: ``smoothed`` score on noisy fields, or ``clean`` score on clean ones.
+        error: relative root-mean-square error.
+        locality: its irreducible part, exact; none where it is not known.
+        training: the rest, against the best score of the radius: squares add up.
+    """
+
+    size: int
+    sigma: float
+    against: Literal["smoothed", "clean"]
+    error: Quantity
+    locality: Quantity | None
+    training: Quantity | None
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What the numbers at one noise level, or all together, lead to.
+
+    Attributes:
+        sigma: noise level; zero for the clean score, none for all levels together.
+        verdict: the predicted verdict; none without a student.
+        reason: why, with the numbers.
+        locality_error: error from locality at the largest size; none without a student.
+        sufficient: smallest sufficient radius at the largest size.
+        range_grows: whether R_eps rises between the two largest sizes; none with one size.
+        sufficient_grows: whether the sufficient radius does: then any fixed radius fails at some size.
+    """
+
+    sigma: float | None
+    verdict: PredictedVerdict | None
+    reason: str
+    locality_error: Quantity | None
+    sufficient: Quantity
+    range_grows: bool | None
+    sufficient_grows: bool | None
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """All that is predicted for a teacher and a student.
+
+    Attributes:
+        teacher, student: what they are called.
+        radius: the student's receptive radius; none for a global student, or without one.
+        ready: whether the student's own score was examined: it is trained, or has no weights.
+        source: where responses come from (:mod:`sizetransfer.prediction.responses`).
+        spec: the question.
+        rows: by size, then noise level.
+        forecasts: one for each noise level.
+        overall: for all noise levels together.
+        theorem: Theorem 1, one row for each size.
+        errors: of the student, if it is ready.
+        cone: influence weights at the largest size; none where they are not known.
+        notes: what a reader should know of how the numbers came about.
+    """
+
+    teacher: str
+    student: str | None
+    radius: int | None
+    ready: bool
+    source: Source
+    spec: PredictionSpec
+    rows: tuple[ResponseRow, ...]
+    forecasts: tuple[Forecast, ...]
+    overall: Forecast
+    theorem: tuple[TheoremRow, ...]
+    errors: tuple[StudentError, ...]
+    cone: LightCone | None
+    notes: tuple[str, ...]
+
+    @property
+    def rule(self) -> str:
+        """The rule of the verdict in words."""
+        return describe_prediction_rule(self.spec.rule)
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as data for JSON; every number with its kind and its error."""
+        data = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "spec"}
+        return {**cast(dict[str, Any], _plain(data)), "spec": self.spec.to_json(), "rule": self.rule}
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value
+
+
+def predict(
+    teacher: Teacher,
+    student: Student | None = None,
+    spec: PredictionSpec | None = None,
+    *,
+    ready: bool = False,
+    names: tuple[str, str] = ("teacher", "student"),
+) -> Prediction:
+    """Predict whether a local student of a teacher works on large sizes.
+
+    Args:
+        teacher: what is to be learned.
+        student: contributes its radius and, if it is ready, its errors; none: the teacher is examined alone.
+        spec: the question.
+        ready: the student is trained. One without weights always counts as ready.
+        names: what the two are called.
+
+    Raises:
+        SpecError: sizes or a patch that do not fit the teacher.
+        OracleError: the teacher's response is not known.
+    """
+    spec = spec or PredictionSpec()
+    sizes = spec.sizes_for(teacher)
+    for size in sizes:
+        spec.patch_on(teacher.domain(size).shape)
+    spec.noise_range(teacher)
+    _check_pair(teacher, student)
+    source = source_of(teacher, sample=spec.sample)
+    ready = student is not None and (ready or not list(student.parameters()))
+    sigmas = (0.0,) if source == "clean" else spec.sigmas
+    radius = None if student is None else student.radius
+    best = {size: BestScores(teacher, size, radius) for size in sizes} if isinstance(teacher, HasCovariance) else {}
+    rows = tuple(
+        _response_row(teacher, student, size, sigma, spec, best.get(size)) for size in sizes for sigma in sigmas
+    )
+    forecasts = tuple(_forecast([row for row in rows if row.sigma == sigma], student, spec.rule) for sigma in sigmas)
+    return Prediction(
+        teacher=names[0],
+        student=None if student is None else names[1],
+        radius=radius,
+        ready=ready,
+        source=source,
+        spec=spec,
+        rows=rows,
+        forecasts=forecasts,
+        overall=_together(forecasts),
+        theorem=tuple(theorem_row(teacher, student, best.get(size), size, spec, ready=ready) for size in sizes),
+        errors=tuple(error for size in sizes for error in _errors(teacher, student, size, spec)) if ready else (),
+        cone=light_cone(teacher, sizes[-1], spec),
+        notes=tuple(_notes(teacher, student, sizes, source, ready=ready)),
+    )
+
+
+def _check_pair(teacher: Teacher, student: Student | None) -> None:
+    if student is None or (student.field.dim, student.field.channels) == (teacher.field.dim, teacher.field.channels):
+        return
+    raise SpecError(
+        "The student scores other fields than the teacher's.",
+        where="student.field",
+        expected=f"{teacher.field.dim} dimensions and {teacher.field.channels} channels",
+        got=f"{student.field.dim} dimensions and {student.field.channels} channels",
+        fix="build the student with teacher.field",
+    )
+
+
+def _response_row(
+    teacher: Teacher, student: Student | None, size: int, sigma: float, spec: PredictionSpec, best: BestScores | None
+) -> ResponseRow:
+    found = response(teacher, size, sigma, spec)
+    outside = error = irreducible = None
+    # For white inputs the error is the square root of the share.
+    sufficient = found.covering(1 - spec.rule.tolerance**2)
+    if student is not None:
+        outside, error = found.outside(student.radius), found.outside_error(student.radius)
+    if best is not None and found.power is not None:
+        sufficient = best.sufficient_radius(spec.rule.tolerance, sigma, found.power, found.largest) or sufficient
+        if student is not None:
+            irreducible = best.relative_error(student.radius, sigma, found.power)
+    return ResponseRow(
+        size=size,
+        sigma=sigma,
+        range=found.effective_range(spec.epsilon),
+        covering={share: found.covering(share) for share in spec.shares},
+        outside_share=outside,
+        irreducible=irreducible,
+        locality_error=irreducible or error,
+        sufficient=sufficient,
+    )
+
+
+# --- the verdict ----------------------------------------------------------------------------------------------
+
+
+def _forecast(rows: Sequence[ResponseRow], student: Student | None, rule: PredictionRule) -> Forecast:
+    """Judge one noise level; ``rows`` by ascending size."""
+    last, before = rows[-1], rows[-2] if len(rows) > 1 else None
+    growth = None if before is None else _growth(before.sufficient, last.sufficient, rule)
+    widening = None if before is None else _growth(before.range, last.range, rule)
+    verdict, reason = (None, "no student was given") if student is None else _judge(rows, student, growth, rule)
+    return Forecast(
+        sigma=last.sigma,
+        verdict=verdict,
+        reason=reason,
+        locality_error=last.locality_error,
+        sufficient=last.sufficient,
+        range_grows=None if widening is None else widening == "yes",
+        sufficient_grows=None if growth is None else growth == "yes",
+    )
+
+
+Holds = Literal["yes", "unclear", "no"]
+
+
+def _growth(before: Quantity, after: Quantity, rule: PredictionRule) -> Holds:
+    """Whether a radius rises with the size by more than one step and more than the rule's share."""
+    rise = after.value - before.value
+    if not rise > max(1.0, rule.growth * before.value):
+        return "no"
+    return _significant(rise, math.hypot(before.error, after.error), rule)
+
+
+def _significant(effect: float, standard_error: float, rule: PredictionRule) -> Holds:
+    # A standard error that is not known makes nothing significant.
+    return "yes" if effect > rule.significance * standard_error else "unclear"
+
+
+def _judge(
+    rows: Sequence[ResponseRow], student: Student, growth: Holds | None, rule: PredictionRule
+) -> tuple[PredictedVerdict, str]:
+    last = rows[-1]
+    error = cast(Quantity, last.locality_error)
+    if student.radius is None:
+        return "transfers", "a global student has no error from locality"
+    rising = ""
+    if len(rows) > 1:
+        rising = (
+            f"the sufficient radius goes from {rows[-2].sufficient.value:g} at L = {rows[-2].size} "
+            f"to {last.sufficient.value:g} at L = {last.size}"
+        )
+    if growth == "yes":
+        return "fails", rising
+    excess = error.value - rule.tolerance
+    limited: Holds = _significant(excess, error.error, rule) if excess > 0 else "no"
+    size = f"radius {student.radius} costs {100 * error.value:.3g} % at L = {last.size}"
+    if limited == "yes":
+        return "radius-limited", f"{size}; radius {last.sufficient.value:g} would do"
+    doubts = [text for holds, text in ((growth, rising), (limited, size)) if holds == "unclear"]
+    if doubts:
+        return "undecided", f"{'; '.join(doubts)}, but not significantly"
+    if growth is None:
+        return "undecided", f"{size}; with one size it is not known whether that grows"
+    return "transfers", f"{size}; {rising}"
+
+
+def _together(forecasts: Sequence[Forecast]) -> Forecast:
+    """The worst verdict of all noise levels, among equals that of the largest error, and the largest radius."""
+    worst = min(forecasts, key=_badness)
+    place = "of the clean score" if worst.sigma == 0 else f"at sigma = {worst.sigma:g}"
+    return Forecast(
+        sigma=None,
+        verdict=worst.verdict,
+        reason=worst.reason if worst.verdict is None else f"{place}, {worst.reason}",
+        locality_error=worst.locality_error,
+        sufficient=max((forecast.sufficient for forecast in forecasts), key=lambda quantity: quantity.value),
+        range_grows=_any(forecast.range_grows for forecast in forecasts),
+        sufficient_grows=_any(forecast.sufficient_grows for forecast in forecasts),
+    )
+
+
+def _badness(forecast: Forecast) -> tuple[int, float]:
+    error = forecast.locality_error
+    return _WORST_FIRST.index(forecast.verdict or "undecided"), 0.0 if error is None else -error.value
+
+
+def _any(values: Iterable[bool | None]) -> bool | None:
+    known = [value for value in values if value is not None]
+    return any(known) if known else None
+
+
+# --- a student that is ready ----------------------------------------------------------------------------------
+
+
+def _errors(teacher: Teacher, student: Student | None, size: int, spec: PredictionSpec) -> list[StudentError]:
+    if student is None:
+        return []
+    student.eval()
+    if isinstance(teacher, HasCovariance) and isinstance(teacher, HasSmoothedScore):
+        return _split_errors(teacher, student, size, spec)
+    if not isinstance(teacher, HasScore):
+        return []
+    found = CleanScoreSpec(fields=spec.fields).measure(teacher, student, size, sigma=spec.sigma_min, seed=spec.seed)
+    (error,) = (m for m in found if m.part == "relative_rmse")
+    return [StudentError(size, spec.sigma_min, "clean", _estimate(error.value, error.standard_error), None, None)]
+
+
+def _split_errors(teacher: Teacher, student: Student, size: int, spec: PredictionSpec) -> list[StudentError]:
+    measure = LocalitySpec(radii=(), sigmas=spec.sigmas, fields=spec.fields)
+    parts = {
+        (m.part, m.coordinate): _estimate(m.value, m.standard_error)
+        for m in measure.measure(teacher, student, size, sigma=spec.sigma_min, seed=spec.seed)
+    }
+    return [
+        StudentError(
+            size=size,
+            sigma=sigma,
+            against="smoothed",
+            error=parts["student_error", sigma],
+            locality=Quantity(parts["locality_error", sigma].value, "exact"),
+            training=parts["training_error", sigma],
+        )
+        for sigma in spec.sigmas
+    ]
+
+
+def _estimate(value: float, standard_error: float) -> Quantity:
+    return Quantity(value, "estimate", standard_error)
+
+
+def _notes(
+    teacher: Teacher, student: Student | None, sizes: Sequence[int], source: Source, *, ready: bool
+) -> list[str]:
+    notes = {
+        "gaussian": "Responses are exact: those of a Gaussian field do not depend on x.",
+        "posterior": "Responses are averages over noisy fields, from the known posterior covariance.",
+        "sampled": "Responses are from sampled posteriors; ranges are estimated from below.",
+        "clean": "The teacher knows its clean score only: responses are those of the clean score, and say nothing of "
+        "larger noise. Posterior sampling gives the smoothed ones (slow).",
+    }
+    found = [notes[source]]
+    if len(sizes) == 1:
+        found.append("With one size, nothing can be said of growth with L.")
+    if student is not None and student.radius is not None:
+        # A torus of L sites has no site farther than L/2: there, ranges stop growing for another reason.
+        small = [size for size in sizes if 2 * student.radius + 1 > size and teacher.field.periodic]
+        if small:
+            found.append(f"The ball of radius {student.radius} reaches around the lattices of sizes {small}.")
+    if student is not None and not ready:
+        found.append("The student is only specified: it contributes its radius; training comes on top.")
+    return found

@@ -1,0 +1,179 @@
+"""What a prediction is asked for, and the rule by which it judges."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pydantic import Field, field_validator, model_validator
+
+from sizetransfer.errors import OracleError, SpecError
+from sizetransfer.oracle import Teacher
+from sizetransfer.specs import Spec
+
+DEFAULT_SIZES = {1: (32, 64, 128), 2: (16, 32, 64), 3: (8, 12, 16)}
+
+
+class PredictionRule(Spec):
+    """Thresholds of the predicted verdict; :func:`describe_prediction_rule` says the rule in words.
+
+    Attributes:
+        tolerance: relative error from locality alone that still counts as none.
+        growth: relative rise of the sufficient radius, between the two largest sizes, that counts as growing.
+        significance: estimates count when they differ by more than this many combined standard errors.
+    """
+
+    tolerance: float = Field(0.1, gt=0, lt=1, allow_inf_nan=False)
+    growth: float = Field(0.1, ge=0, allow_inf_nan=False)
+    significance: float = Field(3.0, gt=0, allow_inf_nan=False)
+
+
+class PredictionSpec(Spec):
+    """The question: sizes, noise levels, thresholds, the patch and the noise range of Theorem 1.
+
+    Attributes:
+        sizes: sites along each axis (of a graph: sites); ``None``: three that suit the dimension.
+        sigmas: noise levels, in units of the field.
+        epsilon: threshold of the response range R_eps (paper eq. (5)).
+        shares: shares of the squared response whose covering radius is wanted.
+        patch: sites of Theorem 1's patch; ``None``: one site, the origin.
+        sigma_min: noise level at which reverse diffusion stops; also the lowest of training.
+        sigma_max: noise level at which it starts; ``None``: ten times the scale of the data.
+        fields: independent fields, where responses are averaged over fields.
+        sites: reference sites in each field, likewise.
+        sample: sample posteriors, where the teacher does not know them (slow); otherwise its clean response stands in.
+        seed: names the random streams.
+        rule: thresholds of the verdict.
+    """
+
+    sizes: tuple[int, ...] | None = Field(None, min_length=1)
+    sigmas: tuple[float, ...] = Field((0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0), min_length=1)
+    epsilon: float = Field(0.01, gt=0, lt=1)
+    shares: tuple[float, ...] = (0.95, 0.99)
+    patch: tuple[tuple[int, ...], ...] | None = Field(None, min_length=1)
+    sigma_min: float = Field(0.05, gt=0, allow_inf_nan=False)
+    sigma_max: float | None = Field(None, gt=0, allow_inf_nan=False)
+    fields: int = Field(8, ge=2)
+    sites: int = Field(2, ge=1)
+    sample: bool = False
+    seed: int = Field(0, ge=0)
+    rule: PredictionRule = PredictionRule()
+
+    @field_validator("sizes", "sigmas", "shares")
+    @classmethod
+    def _ascending(cls, values: tuple[float, ...] | None) -> tuple[float, ...] | None:
+        return None if values is None else tuple(sorted(set(values)))
+
+    @model_validator(mode="after")
+    def _positive(self) -> PredictionSpec:
+        levels = [sigma for sigma in self.sigmas if not 0 < sigma < float("inf")]
+        if levels:
+            raise _wrong(
+                "A noise level is not positive.",
+                "sigmas",
+                "numbers above zero, in units of the field",
+                repr(levels),
+                "leave it out: where only the clean score is known, its response is taken without any sigma",
+            )
+        outside = [share for share in self.shares if not 0 < share < 1]
+        if outside:
+            raise _wrong("A share is not between 0 and 1.", "shares", "for example 0.95", repr(outside), "write 0.99")
+        if self.sizes and self.sizes[0] < 2:
+            raise _wrong("A size is too small.", "sizes", "at least 2", repr(self.sizes[0]), "raise it")
+        if self.sigma_max is not None and self.sigma_max <= self.sigma_min:
+            raise _wrong(
+                "The noise range of the reverse process is empty.",
+                "sigma_min, sigma_max",
+                "sigma_min < sigma_max",
+                f"{self.sigma_min} and {self.sigma_max}",
+                "raise sigma_max or lower sigma_min",
+            )
+        return self
+
+    def sizes_for(self, teacher: Teacher) -> tuple[int, ...]:
+        """The sizes asked for, or three that suit the teacher.
+
+        Raises:
+            SpecError: the teacher is not defined at one of them.
+        """
+        if self.sizes is None:
+            defaults = DEFAULT_SIZES.get(teacher.field.dim, (6, 8))
+            fitting = tuple(size for size in defaults if _refusal(teacher, size) is None)
+            return fitting or (defaults[0],)
+        for size in self.sizes:
+            refusal = _refusal(teacher, size)
+            if refusal is not None:
+                raise _wrong(
+                    refusal.what,
+                    f"sizes, {size}",
+                    refusal.expected or "",
+                    refusal.got or str(size),
+                    refusal.fix or "change the size",
+                )
+        return self.sizes
+
+    def patch_on(self, shape: Sequence[int]) -> tuple[tuple[int, ...], ...]:
+        """The patch, on a domain of that shape.
+
+        Raises:
+            SpecError: a site leaves the domain, or comes twice.
+        """
+        patch = self.patch or ((0,) * len(shape),)
+        fits = all(
+            len(site) == len(shape) and all(0 <= a < n for a, n in zip(site, shape, strict=True)) for site in patch
+        )
+        if not fits or len(set(patch)) < len(patch):
+            raise _wrong(
+                "The patch is not a set of sites of the lattice.",
+                "patch",
+                f"sites of {len(shape)} coordinates below {tuple(shape)}, each once",
+                repr([list(site) for site in patch]),
+                "move the patch to the origin, or leave out the smallest size",
+            )
+        return patch
+
+    def noise_range(self, teacher: Teacher) -> tuple[float, float]:
+        """Last and first noise level of the reverse process.
+
+        Raises:
+            SpecError: the range is empty.
+        """
+        sigma_max = self.sigma_max or 10 * teacher.field.sigma_data
+        if sigma_max <= self.sigma_min:
+            raise _wrong(
+                "The noise range of the reverse process is empty.",
+                "sigma_min, sigma_max",
+                "sigma_min < sigma_max",
+                f"{self.sigma_min} and {sigma_max}, ten times the scale of the data",
+                "give sigma_max, or lower sigma_min",
+            )
+        return self.sigma_min, sigma_max
+
+
+def _refusal(teacher: Teacher, size: int) -> OracleError | None:
+    try:
+        teacher.check_size(size)
+    except OracleError as error:
+        return error
+    return None
+
+
+def _wrong(what: str, where: str, expected: str, got: str, fix: str) -> SpecError:
+    return SpecError(what, where=where, expected=expected, got=got, fix=fix)
+
+
+def describe_prediction_rule(rule: PredictionRule) -> str:
+    """The rule in words, with its thresholds; one paragraph a line."""
+    percent = f"{100 * rule.tolerance:g} %"
+    significance = f"more than {rule.significance:g} combined standard errors"
+    return f"""\
+The error from locality is the relative error of the best score of the student's radius: exact for Gaussian fields, \
+otherwise the square root of the share of the squared response outside the radius, its size for white inputs.
+A radius is sufficient if that error is at most {percent}. The rule is applied at every noise level, and the worst \
+verdict counts, in this order.
+fails: the sufficient radius rises between the two largest sizes by more than one step, more than \
+{100 * rule.growth:g} % and {significance}: then some size defeats any fixed radius.
+radius-limited: otherwise, if the error from locality at the largest size exceeds {percent} by {significance}.
+undecided: otherwise, if a threshold is crossed by less than that, or there is one size only.
+transfers: otherwise. A global student has no error from locality.
+The verdict speaks of locality alone: what training leaves comes on top. The range R_eps counts absolute responses \
+and may grow with L, by many weak ones, where the error does not; it is reported and takes no part."""

@@ -1,0 +1,143 @@
+"""The figure of a prediction: how far the score listens against the noise, and the light cone of influence weights."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from sizetransfer.experiments.storage import storage_errors, write_atomically
+from sizetransfer.prediction import Prediction, ResponseRow
+from sizetransfer.report import style
+
+_DECADES = 6
+"""Weights smaller than the largest by more decades than this have the palest colour."""
+
+
+def write_prediction(prediction: Prediction, directory: Path) -> list[Path]:
+    """Write ``prediction.json``, ``prediction.svg`` and ``prediction.png`` and return their paths.
+
+    Raises:
+        StorageError: the directory cannot be written.
+    """
+    with style.drawing():
+        figure = draw_prediction(prediction)
+        style.settle(figure)
+        files = {f"prediction.{suffix}": style.to_bytes(figure, suffix) for suffix in ("svg", "png")}
+    text = json.dumps(prediction.to_json(), indent=2, ensure_ascii=False) + "\n"
+    files = {"prediction.json": text.encode(), **files}
+    with storage_errors(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        write_atomically(directory / name, content)
+    return [directory / name for name in files]
+
+
+def draw_prediction(prediction: Prediction) -> Figure:
+    """Draw the ranges on the left and, where weights are known, the light cone on the right.
+
+    Call it inside :func:`sizetransfer.report.style.drawing`.
+    """
+    panels = 1 if prediction.cone is None else 2
+    figure = style.new_figure(5.2 * panels, 4.4)
+    axes = figure.subplots(1, panels, squeeze=False)[0]
+    _ranges(axes[0], prediction)
+    if prediction.cone is not None:
+        _light_cone(axes[1], prediction)
+    return figure
+
+
+def _ranges(axes: Axes, prediction: Prediction) -> None:
+    """Range and sufficient radius against sigma, a shade for each size; against L for the clean score."""
+    clean = prediction.source == "clean"
+    # The clean score has one noise level: its ranges are drawn against the size.
+    series = _series(prediction)
+    shades = style.student_shades(list(series), style.COLOURS[0])
+    other = style.student_shades(list(series), style.COLOURS[1])
+    for label, rows in series.items():
+        places = [row.size if clean else row.sigma for row in rows]
+        _line(axes, places, rows, "range", {"color": shades[label], "marker": "o"}, label)
+        _line(axes, places, rows, "sufficient", {"color": other[label], "marker": "s", "linestyle": "--"}, label)
+    if prediction.radius is not None:
+        axes.axhline(prediction.radius, color="black", linewidth=1.4, zorder=1)
+        axes.annotate(
+            f"student, $R = {prediction.radius}$",
+            (0.99, prediction.radius),
+            xycoords=("axes fraction", "data"),
+            xytext=(0, 4),
+            textcoords="offset points",
+            ha="right",
+        )
+    if clean:
+        style.size_axis(axes, [row.size for row in prediction.rows])
+    else:
+        axes.set_xscale("log")
+        axes.set_xlabel(r"noise level $\sigma$")
+    axes.set_ylim(bottom=-0.3)
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_ylabel("distance (lattice steps)")
+    axes.set_title(_title(prediction), loc="left")
+    axes.legend(loc="upper left", ncols=2, fontsize=8.5)
+
+
+def _series(prediction: Prediction) -> dict[str, list[ResponseRow]]:
+    if prediction.source == "clean":
+        return {"clean score": list(prediction.rows)}
+    sizes = sorted({row.size for row in prediction.rows})
+    return {f"$L = {size}$": [row for row in prediction.rows if row.size == size] for size in sizes}
+
+
+def _line(
+    axes: Axes, places: list[float], rows: list[ResponseRow], what: str, look: dict[str, str], label: str
+) -> None:
+    values = [getattr(row, what) for row in rows]
+    errors = [value.error if value.kind == "estimate" and math.isfinite(value.error) else 0.0 for value in values]
+    name = r"$R_\epsilon$" if what == "range" else "sufficient radius"
+    heights = [value.value for value in values]
+    axes.errorbar(places, heights, yerr=errors, capsize=2.5, label=f"{name}, {label}", **look)  # type: ignore[arg-type]
+
+
+def _title(prediction: Prediction) -> str:
+    verdict = prediction.overall.verdict
+    pair = prediction.teacher if prediction.student is None else f"{prediction.teacher}, {prediction.student}"
+    return pair if verdict is None else f"{pair}: {verdict} (predicted)"
+
+
+def _light_cone(axes: Axes, prediction: Prediction) -> None:
+    """Influence weights over distance from the patch and noise level."""
+    cone = prediction.cone
+    if cone is None:
+        return
+    weights = np.array(cone.weights)
+    top = float(weights.max())
+    distances = np.arange(weights.shape[1])
+    mesh = axes.pcolormesh(
+        distances,
+        cone.sigmas,
+        np.clip(weights, top * 10.0**-_DECADES, None),
+        norm=LogNorm(top * 10.0**-_DECADES, top),
+        cmap="YlGnBu",
+        shading="nearest",
+        rasterized=True,
+    )
+    levels = [10.0**-power for power in range(4, 0, -1) if weights.min() < 10.0**-power < top]
+    if levels:
+        lines = axes.contour(distances, cone.sigmas, weights, levels=levels, colors="black", linewidths=0.7)
+        axes.clabel(lines, fmt=lambda level: f"$10^{{{round(math.log10(level))}}}$", fontsize=8)
+    if prediction.radius is not None:
+        axes.axvline(prediction.radius, color="black", linewidth=1.4)
+    figure = axes.get_figure(root=True)
+    if figure is not None:
+        figure.colorbar(mesh, ax=axes, label=rf"largest influence weight $\omega$ ({cone.kind})", extend="min")
+    axes.set_yscale("log")
+    axes.grid(visible=False)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlabel("distance from the patch (lattice steps)")
+    axes.set_ylabel(r"noise level $\sigma$")
+    axes.set_title(f"What the patch can feel, $L = {cone.size}$", loc="left")
