@@ -145,9 +145,10 @@ class Phi4Teacher(Teacher):
             adapt=False,
         )
         self._require_motion(chains.acceptance, size)
-        sign = torch.rand(batch, generator=generator, device=generator.device) < 0.5
         whitened = chains.draws[-1]
-        x = self._colour(torch.where(expand(sign.to(whitened.device), whitened), whitened, -whitened))
+        heads = torch.rand(batch, generator=generator, device=generator.device, dtype=whitened.dtype) < 0.5
+        sign = torch.where(heads, 1.0, -1.0).to(whitened)
+        x = expand(sign, whitened) * self._colour(whitened)
         return Sample(x, self.context(batch, size))
 
     def diagnose(self, size: int) -> Mixing:
