@@ -1,0 +1,155 @@
+r"""How far the *smoothed* score of a teacher responds, at every noise level: what a student is asked to match.
+
+The response range of equation (5) belongs to a score field; the one that a diffusion model learns is the smoothed
+score at noise :math:`\sigma`, of which the clean score is the limit :math:`\sigma \to 0`. Its response
+:math:`\partial s_i/\partial x_j` is a posterior covariance (paper eq. (9)), estimated by
+:mod:`sizetransfer.posterior`; the page of that module says how sums of absolute values are taken without the floor
+that noise puts under them. A radius shorter than the range at some noise level limits the student there, whatever it
+is at the others.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from functools import partial
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from sizetransfer.chains import Mixing, NotMixedError
+from sizetransfer.noise import perturb
+from sizetransfer.oracle import HasScore, Sample, Teacher
+from sizetransfer.posterior import Posterior, PosteriorSpec, Responses, sample_posterior
+from sizetransfer.randomness import stream
+from sizetransfer.records import Measurement, jackknife, mean
+from sizetransfer.response import (
+    ResponseProfile,
+    jacobian_row,
+    reference_sites,
+    shell_sums,
+    teacher_score,
+)
+from sizetransfer.specs import MeasureSpec
+from sizetransfer.student import Student
+
+
+class SmoothedResponseSpec(MeasureSpec):
+    """Response range of the teacher's smoothed score against the noise level (paper eq. (5) and (9)).
+
+    A measure of the teacher; of the student only the radius counts. Parts, with the noise level as coordinate where no
+    other is named:
+
+    - ``range_0.05`` (and so on, one for each epsilon): effective range; NaN where its tail is lost in noise or the
+      chains have not mixed. ``clean_range_0.05``: the same of the clean score, no coordinate;
+    - ``total``: the whole response beyond the site itself, T_0;
+    - ``outside_share_4`` (one for each of ``radii`` and the student's): share of the squared response outside;
+    - ``profile_0.3`` (one for each sigma), by distance: mean absolute response of a site, from below;
+      ``profile_rms_0.3``: its root mean square, from above;
+    - ``r_hat, effective, acceptance``: the diagnostics of the chains.
+
+    Errors are over fields.
+    """
+
+    kind: Literal["smoothed-response"] = "smoothed-response"
+    requires: ClassVar[tuple[type, ...]] = (HasScore,)
+    sigmas: tuple[float, ...] = Field((0.1, 0.3, 1.0, 3.0), min_length=1, description="noise levels")
+    fields: int = Field(4, ge=2, description="independent noisy fields at each noise level")
+    sites: int = Field(256, ge=2, description="reference sites in every field; at most all of them")
+    clean_sites: int = Field(2, ge=1, description="reference sites of the clean score's range")
+    epsilons: tuple[float, ...] = Field((0.05, 0.01), description="thresholds of the effective range")
+    radii: tuple[int, ...] = Field((4, 8, 12), description="radii for which the share outside is recorded")
+    posterior: PosteriorSpec = PosteriorSpec()
+
+    def measure(
+        self, teacher: Teacher, student: Student, size: int, *, sigma: float, seed: int
+    ) -> Iterable[Measurement]:
+        """Measure at one size; see :meth:`sizetransfer.specs.MeasureSpec.measure`."""
+        sample = teacher.sample(self.fields, size, generator=stream(seed, "smoothed-response", size))
+        radii = sorted({*self.radii, *([] if student.radius is None else [student.radius])})
+        yield from self._clean(teacher, sample)
+        for level in self.sigmas:
+            generator = stream(seed, "smoothed-response", size, repr(level))
+            levels = torch.full_like(sample.x[:, 0].flatten(1)[:, 0], level)
+            noisy, _ = perturb(sample.x, levels, generator=generator)
+            try:
+                posterior = sample_posterior(
+                    teacher, noisy, levels, sample.context, self.posterior, generator=generator
+                )
+            except NotMixedError as refusal:
+                yield from self._refused(level, refusal)
+            else:
+                yield from self._responses(posterior, level, radii)
+
+    def _clean(self, teacher: Teacher, sample: Sample) -> Iterator[Measurement]:
+        score, domain = teacher_score(teacher, sample), sample.context.domain
+        channels = range(sample.x.shape[1])
+        tables = []
+        for site in reference_sites(domain, self.clean_sites):
+            rows = torch.stack([jacobian_row(score, sample.x, site, channel) for channel in channels], 1).double()
+            tables.append(shell_sums(rows.square().sum((1, 2)).sqrt(), domain, site))
+        width = max(table.shape[1] for table in tables)
+        padded = [torch.nn.functional.pad(table, (0, width - table.shape[1])) for table in tables]
+        yield from self._ranges(torch.stack(padded).mean(0), "clean_range", math.nan)
+
+    def _responses(self, posterior: Posterior, level: float, radii: list[int]) -> Iterator[Measurement]:
+        domain = posterior.context.domain
+        responses = posterior.responses(reference_sites(domain, min(self.sites, domain.sites)))
+        shells, squares = responses.shells(), responses.squared_shells()
+        yield from self._ranges(shells, "range", level)
+        yield mean(shells[:, 1:].sum(1), "total", level)
+        for radius in radii:
+            parts = torch.stack([squares[:, radius + 1 :].sum(1), squares.sum(1)], 1)
+            yield jackknife(_share, parts, f"outside_share_{radius}", level)
+        yield from _profile(responses, shells, squares, level)
+        yield from _diagnostics(posterior.mixing, level)
+
+    def _ranges(self, shells: Tensor, part: str, level: float) -> Iterator[Measurement]:
+        for epsilon in self.epsilons:
+            estimate = jackknife(partial(_effective_range, epsilon=epsilon), shells, f"{part}_{epsilon:g}", level)
+            # A tail is not found below epsilon where its error alone is half as large.
+            resolved = math.isnan(estimate.value) or _relative_tail_error(shells, int(estimate.value)) <= epsilon / 2
+            yield estimate if resolved else _undefined(estimate.part, level)
+
+    def _refused(self, level: float, refusal: NotMixedError) -> Iterator[Measurement]:
+        for epsilon in self.epsilons:
+            yield _undefined(f"range_{epsilon:g}", level)
+        if refusal.mixing is not None:
+            yield from _diagnostics(refusal.mixing, level)
+
+
+def _undefined(part: str, level: float) -> Measurement:
+    return Measurement(part, math.nan, math.nan, 0, level)
+
+
+def _effective_range(shells: Tensor, epsilon: float) -> float:
+    return float(ResponseProfile(shells.mean(0)).effective_range(epsilon))
+
+
+def _relative_tail_error(shells: Tensor, radius: int) -> float:
+    """Standard error, over fields, of the tail beyond a radius, in units of the tail beyond the site itself."""
+    tails = shells[:, radius + 1 :].sum(1)
+    return float(tails.std() / math.sqrt(shells.shape[0]) / shells[:, 1:].sum(1).mean())
+
+
+def _share(parts: Tensor) -> float:
+    part, whole = parts.sum(0)
+    return float(part / whole)
+
+
+def _profile(responses: Responses, shells: Tensor, squares: Tensor, level: float) -> Iterator[Measurement]:
+    for distance, count in enumerate(responses.counts().tolist()):
+        yield mean(shells[:, distance] / count, f"profile_{level:g}", float(distance))
+        yield jackknife(_root_of_mean, squares[:, distance] / count, f"profile_rms_{level:g}", float(distance))
+
+
+def _root_of_mean(squares: Tensor) -> float:
+    """Root of an unbiased mean square, which may come out below zero: then the response is lost in noise."""
+    return math.sqrt(max(0.0, float(squares.mean())))
+
+
+def _diagnostics(report: Mixing, level: float) -> Iterator[Measurement]:
+    for part, value in (("r_hat", report.r_hat), ("effective", report.effective), ("acceptance", report.acceptance)):
+        yield Measurement(part, value, math.nan, report.chains, level)

@@ -1,0 +1,317 @@
+"""Posterior estimates against closed forms: rings by quadrature, Gaussian fields and linear flows by dense algebra.
+
+Statistical checks have fixed seeds; a correct estimator would fail any one with probability ``BUDGET`` at most. All
+standard errors come from ``CHAINS`` independent chains, so a standard score follows Student's law; the quantile of the
+normal law is widened for that.
+"""
+
+from __future__ import annotations
+
+import math
+from statistics import NormalDist
+
+import pytest
+import torch
+
+from sizetransfer import posterior as posterior_module
+from sizetransfer.chains import NotMixedError
+from sizetransfer.domain import Lattice
+from sizetransfer.errors import OracleError
+from sizetransfer.noise import perturb
+from sizetransfer.oracle import Context, Teacher
+from sizetransfer.posterior import PosteriorSpec, Responses, sample_posterior
+from sizetransfer.randomness import stream
+from sizetransfer.response import ResponseProfile, reference_sites
+from sizetransfer.specs import FieldInfo
+from sizetransfer.teachers.flow import FlowTeacherSpec
+from sizetransfer.teachers.phi4 import Phi4TeacherSpec, ring
+
+BUDGET = 1e-4
+CHAINS = 48
+SPEC = PosteriorSpec(chains=CHAINS, warmup=40, draws=30, max_r_hat=1.2)  # R-hat of 15 draws is that large
+RING = Phi4TeacherSpec(dim=1, mass2=-1.0, quartic=1.0)
+LINEAR = {"pre_flow_depth": 0, "flow_depth": 0, "smoother_depth": 3, "cutoff": 2, "nonlinear": False, "gain": 0.8}
+IDENTITY = {"pre_flow_depth": 1, "flow_depth": 1, "smoother_depth": 1, "gain": 0.0, "coupling_gain": 0.0, "width": 1}
+
+
+def bound(count):
+    normal = NormalDist().inv_cdf(1 - BUDGET / (2 * count))
+    return normal * (1 + (normal**2 + 1) / (4 * (CHAINS - 1))) * 1.05  # Student's quantile, to first order
+
+
+def agrees(estimate, exact):
+    scores = (estimate.value - exact) / estimate.standard_error
+    return float(scores.abs().max()) < bound(scores.numel())
+
+
+def build(teacher_spec):
+    return teacher_spec.build().to(torch.float64).frozen()
+
+
+def noisy(teacher, size, sigma, batch=2):
+    sample = teacher.sample(batch, size, generator=stream("fields", size))
+    levels = torch.full((batch,), sigma)
+    x, _ = perturb(sample.x, levels, generator=stream("noise", size))
+    return x, levels, sample.context
+
+
+def solve(teacher, size, sigma, **changes):
+    x, levels, context = noisy(teacher, size, sigma)
+    spec = SPEC.model_copy(update=changes)
+    return sample_posterior(teacher, x, levels, context, spec, generator=stream("posterior"))
+
+
+# --- non-Gaussian rings -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module", params=[0.3, 1.0, 3.0])
+def ring_case(request):
+    """The posterior of a ring of six double wells at three noise levels, and its exact moments."""
+    found = solve(build(RING), 6, request.param)
+    exact = [ring(RING, 6, observed=x[0], sigma=request.param) for x in found.x]
+    return found, torch.stack([e.mean for e in exact])[:, None], torch.stack([e.covariance for e in exact])
+
+
+def test_posterior_mean_and_covariance_of_rings(ring_case):
+    found, mean, covariance = ring_case
+    assert agrees(found.mean(), mean)
+    assert agrees(found.covariance((2,)), covariance[:, 2][:, None, None])
+
+
+@pytest.mark.parametrize("weight", [0.0, 1.0, 0.4, None])
+def test_tweedie_and_the_target_score_identity(ring_case, weight):
+    found, mean, _ = ring_case
+    v = float(found.sigma[0]) ** 2
+    assert agrees(found.score(weight), (mean - found.x) / v)
+
+
+@pytest.mark.parametrize("weight", [0.0, 1.0, 0.4, None])
+def test_the_response_is_the_posterior_covariance(ring_case, weight):
+    found, _, covariance = ring_case
+    v = float(found.sigma[0]) ** 2
+    exact = covariance / v**2 - torch.eye(6) / v
+    assert agrees(found.response_row((4,), weight), exact[:, 4][:, None, None])
+    rows = found.responses([(0,), (4,), (1,)], weight).rows[:, :, :, 0, 0]
+    pooled = posterior_module.Estimate(rows.mean(0), rows.std(0) / math.sqrt(rows.shape[0]))
+    assert float(((pooled.value - exact[:, [0, 4, 1]]) / pooled.standard_error).abs().max()) < 1.2 * bound(36)
+
+
+def test_the_best_weight_has_the_least_error(ring_case):
+    found, _, _ = ring_case
+    errors = {weight: float(found.score(weight).standard_error.mean()) for weight in (None, 0.0, 1.0)}
+    assert errors[None] < 1.1 * min(errors[0.0], errors[1.0])
+
+
+def test_a_wrong_likelihood_is_caught():
+    x, levels, context = noisy(build(RING), 6, 1.0)
+    exact = torch.stack([ring(RING, 6, observed=row[0], sigma=1.0).mean for row in x])[:, None]
+    wrong = sample_posterior(build(RING), x, 1.2 * levels, context, SPEC, generator=stream("posterior"))
+    assert not agrees(wrong.mean(), exact)
+
+
+def test_chains_without_metropolis_are_caught(monkeypatch):
+    x, levels, context = noisy(build(RING), 6, 0.3)
+    exact = torch.stack([torch.diag(ring(RING, 6, observed=row[0], sigma=0.3).covariance) for row in x])
+
+    def largest_score():
+        found = sample_posterior(build(RING), x, levels, context, SPEC, generator=stream("posterior"))
+        estimates = [found.covariance((i,)) for i in range(6)]
+        variance = torch.stack([estimate.value[:, 0, 0, i] for i, estimate in enumerate(estimates)], 1)
+        error = torch.stack([estimate.standard_error[:, 0, 0, i] for i, estimate in enumerate(estimates)], 1)
+        return float(((variance - exact) / error).abs().max())
+
+    monkeypatch.setattr("sizetransfer.chains._StepSize.settle", lambda self: setattr(self, "step", 1.1))
+    assert largest_score() < bound(12)
+    monkeypatch.setattr("sizetransfer.chains._accept", lambda log_ratio, generator: torch.ones_like(log_ratio).bool())
+    assert largest_score() > 2 * bound(12)
+
+
+# --- flows --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("coordinates", ["latent", "field"])
+def test_a_flow_without_gains_is_white(coordinates):
+    found = solve(build(FlowTeacherSpec(**IDENTITY)), 4, 0.7, coordinates=coordinates)
+    shrinkage = 1 / 1.49
+    assert agrees(found.mean(), shrinkage * found.x)
+    exact = torch.zeros(2, 1, 1, 4, 4)
+    exact[..., 1, 3] = 0.49 * shrinkage
+    assert agrees(found.covariance((1, 3)), exact)
+
+
+def test_for_a_white_teacher_the_best_weight_leaves_no_error():
+    found = solve(build(FlowTeacherSpec(**IDENTITY)), 4, 0.7)
+    exact_weight = 1 / 1.49
+    assert float(found.score(exact_weight).standard_error.max()) < 1e-14
+    torch.testing.assert_close(found.score(exact_weight).value, -found.x / 1.49)
+
+
+@pytest.mark.parametrize(("sigma", "coordinates"), [(0.3, "field"), (0.8, "latent"), (2.0, "field"), (2.0, "latent")])
+def test_linear_flows_are_dense_linear_algebra(sigma, coordinates):
+    teacher = build(FlowTeacherSpec(**LINEAR))
+    images, _ = teacher.push_forward(torch.eye(16).reshape(16, 1, 4, 4))
+    prior = images.flatten(1).T @ images.flatten(1)
+    v = sigma**2
+    gain = prior @ torch.linalg.inv(prior + v * torch.eye(16))
+    found = solve(teacher, 4, sigma, coordinates=coordinates)
+    assert agrees(found.mean(), (found.x.flatten(1) @ gain.T).reshape(found.x.shape))
+    assert agrees(found.covariance((1, 2)), (v * gain)[6].reshape(1, 1, 1, 4, 4))
+    response = -torch.linalg.inv(prior + v * torch.eye(16))
+    assert agrees(found.response_row((1, 2)), response[6].reshape(1, 1, 1, 4, 4))
+
+
+def test_both_coordinates_agree_for_a_nonlinear_flow():
+    teacher = build(FlowTeacherSpec(pre_flow_depth=0, flow_depth=1, smoother_depth=1, coupling_gain=0.6, width=2))
+    one, other = (solve(teacher, 4, 0.8, coordinates=c).score() for c in ("latent", "field"))
+    error = (one.standard_error**2 + other.standard_error**2).sqrt()
+    assert float(((one.value - other.value) / error).abs().max()) < bound(32)
+
+
+def test_the_default_coordinates_follow_the_noise():
+    teacher = build(FlowTeacherSpec(**LINEAR))
+    assert posterior_module._better_coordinates(teacher, torch.tensor([0.2])) == "field"
+    assert posterior_module._better_coordinates(teacher, torch.tensor([3.0])) == "latent"
+    assert posterior_module._better_coordinates(build(RING), torch.tensor([3.0])) == "field"
+
+
+def test_single_precision_runs():
+    teacher = RING.build().frozen()
+    sample = teacher.sample(2, 6, generator=stream("fields"))
+    levels = torch.ones(2, dtype=torch.float32)
+    x, _ = perturb(sample.x, levels, generator=stream("noise"))
+    found = sample_posterior(teacher, x, levels, sample.context, SPEC, generator=stream("posterior"))
+    assert found.draws.dtype == torch.float32
+    exact = torch.stack([ring(RING, 6, observed=row[0], sigma=1.0).mean for row in x])[:, None]
+    assert agrees(found.mean(), exact)
+
+
+# --- tails and ranges ---------------------------------------------------------------------------------------------
+
+
+def synthetic(rows, noise, groups=4, batch=2):
+    """Noisy copies of known rows at every site of a torus: ``rows`` of shape ``*S`` are those of the origin."""
+    domain = Lattice(tuple(rows.shape))
+    sites = tuple(reference_sites(domain, domain.sites))
+    axes = tuple(range(rows.ndim))
+    exact = torch.stack([rows.roll(site, axes) for site in sites])[None, None, :, None, None]
+    shape = (groups, batch, len(sites), 1, 1, *rows.shape)
+    return Responses(exact + noise * torch.randn(shape, generator=stream("noise")), sites, domain)
+
+
+def decaying(size=8):
+    distance = Lattice((size, size)).distance((0, 0), "euclidean")
+    signs = 1.0 - 2.0 * (Lattice((size, size)).parity() == 0)
+    return signs * torch.exp(-1.5 * distance)
+
+
+def exact_shells(rows):
+    distance = Lattice(tuple(rows.shape)).distance((0,) * rows.ndim)
+    return torch.stack([rows.abs()[distance == d].sum() for d in range(int(distance.max()) + 1)])
+
+
+def test_tails_have_no_noise_floor_where_absolute_values_do():
+    rows, noise = decaying(), 0.05
+    found = synthetic(rows, noise)
+    exact = exact_shells(rows)
+    naive = torch.stack([found._over_shells(group.abs().sum((2, 3))).mean(0) for group in found.rows]).mean(0)
+    assert float(naive[4]) > 10 * float(exact[4])
+    error = noise * found.counts().sqrt() / math.sqrt(found.rows[:, :, :, 0, 0, 0, 0].numel())
+    scores = (found.shells().mean(0) - exact) / error
+    assert float(scores.max()) < bound(5)
+    assert float(scores.abs()[:3].max()) < bound(3)
+
+
+def test_without_noise_both_bounds_hold_and_squares_are_exact():
+    rows = decaying()
+    found, exact = synthetic(rows, 0.0), exact_shells(rows)
+    torch.testing.assert_close(found.shells(), exact.expand(2, -1))
+    upper = (found.counts() * found.squared_shells()).sqrt()
+    assert bool((upper >= exact - 1e-12).all())
+    assert ResponseProfile(found.shells().mean(0)).effective_range(0.05) == ResponseProfile(exact).effective_range(0.05)
+
+
+def test_squares_are_unbiased_where_plain_squares_are_not():
+    noise = 0.5
+    found = synthetic(torch.zeros(8, 8), noise, batch=4)
+    plain = torch.stack([found._over_shells(group.square().sum((2, 3))).mean(0) for group in found.rows]).mean(0)
+    torch.testing.assert_close(plain, noise**2 * found.counts(), rtol=0.1, atol=0)
+    squares = found.squared_shells().mean(0)
+    pairs = 4 * 3 / 2
+    error = noise**2 * (found.counts() / (4 * 64 * pairs)).sqrt()
+    assert float((squares / error).abs().max()) < bound(5)
+
+
+def test_blocks_of_several_channels_count_by_their_frobenius_norm():
+    block = torch.tensor([[1.0, 2.0], [0.0, -2.0]])
+    rows = torch.zeros(3, 1, 2, 2, 2, 4)
+    for index, site in enumerate((0, 1)):
+        rows[:, :, index, :, :, (site + 1) % 4] = block
+    found = Responses(rows, ((0,), (1,)), Lattice((4,)))
+    torch.testing.assert_close(found.shells(), torch.tensor([[0.0, 3.0, 0.0]]))
+    torch.testing.assert_close(found.squared_shells(), torch.tensor([[0.0, 9.0, 0.0]]))
+
+
+def test_open_boxes_have_rows_of_their_own():
+    rows = torch.zeros(2, 1, 2, 1, 1, 5)
+    rows[:, :, 0, 0, 0, 1], rows[:, :, 1, 0, 0, 2] = 0.5, -0.25
+    found = Responses(rows, ((0,), (3,)), Lattice((5,), periodic=False))
+    torch.testing.assert_close(found.shells(), torch.tensor([[0.0, 0.375, 0.0, 0.0, 0.0]]))
+
+
+# --- refusals -----------------------------------------------------------------------------------------------------
+
+
+def test_two_wells_that_no_chain_leaves_are_refused():
+    """At x = 0 a deep double well has a posterior of two modes: chains stay in one each, and disagree."""
+    teacher = build(Phi4TeacherSpec(dim=1, mass2=-12.0, quartic=1.0))
+    short = PosteriorSpec(warmup=40, draws=40)
+    with pytest.raises(NotMixedError, match=r"(?s)posterior of Phi4Teacher at sigma = 3.*split R-hat") as refusal:
+        sample_posterior(
+            teacher, torch.zeros(1, 1, 2), torch.tensor([3.0]), teacher.context(1, 2), short, generator=stream("wells")
+        )
+    assert refusal.value.mixing.r_hat > 2
+
+
+def test_chains_too_short_are_refused():
+    with pytest.raises(NotMixedError, match="effective sample size of at least 10000"):
+        solve(build(RING), 6, 1.0, draws=20, chains=4, min_effective=1e4)
+
+
+class Silent(Teacher):
+    """Knows nothing but its fields."""
+
+    def __init__(self):
+        super().__init__(FieldInfo(dim=1))
+
+    def sample(self, batch, size, *, generator):
+        raise AssertionError
+
+
+def test_teachers_without_a_density_are_refused():
+    context = Context(Lattice((4,)))
+    for coordinates, missing in ((None, "HasLatent"), ("field", "HasDensity or HasEnergy")):
+        spec = PosteriorSpec(coordinates=coordinates)
+        with pytest.raises(OracleError, match=missing):
+            sample_posterior(Silent(), torch.zeros(1, 1, 4), torch.ones(1), context, spec, generator=stream("nothing"))
+
+
+@pytest.mark.parametrize("sigma", [torch.zeros(2), torch.ones(3), torch.tensor([1.0, torch.inf])])
+def test_noise_levels_must_be_positive_and_fit(sigma):
+    teacher = build(RING)
+    with pytest.raises(OracleError, match="one positive noise level"):
+        sample_posterior(teacher, torch.zeros(2, 1, 4), sigma, teacher.context(2, 4), generator=stream("bad"))
+
+
+def test_fields_that_are_not_finite_are_refused():
+    teacher = build(RING)
+    x = torch.full((1, 1, 4), torch.nan)
+    with pytest.raises(OracleError, match="not finite"):
+        sample_posterior(teacher, x, torch.ones(1), teacher.context(1, 4), generator=stream("bad"))
+
+
+def test_a_weight_needs_clean_scores(ring_case):
+    found, _, _ = ring_case
+    scoreless = posterior_module.replace(found, scores=None)
+    with pytest.raises(OracleError, match="no clean scores"):
+        scoreless.score(0.5)
+    torch.testing.assert_close(scoreless.score().value, found.score(0.0).value)
