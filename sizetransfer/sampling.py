@@ -75,7 +75,7 @@ class SamplerSpec(Spec):
     method: Method = "heun"
     steps: int = Field(32, ge=1)
     churn: float = Field(1.0, ge=0)
-    grid: Literal["geometric", "power"] = "geometric"
+    grid: Literal["geometric", "power"] = "power"
     rho: float = Field(7.0, gt=0)
     noise: NoiseSchedule = NoiseSchedule()
 

@@ -84,6 +84,13 @@ def observables(spectrum: Tensor) -> dict[str, float]:
     return dict(zip(generation.OBSERVABLES, values, strict=True))
 
 
+def mean_absolute_error(generated: dict[str, float], exact: dict[str, float]) -> float:
+    variance = exact["variance"]
+    units = (math.sqrt(variance), variance, exact["fourth_moment"], variance, variance)
+    differences = [abs(generated[name] - exact[name]) for name in generation.OBSERVABLES]
+    return sum(difference / unit for difference, unit in zip(differences, units, strict=True)) / 5
+
+
 def gaussian_distance(first: float, second: float) -> float:
     """Wasserstein distance of two centred normal laws, by their variances."""
     return math.sqrt(2 / math.pi) * abs(math.sqrt(first) - math.sqrt(second))
@@ -120,7 +127,7 @@ def test_loud_student_shows_and_the_exact_one_does_not():
     prior = teacher.covariance_spectrum(SIZE)
     exact, wrong = prior + NOISE.sigma_min**2, generated_variances(spec, prior, 0.7, 1.0)
     expected = {
-        "observable_mae": sum(abs(observables(wrong)[o] - observables(exact)[o]) for o in generation.OBSERVABLES) / 5,
+        "observable_mae": mean_absolute_error(observables(wrong), observables(exact)),
         "site_distance": gaussian_distance(wrong.mean().item(), exact.mean().item()),
         "patch_distance": gaussian_distance(patch_variance(wrong), patch_variance(exact)),
     }
@@ -136,8 +143,10 @@ def test_loud_student_shows_and_the_exact_one_does_not():
 def test_mean_absolute_error_is_the_mean_of_the_absolute_differences():
     teacher, spec = make_teacher(), GenerationSpec(fields=8, sampler=SamplerSpec(steps=2))
     parts = measured(spec, teacher, Louder(teacher))
-    differences = [abs(parts[f"{name}_difference"].value) for name in generation.OBSERVABLES]
-    assert parts["observable_mae"].value == pytest.approx(sum(differences) / 5, rel=1e-12)
+    generated, exact = (
+        {name: parts[f"{name}_{which}"].value for name in generation.OBSERVABLES} for which in ("generated", "exact")
+    )
+    assert parts["observable_mae"].value == pytest.approx(mean_absolute_error(generated, exact), rel=1e-12)
     for name in generation.OBSERVABLES:
         one, other = parts[f"{name}_generated"].value, parts[f"{name}_exact"].value
         assert parts[f"{name}_difference"].value == pytest.approx(one - other, abs=1e-12)
@@ -251,7 +260,8 @@ def test_channels_do_not_cancel():
     moments = torch.stack([generation._moments(one) for one in (other, fields, fields)], 1)
     parts = table(generation._compare(moments))
     assert parts["mean_difference"].value == pytest.approx(0, abs=1e-12)
-    assert parts["observable_mae"].value == pytest.approx(0.2, rel=1e-9)
+    deviations = fields.x.transpose(0, 1).flatten(1).std(1, unbiased=False)
+    assert parts["observable_mae"].value == pytest.approx((1 / deviations).mean().item() / 5, rel=1e-9)
 
 
 # --- the sampler's settings, tiles, contexts --------------------------------------------------------------------------
