@@ -1,0 +1,78 @@
+r"""Theorem 1 measured: how far a local score error can carry the law of a patch, at every size.
+
+The paper's theorem bounds the bounded-Lipschitz distance between the laws of a patch A under the exact and the
+learned reverse diffusion by an initial error plus the drift error along the learned rollout, weighted by what A can
+feel. Read in this order:
+
+- :mod:`~sizetransfer.comparison.quantities`: numbers labelled exact, certificate or estimate;
+- :mod:`~sizetransfer.comparison.bounded_lipschitz`, :mod:`~sizetransfer.comparison.patches`: the distance;
+- :mod:`~sizetransfer.comparison.weights`: influence weights and their budgets;
+- :mod:`~sizetransfer.comparison.linear`, :mod:`~sizetransfer.comparison.rollout`: linear scores, exactly;
+- :mod:`~sizetransfer.comparison.theorem`: the bound, exactly;
+- :mod:`~sizetransfer.comparison.monte_carlo`: the same by sampling, for any teacher with a smoothed score;
+- :mod:`~sizetransfer.comparison.api`: :func:`theorem1_bound`, for a teacher and a student.
+"""
+
+from sizetransfer.comparison.api import HasCovarianceSpectrum, theorem1_bound
+from sizetransfer.comparison.bounded_lipschitz import Normal, TestFunction, bounded_lipschitz, optimal_test_function
+from sizetransfer.comparison.linear import FieldLaw, LinearScore, NotLinearError, linear_score
+from sizetransfer.comparison.monte_carlo import (
+    GaussianInfluence,
+    InfluenceTable,
+    InfluenceWeights,
+    PosteriorInfluence,
+    RolloutErrors,
+    influence_table,
+    rollout_errors,
+)
+from sizetransfer.comparison.patches import empirical_distance, empirical_line_distance, gaussian_distance
+from sizetransfer.comparison.quantities import Enclosure, Kind, Quantity
+from sizetransfer.comparison.rollout import Rollout, log_levels
+from sizetransfer.comparison.theorem import Theorem1, gaussian_theorem1, initial_distance
+from sizetransfer.comparison.weights import (
+    DobrushinBound,
+    covariance_weights,
+    dobrushin_bound,
+    gaussian_budget,
+    gaussian_weights,
+    ising_budget,
+    ising_weights,
+)
+
+__all__ = [
+    "DobrushinBound",
+    "Enclosure",
+    "FieldLaw",
+    "GaussianInfluence",
+    "HasCovarianceSpectrum",
+    "InfluenceTable",
+    "InfluenceWeights",
+    "Kind",
+    "LinearScore",
+    "Normal",
+    "NotLinearError",
+    "PosteriorInfluence",
+    "Quantity",
+    "Rollout",
+    "RolloutErrors",
+    "TestFunction",
+    "Theorem1",
+    "bounded_lipschitz",
+    "covariance_weights",
+    "dobrushin_bound",
+    "empirical_distance",
+    "empirical_line_distance",
+    "gaussian_budget",
+    "gaussian_distance",
+    "gaussian_theorem1",
+    "gaussian_weights",
+    "influence_table",
+    "initial_distance",
+    "ising_budget",
+    "ising_weights",
+    "linear_score",
+    "log_levels",
+    "optimal_test_function",
+    "rollout_errors",
+    "theorem1_bound",
+]
