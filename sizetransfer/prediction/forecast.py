@@ -31,6 +31,7 @@ class ResponseRow:
         size: sites along each axis.
         sigma: noise level; zero for the clean score, which stands in where the smoothed one is not known.
         range: R_eps (paper eq. (5)).
+        largest: the largest distance on the lattice.
         covering: smallest radius that covers each share of the squared response, by share.
         outside_share: share of the squared response outside the student's radius; none without a student.
         irreducible: relative error of the best score of that radius; none where it is not known.
@@ -41,6 +42,7 @@ class ResponseRow:
     size: int
     sigma: float
     range: Quantity
+    largest: int
     covering: Mapping[float, Quantity]
     outside_share: Quantity | None
     irreducible: Quantity | None
@@ -191,7 +193,7 @@ def predict(
         forecasts=forecasts,
         overall=_together(forecasts),
         theorem=tuple(theorem_row(teacher, student, best.get(size), size, spec, ready=ready) for size in sizes),
-        errors=tuple(error for size in sizes for error in _errors(teacher, student, size, spec)) if ready else (),
+        errors=tuple(error for size in sizes for error in _errors(teacher, student, size, spec, rows)) if ready else (),
         cone=light_cone(teacher, sizes[-1], spec),
         notes=tuple(_notes(teacher, student, sizes, source, ready=ready)),
     )
@@ -226,6 +228,7 @@ def _response_row(
         size=size,
         sigma=sigma,
         range=found.effective_range(spec.epsilon),
+        largest=found.largest,
         covering={share: found.covering(share) for share in spec.shares},
         outside_share=outside,
         irreducible=irreducible,
@@ -242,7 +245,9 @@ def _forecast(rows: Sequence[ResponseRow], student: Student | None, rule: Predic
     last, before = rows[-1], rows[-2] if len(rows) > 1 else None
     growth = None if before is None else _growth(before.sufficient, last.sufficient, rule)
     widening = None if before is None else _growth(before.range, last.range, rule)
-    verdict, reason = (None, "no student was given") if student is None else _judge(rows, student, growth, rule)
+    verdict, reason = (
+        (None, "no student was given") if student is None else _judge(rows, student, (growth, widening), rule)
+    )
     return Forecast(
         sigma=last.sigma,
         verdict=verdict,
@@ -271,31 +276,39 @@ def _significant(effect: float, standard_error: float, rule: PredictionRule) -> 
 
 
 def _judge(
-    rows: Sequence[ResponseRow], student: Student, growth: Holds | None, rule: PredictionRule
+    rows: Sequence[ResponseRow], student: Student, rising: tuple[Holds | None, Holds | None], rule: PredictionRule
 ) -> tuple[PredictedVerdict, str]:
-    last = rows[-1]
-    error = cast(Quantity, last.locality_error)
+    """The verdict and why; ``rising`` says whether the sufficient radius and the range rise with the size."""
+    last, error = rows[-1], cast(Quantity, rows[-1].locality_error)
     if student.radius is None:
         return "transfers", "a global student has no error from locality"
-    rising = ""
-    if len(rows) > 1:
-        rising = (
-            f"the sufficient radius goes from {rows[-2].sufficient.value:g} at L = {rows[-2].size} "
-            f"to {last.sufficient.value:g} at L = {last.size}"
-        )
+    # An exact error has the last word; its estimate by the response is blind to many weak ones that add up.
+    growth, widening = rising[0], rising[1] if last.irreducible is None else "no"
+    spans = last.range.value >= rule.spanning * last.largest
     if growth == "yes":
-        return "fails", rising
+        return "fails", _change("the sufficient radius", "sufficient", rows)
+    if widening == "yes" and spans:
+        return "fails", f"{_change('R_eps', 'range', rows)} and spans the lattice"
     excess = error.value - rule.tolerance
     limited: Holds = _significant(excess, error.error, rule) if excess > 0 else "no"
-    size = f"radius {student.radius} costs {100 * error.value:.3g} % at L = {last.size}"
+    cost = f"radius {student.radius} costs {100 * error.value:.3g} % at L = {last.size}"
     if limited == "yes":
-        return "radius-limited", f"{size}; radius {last.sufficient.value:g} would do"
-    doubts = [text for holds, text in ((growth, rising), (limited, size)) if holds == "unclear"]
-    if doubts:
-        return "undecided", f"{'; '.join(doubts)}, but not significantly"
+        return "radius-limited", f"{cost}; radius {last.sufficient.value:g} would do"
+    doubts = [f"{cost}, but not significantly more than {100 * rule.tolerance:g} %"] if limited == "unclear" else []
+    if growth == "unclear":
+        doubts.append(f"{_change('the sufficient radius', 'sufficient', rows)}, but not significantly")
+    if widening == "yes" or (widening == "unclear" and spans):
+        doubts.append(f"{_change('R_eps', 'range', rows)}; a larger size would tell whether that goes on")
     if growth is None:
-        return "undecided", f"{size}; with one size it is not known whether that grows"
-    return "transfers", f"{size}; {rising}"
+        doubts.append(f"{cost}; with one size it is not known whether that grows")
+    if doubts:
+        return "undecided", "; ".join(doubts)
+    return "transfers", f"{cost}; {_change('the sufficient radius', 'sufficient', rows)}"
+
+
+def _change(name: str, what: Literal["sufficient", "range"], rows: Sequence[ResponseRow]) -> str:
+    before, after = (getattr(row, what).value for row in rows[-2:])
+    return f"{name} goes from {before:g} at L = {rows[-2].size} to {after:g} at L = {rows[-1].size}"
 
 
 def _together(forecasts: Sequence[Forecast]) -> Forecast:
@@ -326,12 +339,14 @@ def _any(values: Iterable[bool | None]) -> bool | None:
 # --- a student that is ready ----------------------------------------------------------------------------------
 
 
-def _errors(teacher: Teacher, student: Student | None, size: int, spec: PredictionSpec) -> list[StudentError]:
+def _errors(
+    teacher: Teacher, student: Student | None, size: int, spec: PredictionSpec, rows: Sequence[ResponseRow]
+) -> list[StudentError]:
     if student is None:
         return []
     student.eval()
     if isinstance(teacher, HasCovariance) and isinstance(teacher, HasSmoothedScore):
-        return _split_errors(teacher, student, size, spec)
+        return _split_errors(teacher, student, [row for row in rows if row.size == size], spec)
     if not isinstance(teacher, HasScore):
         return []
     found = CleanScoreSpec(fields=spec.fields).measure(teacher, student, size, sigma=spec.sigma_min, seed=spec.seed)
@@ -339,22 +354,24 @@ def _errors(teacher: Teacher, student: Student | None, size: int, spec: Predicti
     return [StudentError(size, spec.sigma_min, "clean", _estimate(error.value, error.standard_error), None, None)]
 
 
-def _split_errors(teacher: Teacher, student: Student, size: int, spec: PredictionSpec) -> list[StudentError]:
+def _split_errors(
+    teacher: Teacher, student: Student, rows: Sequence[ResponseRow], spec: PredictionSpec
+) -> list[StudentError]:
     measure = LocalitySpec(radii=(), sigmas=spec.sigmas, fields=spec.fields)
     parts = {
         (m.part, m.coordinate): _estimate(m.value, m.standard_error)
-        for m in measure.measure(teacher, student, size, sigma=spec.sigma_min, seed=spec.seed)
+        for m in measure.measure(teacher, student, rows[0].size, sigma=spec.sigma_min, seed=spec.seed)
     }
     return [
         StudentError(
-            size=size,
-            sigma=sigma,
+            size=row.size,
+            sigma=row.sigma,
             against="smoothed",
-            error=parts["student_error", sigma],
-            locality=Quantity(parts["locality_error", sigma].value, "exact"),
-            training=parts["training_error", sigma],
+            error=parts["student_error", row.sigma],
+            locality=row.irreducible or Quantity(parts["locality_error", row.sigma].value, "exact"),
+            training=parts["training_error", row.sigma],
         )
-        for sigma in spec.sigmas
+        for row in rows
     ]
 
 

@@ -19,11 +19,13 @@ class PredictionRule(Spec):
     Attributes:
         tolerance: relative error from locality alone that still counts as none.
         growth: relative rise of the sufficient radius, between the two largest sizes, that counts as growing.
+        spanning: share of the largest distance that R_eps reaches where a response spans the lattice.
         significance: estimates count when they differ by more than this many combined standard errors.
     """
 
     tolerance: float = Field(0.1, gt=0, lt=1, allow_inf_nan=False)
     growth: float = Field(0.1, ge=0, allow_inf_nan=False)
+    spanning: float = Field(0.9, gt=0, le=1)
     significance: float = Field(3.0, gt=0, allow_inf_nan=False)
 
 
@@ -72,11 +74,13 @@ class PredictionSpec(Spec):
                 "sigmas",
                 "numbers above zero, in units of the field",
                 repr(levels),
-                "leave it out: where only the clean score is known, its response is taken without any sigma",
+                "give levels such as 0.1; the clean score is taken by itself where it is all that a teacher knows",
             )
         outside = [share for share in self.shares if not 0 < share < 1]
         if outside:
-            raise _wrong("A share is not between 0 and 1.", "shares", "for example 0.95", repr(outside), "write 0.99")
+            raise _wrong(
+                "A share is not between 0 and 1.", "shares", "for example 0.95", repr(outside), "write 0.99 for 99 %"
+            )
         if self.sizes and self.sizes[0] < 2:
             raise _wrong("A size is too small.", "sizes", "at least 2", repr(self.sizes[0]), "raise it")
         if self.sigma_max is not None and self.sigma_max <= self.sigma_min:
@@ -171,9 +175,11 @@ otherwise the square root of the share of the squared response outside the radiu
 A radius is sufficient if that error is at most {percent}. The rule is applied at every noise level, and the worst \
 verdict counts, in this order.
 fails: the sufficient radius rises between the two largest sizes by more than one step, more than \
-{100 * rule.growth:g} % and {significance}: then some size defeats any fixed radius.
+{100 * rule.growth:g} % and {significance}: then some size defeats any fixed radius. Likewise, where the error is not \
+known exactly, if the range R_eps rises so and still reaches {100 * rule.spanning:g} % of the largest distance: inputs \
+are not white, and many weak responses may add up.
 radius-limited: otherwise, if the error from locality at the largest size exceeds {percent} by {significance}.
-undecided: otherwise, if a threshold is crossed by less than that, or there is one size only.
+undecided: otherwise, if a threshold is crossed by less than that, there is one size only, or R_eps \
+rises without spanning the larger lattice, which a larger size would explain.
 transfers: otherwise. A global student has no error from locality.
-The verdict speaks of locality alone: what training leaves comes on top. The range R_eps counts absolute responses \
-and may grow with L, by many weak ones, where the error does not; it is reported and takes no part."""
+The verdict speaks of locality alone: what training leaves comes on top."""

@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from sizetransfer.experiments.storage import storage_errors, write_atomically
@@ -47,23 +48,29 @@ def draw_prediction(prediction: Prediction) -> Figure:
     panels = 1 if prediction.cone is None else 2
     figure = style.new_figure(5.2 * panels, 4.4)
     axes = figure.subplots(1, panels, squeeze=False)[0]
-    _ranges(axes[0], prediction)
+    handles = _ranges(axes[0], prediction)
+    style.legend_below(figure, *handles)
     if prediction.cone is not None:
         _light_cone(axes[1], prediction)
     return figure
 
 
-def _ranges(axes: Axes, prediction: Prediction) -> None:
-    """Range and sufficient radius against sigma, a shade for each size; against L for the clean score."""
+def _ranges(axes: Axes, prediction: Prediction) -> list[list[Line2D]]:
+    """Range and sufficient radius against sigma, a shade for each size; against L for the clean score.
+
+    Returns:
+        Handles of the legend: what is drawn, and the sizes.
+    """
     clean = prediction.source == "clean"
     # The clean score has one noise level: its ranges are drawn against the size.
     series = _series(prediction)
     shades = style.student_shades(list(series), style.COLOURS[0])
+    greys = style.student_shades(list(series), style.GREY)
     other = style.student_shades(list(series), style.COLOURS[1])
     for label, rows in series.items():
         places = [row.size if clean else row.sigma for row in rows]
-        _line(axes, places, rows, "range", {"color": shades[label], "marker": "o"}, label)
-        _line(axes, places, rows, "sufficient", {"color": other[label], "marker": "s", "linestyle": "--"}, label)
+        _line(axes, places, rows, "range", {"color": shades[label], "marker": "o"})
+        _line(axes, places, rows, "sufficient", {"color": other[label], "marker": "s", "linestyle": "--"})
     if prediction.radius is not None:
         axes.axhline(prediction.radius, color="black", linewidth=1.4, zorder=1)
         axes.annotate(
@@ -83,7 +90,14 @@ def _ranges(axes: Axes, prediction: Prediction) -> None:
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylabel("distance (lattice steps)")
     axes.set_title(_title(prediction), loc="left")
-    axes.legend(loc="upper left", ncols=2, fontsize=8.5)
+    epsilon = prediction.spec.epsilon
+    return [
+        [
+            Line2D([], [], color=style.COLOURS[0], marker="o", label=rf"range $R_\epsilon$, $\epsilon = {epsilon:g}$"),
+            Line2D([], [], color=style.COLOURS[1], marker="s", linestyle="--", label="smallest sufficient radius"),
+        ],
+        [Line2D([], [], color=shade, linewidth=3, label=name) for name, shade in greys.items()],
+    ]
 
 
 def _series(prediction: Prediction) -> dict[str, list[ResponseRow]]:
@@ -93,14 +107,11 @@ def _series(prediction: Prediction) -> dict[str, list[ResponseRow]]:
     return {f"$L = {size}$": [row for row in prediction.rows if row.size == size] for size in sizes}
 
 
-def _line(
-    axes: Axes, places: list[float], rows: list[ResponseRow], what: str, look: dict[str, str], label: str
-) -> None:
+def _line(axes: Axes, places: list[float], rows: list[ResponseRow], what: str, look: dict[str, str]) -> None:
     values = [getattr(row, what) for row in rows]
     errors = [value.error if value.kind == "estimate" and math.isfinite(value.error) else 0.0 for value in values]
-    name = r"$R_\epsilon$" if what == "range" else "sufficient radius"
     heights = [value.value for value in values]
-    axes.errorbar(places, heights, yerr=errors, capsize=2.5, label=f"{name}, {label}", **look)  # type: ignore[arg-type]
+    axes.errorbar(places, heights, yerr=errors, capsize=2.5, **look)  # type: ignore[arg-type]
 
 
 def _title(prediction: Prediction) -> str:
