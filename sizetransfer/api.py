@@ -100,7 +100,7 @@ def diagnose(
         student_spec = chosen("student", student)
         names = (names[0], student_spec.kind_name())
         with seeded_initialisation(asked.seed, "student"):
-            student = cast(StudentSpec, student_spec).build(teacher.field)
+            student = cast(StudentSpec, student_spec).build(teacher.field).to(teacher.anchor)
     if train is not None:
         _train_for_diagnosis(teacher, student, asked, train)
         ready = True
