@@ -5,7 +5,7 @@ learned reverse diffusion by an initial error plus the drift error along the lea
 feel. Read in this order:
 
 - :mod:`~sizetransfer.comparison.quantities`: numbers labelled exact, certificate or estimate;
-- :mod:`~sizetransfer.comparison.bounded_lipschitz`, :mod:`~sizetransfer.comparison.patches`: the distance;
+- :mod:`~sizetransfer.comparison.distance`, :mod:`~sizetransfer.comparison.patches`: the distance;
 - :mod:`~sizetransfer.comparison.weights`: influence weights and their budgets;
 - :mod:`~sizetransfer.comparison.linear`, :mod:`~sizetransfer.comparison.rollout`: linear scores, exactly;
 - :mod:`~sizetransfer.comparison.theorem`: the bound, exactly;
@@ -14,7 +14,7 @@ feel. Read in this order:
 """
 
 from sizetransfer.comparison.api import HasCovarianceSpectrum, theorem1_bound
-from sizetransfer.comparison.bounded_lipschitz import Normal, TestFunction, bounded_lipschitz, optimal_test_function
+from sizetransfer.comparison.distance import Normal, TestFunction, bounded_lipschitz, optimal_test_function
 from sizetransfer.comparison.linear import FieldLaw, LinearScore, NotLinearError, linear_score
 from sizetransfer.comparison.monte_carlo import (
     GaussianInfluence,

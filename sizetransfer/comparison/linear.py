@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sizetransfer.comparison.bounded_lipschitz import Normal
+from sizetransfer.comparison.distance import Normal
 from sizetransfer.comparison.patches import GaussianLaw
 from sizetransfer.comparison.weights import Patch, axes_of, field_of, patch_matrix
 from sizetransfer.errors import OracleError

@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sizetransfer.comparison.bounded_lipschitz import Normal, TestFunction, bounded_lipschitz, optimal_test_function
+from sizetransfer.comparison.distance import Normal, TestFunction, bounded_lipschitz, optimal_test_function
 from sizetransfer.comparison.quantities import Enclosure
 from sizetransfer.errors import OracleError
 

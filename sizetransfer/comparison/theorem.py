@@ -216,7 +216,7 @@ def gaussian_theorem1(
 
 
 def patch_budget(spectrum: Tensor, patch: Patch, vm: float, vx: float, churn: float) -> Quantity | None:
-    """Upper bound on the budget of a patch, |A| times that of a site; none where there is no closed form."""
+    """Upper bound on the budget of a patch: that of a site for each; none where there is no closed form."""
     if not is_ferromagnetic(spectrum):
         return None
     return Quantity(len(patch) * gaussian_budget(spectrum, vm, vx, churn=churn).value, "certificate")
