@@ -108,8 +108,8 @@ def ancestral(score: Drift, x: Tensor, v: float, v_next: float, churn: float, no
     return clean + math.sqrt((v_next - variance) / v) * (x - clean) + math.sqrt(variance) * noise
 
 
-STEPS: Mapping[Method, Step] = {"euler": euler, "heun": heun, "ancestral": ancestral}
-ORDERS: Mapping[Method, int] = {"euler": 1, "heun": 2, "ancestral": 1}
+STEPS: Mapping[str, Step] = {"euler": euler, "heun": heun, "ancestral": ancestral}
+ORDERS: Mapping[str, int] = {"euler": 1, "heun": 2, "ancestral": 1}
 
 
 def sample(
@@ -118,7 +118,7 @@ def sample(
     sigmas: Float[Tensor, "levels"],
     *,
     context: Context,
-    method: Method = "heun",
+    method: str = "heun",
     churn: float = 1.0,
     generator: torch.Generator | Sequence[torch.Generator],
 ) -> Float[Tensor, "batch channels *size"]:
@@ -131,7 +131,7 @@ def sample(
         initial: fields at the largest noise; sites that the context masks stay as they are.
         sigmas: decreasing noise levels, all positive (:meth:`SamplerSpec.sigmas`).
         context: what the score may see beside the field; its domain has the fields' shape.
-        method: see the module's table.
+        method: ``euler``, ``heun`` or ``ancestral``, see the module's table.
         churn: noise put back in; zero is deterministic.
         generator: one generator a field, or one from which a generator a field is seeded.
 
@@ -150,7 +150,7 @@ def rollout(
     sigmas: Float[Tensor, "levels"],
     *,
     context: Context,
-    method: Method = "heun",
+    method: str = "heun",
     churn: float = 1.0,
     generator: torch.Generator | Sequence[torch.Generator],
 ) -> Iterator[Tensor]:
@@ -224,7 +224,7 @@ def _streams(batch: int, generator: torch.Generator | Sequence[torch.Generator])
     return streams
 
 
-def _check(levels: Sequence[float], method: Method, churn: float) -> None:
+def _check(levels: Sequence[float], method: str, churn: float) -> None:
     if len(levels) < 2 or not levels[-1] > 0 or not all(s > s_next for s, s_next in itertools.pairwise(levels)):
         raise SpecError(
             "The noise levels of a reverse process must decrease.",
@@ -239,7 +239,7 @@ def _check(levels: Sequence[float], method: Method, churn: float) -> None:
             where="method",
             expected=f"one of {', '.join(STEPS)}",
             got=repr(method),
-            fix=did_you_mean(str(method), STEPS),
+            fix=did_you_mean(method, STEPS),
         )
     largest = 1 / math.sqrt(1 - min((s_next / s) ** 2 for s, s_next in itertools.pairwise(levels)))
     if method == "ancestral" and churn > largest:

@@ -14,7 +14,9 @@ and the marginals of one site and of the mean over a patch of two sites an axis,
 The mean absolute error is over the five observables in units of the exact field: its standard deviation for the mean,
 its variance for the variance and the two covariances (so that these are correlations), its fourth moment for the fourth
 moment. Without units the fourth power of the field would decide alone. Absolute differences do not average out: with
-few fields even exact ones differ, so a second set of exact fields is held against the first as a control.
+few fields even exact ones differ, so a second set of exact fields is held against the first as a control. With
+``start: exact`` the reverse process begins at the very fields that it is compared with, plus noise; what the noise does
+not reach cancels, so that differences smaller than the control's are resolved.
 """
 
 from __future__ import annotations
