@@ -15,7 +15,13 @@ With posterior means and covariances, every quantity of the smoothed score follo
 
 w = 0 is Tweedie's formula and equation (9) of the paper, w = 1 the target-score identity (De Bortoli et al. 2024) and
 its derivative. Their errors fall at opposite ends of the noise, and for a white Gaussian of variance c the weight
-:math:`w = c/(c + v)` makes f constant; here :math:`c = 1/E[s_0^2]`, per component.
+:math:`w = c/(c + v)` makes f constant; here :math:`c = 1/E[s_0^2]`, per component. Integrating by parts once more,
+with the Hessian :math:`H = \nabla s_0` of the clean log-density,
+
+.. math:: \frac{\partial s_{v,i}}{\partial x_j} = \operatorname{Cov}(f_i, f_j | x) + w^2\, E[H_{ij}(X_0) | x]
+    - \frac{(1 - w)^2}v\,\delta_{ij} ,
+
+whose error is smaller still, because f hardly varies and H is local; Hessians are taken of a few draws only.
 
 Standard errors come from the spread of independent chains. Covariances do too: the products of the deviations minus
 those of *different* chains' means are unbiased, whatever the autocorrelation. An absolute value is not: that of a
@@ -83,6 +89,7 @@ class Posterior:
     """Draws of the clean field given noisy ones, from chains that have mixed.
 
     Attributes:
+        teacher: whose posterior it is.
         x: noisy fields, shape ``(B, C, *S)``.
         sigma: their noise levels, shape ``(B,)``.
         context: their context.
@@ -92,6 +99,7 @@ class Posterior:
         gradients: batched gradients that the chains took.
     """
 
+    teacher: Teacher
     x: Float[Tensor, "batch channels *size"]
     sigma: Float[Tensor, "batch"]
     context: Context
@@ -135,25 +143,49 @@ class Posterior:
         blocks[:, channels, channels] -= ((1 - weights) / self.sigma.double().square())[:, None]
         return Estimate(row, covariance.standard_error / v)
 
-    def responses(self, sites: Sequence[Site], weight: float | None = None) -> Responses:
-        """Rows of the smoothed response at many sites, from groups of two chains each, for :class:`Responses`."""
+    def responses(self, sites: Sequence[Site], weight: float | None = None, *, hessians: int = 1) -> Responses:
+        """Rows of the smoothed response at many sites, from groups of two chains each, by the covariance of f with f.
+
+        Args:
+            sites: reference sites.
+            weight: of the clean score in f; ``None`` takes the one of least noise.
+            hessians: draws of every group whose Hessian rows are averaged.
+        """
         f, weights = self._regressand(weight)
-        f, draws = _centred(f), _centred(self.draws)
+        f, w = _centred(f), weights.reshape(-1, *(1,) * (self.x.ndim + 1))
         v = self.sigma.double().square()
         groups = []
-        for first in range(0, draws.shape[2], 2):
+        for first in range(0, f.shape[2], 2):
             pair = slice(first, first + 2)
-            rows = _cross_covariance(_at_sites(f[:, :, pair], sites), draws[:, :, pair])
-            # The response is symmetric: the other order estimates the same entries, with other errors.
-            other = _cross_covariance(_at_sites(draws[:, :, pair], sites), f[:, :, pair])
-            groups.append((0.5 * (rows + other) / v[:, None, None, None, None]).to(self.draws.dtype))
-        stacked = torch.stack(groups)
-        rows = stacked.reshape(*stacked.shape[:-1], *self.x.shape[2:])
-        for index, site in enumerate(sites):
-            own = rows[_index(site)]  # a view: (G, B, C, P, C)
-            for channel in range(self.x.shape[1]):
-                own[:, :, channel, index, channel] -= ((1 - weights) / v).to(rows)
-        return Responses(rows.movedim(3, 2), tuple(sites), self.context.domain)
+            rows = _cross_covariance(_at_sites(f[:, :, pair], sites), f[:, :, pair]).movedim(2, 1)
+            rows = rows.reshape(*rows.shape[:-1], *self.x.shape[2:])
+            if bool((weights > 0).any()):
+                rows = rows + w.square() * self._hessian_rows(sites, pair, hessians)
+            for index, site in enumerate(sites):
+                own = rows[:, index][_index(site)]  # a view: (B, C, C)
+                own.diagonal(dim1=1, dim2=2).sub_(((1 - weights).square() / v)[:, None])
+            groups.append(rows.to(self.draws.dtype))
+        return Responses(torch.stack(groups), tuple(sites), self.context.domain)
+
+    def _hessian_rows(self, sites: Sequence[Site], chains: slice, count: int) -> Tensor:
+        """Means of rows of the clean score's Jacobian over ``count`` draws of these chains, ``(B, P, C, C, *S)``."""
+        if not isinstance(self.teacher, HasScore):
+            raise _lacks(self.teacher, "HasScore", "ask for the weight 0")
+        teacher: HasScore = self.teacher
+        chosen = torch.linspace(0, self.draws.shape[0] - 1, count).round().long()
+        own = self.draws[:, :, chains]
+        parts = []
+        for index, draw in enumerate(chosen.tolist()):
+            with torch.enable_grad():
+                x = own[draw, :, index % own.shape[2]].detach().requires_grad_()
+                score = teacher.score(Sample(x, self.context.to(x)))
+                rows = [
+                    torch.autograd.grad(score[:, channel][_index(site)].sum(), x, retain_graph=True)[0].double()
+                    for site in sites
+                    for channel in range(x.shape[1])
+                ]
+            parts.append(torch.stack(rows, 1).reshape(x.shape[0], len(sites), x.shape[1], *x.shape[1:]))
+        return torch.stack(parts).mean(0)
 
     def _regressand(self, weight: float | None) -> tuple[Tensor, Tensor]:
         """The draws of f, like the draws in double precision, and its weight for every field, ``(B,)``."""
@@ -221,7 +253,7 @@ def sample_posterior(
         where=f"posterior of {type(teacher).__name__} at sigma = {float(sigma.max()):g}, in {chosen} coordinates",
     )
     scores = None if scores is None else scores.reshape(draws.shape)
-    return Posterior(x, sigma, context, draws, scores, report, chains.gradients)
+    return Posterior(teacher, x, sigma, context, draws, scores, report, chains.gradients)
 
 
 def _check(x: Tensor, sigma: Tensor, context: Context) -> None:

@@ -57,7 +57,7 @@ class SmoothedResponseSpec(MeasureSpec):
     requires: ClassVar[tuple[type, ...]] = (HasScore,)
     sigmas: tuple[float, ...] = Field((0.1, 0.3, 1.0, 3.0), min_length=1, description="noise levels")
     fields: int = Field(4, ge=2, description="independent noisy fields at each noise level")
-    sites: int = Field(256, ge=2, description="reference sites in every field; at most all of them")
+    sites: int = Field(64, ge=2, description="reference sites in every field; at most all of them")
     clean_sites: int = Field(2, ge=1, description="reference sites of the clean score's range")
     epsilons: tuple[float, ...] = Field((0.05, 0.01), description="thresholds of the effective range")
     radii: tuple[int, ...] = Field((4, 8, 12), description="radii for which the share outside is recorded")
@@ -109,9 +109,7 @@ class SmoothedResponseSpec(MeasureSpec):
     def _ranges(self, shells: Tensor, part: str, level: float) -> Iterator[Measurement]:
         for epsilon in self.epsilons:
             estimate = jackknife(partial(_effective_range, epsilon=epsilon), shells, f"{part}_{epsilon:g}", level)
-            # A tail is not found below epsilon where its error alone is half as large.
-            resolved = math.isnan(estimate.value) or _relative_tail_error(shells, int(estimate.value)) <= epsilon / 2
-            yield estimate if resolved else _undefined(estimate.part, level)
+            yield estimate if _resolved(shells, estimate.value, epsilon) else _undefined(estimate.part, level)
 
     def _refused(self, level: float, refusal: NotMixedError) -> Iterator[Measurement]:
         for epsilon in self.epsilons:
@@ -128,10 +126,19 @@ def _effective_range(shells: Tensor, epsilon: float) -> float:
     return float(ResponseProfile(shells.mean(0)).effective_range(epsilon))
 
 
-def _relative_tail_error(shells: Tensor, radius: int) -> float:
-    """Standard error, over fields, of the tail beyond a radius, in units of the tail beyond the site itself."""
-    tails = shells[:, radius + 1 :].sum(1)
-    return float(tails.std() / math.sqrt(shells.shape[0]) / shells[:, 1:].sum(1).mean())
+def _resolved(shells: Tensor, value: float, epsilon: float) -> bool:
+    """Whether noise leaves the range where it is, by the standard errors of relative tails over fields.
+
+    The tail beyond the range must be known to half of epsilon, and so must the one a step before, unless it exceeds
+    epsilon by two standard errors.
+    """
+    if not bool(shells[:, 1:].any()):
+        return True  # exactly nothing responds
+    relative = torch.stack([ResponseProfile(row).tails() for row in shells]) / shells[:, 1:].sum(1).mean()
+    tails, errors = relative.mean(0), relative.std(0) / math.sqrt(shells.shape[0])
+    here, before = int(value), max(int(value) - 1, 0)
+    exceeds = bool(tails[before] - epsilon >= 2 * errors[before])
+    return bool(errors[here] <= epsilon / 2) and (exceeds or bool(errors[before] <= epsilon / 2))
 
 
 def _share(parts: Tensor) -> float:

@@ -7,6 +7,7 @@ r"""The figures of a report, by name, for any experiment: any teachers, students
 - ``radius-sweep``: :math:`e` at the largest L, and near and far response errors, against the receptive radius R: the
   paper's figure 2;
 - ``response-profile``: :math:`|\partial s_i/\partial x_j|` against the distance of i and j;
+- ``smoothed-range``: effective range of the smoothed score against the noise level (:mod:`.figure_smoothed`);
 - ``training``: training loss against steps.
 
 A figure whose numbers the run does not have is :class:`Omitted`, with the reason.
@@ -29,29 +30,13 @@ from sizetransfer.diagnosis import Verdict, measure_name
 from sizetransfer.errors import SpecError
 from sizetransfer.report import style
 from sizetransfer.report.data import ReportData
+from sizetransfer.report.drawing import Drawing, Omitted
+from sizetransfer.report.figure_smoothed import smoothed_range
 from sizetransfer.report.training import training_curves
 from sizetransfer.specs import PaperValue, did_you_mean
 
 RMSE_LABEL = "relative RMSE of the clean score"
 LARGEST_RESPONSE_ERROR = 3.0
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """A figure with its title and its caption: what to see, and what the error bars are."""
-
-    name: str
-    title: str
-    caption: str
-    figure: Figure
-
-
-@dataclass(frozen=True)
-class Omitted:
-    """A figure that this run has no numbers for."""
-
-    name: str
-    reason: str
 
 
 def draw(name: str, data: ReportData) -> Drawing | Omitted:
@@ -450,5 +435,6 @@ FIGURES: Mapping[str, Callable[[ReportData], Drawing | Omitted]] = {
     "size-sweep": size_sweep,
     "radius-sweep": radius_sweep,
     "response-profile": response_profile,
+    "smoothed-range": smoothed_range,
     "training": training,
 }

@@ -18,7 +18,8 @@ from sizetransfer.diagnosis import describe_rule
 from sizetransfer.experiments.storage import storage_errors, write_atomically
 from sizetransfer.report import style, tables
 from sizetransfer.report.data import ReportData, RunLike, gather
-from sizetransfer.report.figures import FIGURES, Omitted, draw
+from sizetransfer.report.drawing import Omitted
+from sizetransfer.report.figures import FIGURES, draw
 
 ORIGINS = {"P": "the paper", "C": "our choice"}
 
