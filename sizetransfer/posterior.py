@@ -211,7 +211,7 @@ class Posterior:
 def sample_posterior(
     teacher: Teacher,
     x: Float[Tensor, "batch channels *size"],
-    sigma: Float[Tensor, "batch"],
+    sigma: Tensor,
     context: Context,
     spec: PosteriorSpec | None = None,
     *,
@@ -222,7 +222,7 @@ def sample_posterior(
     Args:
         teacher: knows its density, its energy, or a map from standard normal fields.
         x: noisy fields.
-        sigma: their noise levels, above zero.
+        sigma: their noise levels, above zero, shape ``(B,)``.
         context: their context.
         spec: numbers of chains and draws, coordinates, thresholds of mixing.
         generator: decides the chains.

@@ -12,7 +12,7 @@ import torch
 
 # The modules whose annotations carry tensor shapes; the hook must be there before they are imported.
 _SHAPED = ["noise", "oracle", "student", "teachers", "students", "training", "response", "measures"]
-_SHAPED += ["sampling", "tiling"]
+_SHAPED += ["sampling", "tiling", "chains", "posterior"]
 # Of the comparison, what has tensors in its signatures; checking its scalar inner loops would take minutes.
 _SHAPED += [f"comparison.{name}" for name in ("patches", "weights", "linear", "theorem", "monte_carlo", "api")]
 jaxtyping.install_import_hook([f"sizetransfer.{name}" for name in _SHAPED], "shape_checks.check")

@@ -46,7 +46,7 @@ One is twice the decay time of a correlation that decays exponentially: the star
 """
 
 DIAGNOSED_CHAINS, DIAGNOSED_WARMUP, DIAGNOSED_DRAWS = 16, 150, 300
-MAX_R_HAT, MIN_EFFECTIVE = 1.05, 200
+MAX_R_HAT, MIN_EFFECTIVE = 1.05, 200.0
 PATH_LENGTH = math.pi / 2
 
 # The last transitions of a chain before its field is taken, and the least acceptance among them: with a fixed step size

@@ -195,7 +195,7 @@ def test_chains_that_do_not_move_have_not_mixed():
     report = mixing(values, torch.full((4,), 0.8))
     assert report.effective == 0
     with pytest.raises(NotMixedError, match=r"(?s)split R-hat inf.*acceptance 0.80") as refusal:
-        report.require(max_r_hat=1.1, min_effective=10, where="here")
+        report.require(max_r_hat=1.1, min_effective=10.0, where="here")
     assert refusal.value.mixing is report
 
 
@@ -206,4 +206,4 @@ def test_a_chain_too_short_is_refused():
         mixing(torch.randn(50, 1, 1), torch.ones(1))
     short = run(gaussian, 30 * white_start(3)[:4], draws=8, warmup=0, path_length=0.1, step=0.05, adapt=False)
     with pytest.raises(NotMixedError):
-        mixing(short.draws, short.acceptance).require(max_r_hat=1.1, min_effective=20, where="here")
+        mixing(short.draws, short.acceptance).require(max_r_hat=1.1, min_effective=20.0, where="here")
