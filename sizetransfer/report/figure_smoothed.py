@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
@@ -26,14 +25,16 @@ def smoothed_range(data: ReportData) -> Drawing | Omitted:
     clean = data.values("smoothed-response", f"clean_{part}")
     figure = style.new_figure(6.4, 4.4)
     axes = figure.subplots()
+    levels = sorted(data.values("smoothed-response", "r_hat")["coordinate"].unique())
     size = int(clean["size"].max())
     for index, (teacher, colour) in enumerate(style.teacher_colours(data.experiment.teachers).items()):
-        line = rows[(rows["teacher"] == teacher) & (rows["size"] == size)].sort_values("coordinate")
-        beside = line["coordinate"] * 1.03**index  # ranges are whole numbers: lines would hide each other
+        own = rows[(rows["teacher"] == teacher) & (rows["size"] == size)].drop_duplicates("coordinate")
+        line = own.set_index("coordinate").reindex(levels)  # a level without a range breaks the line
+        beside = [level * 1.03**index for level in levels]  # ranges are whole numbers: lines would hide each other
         style.plot_estimates(axes, beside, line, color=colour, marker="o", label=teacher)
         for value in clean[(clean["teacher"] == teacher) & (clean["size"] == size)]["value"].unique():
             axes.axhline(value, color=colour, linestyle="--", linewidth=1.1, zorder=1)
-    _axes(axes, rows, _radii(data), size)
+    _axes(axes, levels, _radii(data), size)
     handles = [
         Line2D([], [], color=style.GREY, marker="o", label="smoothed score"),
         Line2D([], [], color=style.GREY, linestyle="--", label="clean score"),
@@ -63,14 +64,13 @@ def _radii(data: ReportData) -> list[int]:
     return sorted(int(part.removeprefix("outside_share_")) for part in _parts(data, r"outside_share_(\d+)"))
 
 
-def _axes(axes: Axes, rows: pd.DataFrame, radii: list[int], size: int) -> None:
+def _axes(axes: Axes, levels: list[float], radii: list[int], size: int) -> None:
     for radius in radii:
         if radius <= size // 2:
             axes.axhline(radius, color=style.GREY, linestyle=":", linewidth=1.2, zorder=0)
             axes.annotate(
                 f"$R$ = {radius}", (1.01, radius), xycoords=("axes fraction", "data"), va="center", fontsize=8.5
             )
-    levels = sorted(rows["coordinate"].unique())
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(FixedLocator(levels))
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")

@@ -8,18 +8,18 @@ normal law is widened for that.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from statistics import NormalDist
 
 import pytest
 import torch
 
-from sizetransfer import posterior as posterior_module
 from sizetransfer.chains import NotMixedError
 from sizetransfer.domain import Lattice
 from sizetransfer.errors import OracleError
 from sizetransfer.noise import perturb
 from sizetransfer.oracle import Context, Teacher
-from sizetransfer.posterior import PosteriorSpec, Responses, sample_posterior
+from sizetransfer.posterior import Estimate, PosteriorSpec, Responses, sample_posterior, sampling
 from sizetransfer.randomness import stream
 from sizetransfer.response import ResponseProfile, reference_sites
 from sizetransfer.specs import FieldInfo
@@ -92,7 +92,7 @@ def test_the_response_is_the_posterior_covariance(ring_case, weight):
     exact = covariance / v**2 - torch.eye(6) / v
     assert agrees(found.response_row((4,), weight), exact[:, 4][:, None, None])
     rows = found.responses([(0,), (4,), (1,)], weight).rows[:, :, :, 0, 0]
-    pooled = posterior_module.Estimate(rows.mean(0), rows.std(0) / math.sqrt(rows.shape[0]))
+    pooled = Estimate(rows.mean(0), rows.std(0) / math.sqrt(rows.shape[0]))
     assert float(((pooled.value - exact[:, [0, 4, 1]]) / pooled.standard_error).abs().max()) < 1.2 * bound(36)
 
 
@@ -139,6 +139,19 @@ def test_a_flow_without_gains_is_white(coordinates):
     assert agrees(found.covariance((1, 3)), exact)
 
 
+def test_for_a_gaussian_field_the_filter_leaves_no_noise():
+    teacher = build(Phi4TeacherSpec(dim=2, mass2=0.5, quartic=0.0))
+    found = solve(teacher, 4, 0.7)
+    k = math.pi * torch.arange(4) / 2
+    spectrum = 0.5 + 4 - 2 * (k.cos()[:, None] + k.cos()[None])
+    response = -torch.fft.ifft2(1 / (1 / spectrum + 0.49)).real
+    rows = found.responses([(0, 0), (1, 2)]).rows
+    torch.testing.assert_close(rows[:, :, 0, 0, 0], response.expand(*rows.shape[:2], 4, 4), rtol=0, atol=1e-12)
+    torch.testing.assert_close(rows[:, :, 1, 0, 0].roll((-1, -2), (2, 3)), rows[:, :, 0, 0, 0], rtol=0, atol=1e-12)
+    assert found.response_row((0, 0), 0.0).standard_error.mean() > 0.02
+    assert found.score().standard_error.max() < 1e-12
+
+
 def test_for_a_white_teacher_the_best_weight_leaves_no_error():
     found = solve(build(FlowTeacherSpec(**IDENTITY)), 4, 0.7)
     exact_weight = 1 / 1.49
@@ -169,9 +182,9 @@ def test_both_coordinates_agree_for_a_nonlinear_flow():
 
 def test_the_default_coordinates_follow_the_noise():
     teacher = build(FlowTeacherSpec(**LINEAR))
-    assert posterior_module._better_coordinates(teacher, torch.tensor([0.2])) == "field"
-    assert posterior_module._better_coordinates(teacher, torch.tensor([3.0])) == "latent"
-    assert posterior_module._better_coordinates(build(RING), torch.tensor([3.0])) == "field"
+    assert sampling._better_coordinates(teacher, torch.tensor([0.2])) == "field"
+    assert sampling._better_coordinates(teacher, torch.tensor([3.0])) == "latent"
+    assert sampling._better_coordinates(build(RING), torch.tensor([3.0])) == "field"
 
 
 def test_single_precision_runs():
@@ -311,7 +324,7 @@ def test_fields_that_are_not_finite_are_refused():
 
 def test_a_weight_needs_clean_scores(ring_case):
     found, _, _ = ring_case
-    scoreless = posterior_module.replace(found, scores=None)
+    scoreless = replace(found, scores=None)
     with pytest.raises(OracleError, match="no clean scores"):
         scoreless.score(0.5)
     torch.testing.assert_close(scoreless.score().value, found.score(0.0).value)

@@ -127,14 +127,15 @@ def test_the_figure_draws_a_line_for_each_teacher_beside_its_clean_range(tmp_pat
             {"teacher": teacher, "part": "range_0.05", "coordinate": sigma, "value": value}
             for sigma, value in zip((0.1, 1.0), ranges, strict=True)
         ]
+        rows += [{"teacher": teacher, "part": "r_hat", "coordinate": sigma, "value": 1.0} for sigma in (0.1, 1.0)]
         rows += [{"teacher": teacher, "part": "range_0.01", "coordinate": 0.1, "value": 9.0}]
         rows += [{"teacher": teacher, "part": "clean_range_0.05", "value": ranges[0] + 1}]
         rows += [{"teacher": teacher, "part": "outside_share_4", "coordinate": 0.1, "value": 0.1}]
     with style.drawing():
         drawing = draw("smoothed-range", run_with(tmp_path, rows))
         (axes,) = drawing.figure.axes
-    drawn = {container.get_label(): container[0].get_ydata().tolist() for container in axes.containers}
-    assert drawn == {"a": [2.0, 4.0], "b": [6.0]}
+    drawn = {container.get_label(): str(container[0].get_ydata().tolist()) for container in axes.containers}
+    assert drawn == {"a": "[2.0, 4.0]", "b": "[6.0, nan]"}
     assert {line.get_ydata()[0] for line in axes.lines if line.get_linestyle() in ("--", ":")} == {3.0, 7.0, 4.0}
     assert "5 %" in drawing.caption
 
