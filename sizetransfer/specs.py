@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from sizetransfer.student import Student
 
 Family = Literal["teacher", "student", "measure"]
+Geometry = Literal["lattice", "graph"]
 Lookup = Callable[[Family, str], "type[KindSpec]"]
 
 
@@ -154,13 +155,15 @@ class FieldInfo(Spec):
     """What a student must know of the field that it scores.
 
     Attributes:
-        dim: axes of the lattice.
+        geometry: fields on a ``lattice`` have ``*S = (L,) * dim``, those on a ``graph`` of N sites ``*S = (N,)``.
+        dim: axes of the lattice; of a graph, the dimension of the space of its positions, one if it has none.
         channels: components per site, C.
-        periodic: torus or open box.
+        periodic: torus or open box; of a graph, whether its positions lie in a periodic box.
         condition_channels: channels K of ``Context.condition``; zero means that there is none.
         sigma_data: typical standard deviation of one component of the clean field, in units of the field.
     """
 
+    geometry: Geometry = "lattice"
     dim: int = Field(ge=1)
     channels: int = Field(1, ge=1)
     periodic: bool = True
@@ -179,11 +182,21 @@ class TeacherSpec(KindSpec):
 
 
 class StudentSpec(KindSpec):
-    """Schema and factory of a student."""
+    """Schema and factory of a student.
+
+    ``geometries`` lists what the fields that it scores may live on; ``build`` refuses others with
+    :func:`sizetransfer.students.geometry.require_geometry`, which tells the user which students take them.
+    """
+
+    geometries: ClassVar[tuple[Geometry, ...]] = ("lattice",)
 
     @abstractmethod
     def build(self, field: FieldInfo) -> Student:
-        """Construct the student for such a field, with torch's default initialisation."""
+        """Construct the student for such a field, with torch's default initialisation.
+
+        Raises:
+            SpecError: the student does not take such fields.
+        """
 
 
 class MeasureSpec(KindSpec):

@@ -52,7 +52,8 @@ def check_radius(trial: Trial, student: Student) -> None:
         SpecError: with the sizes, and the way to force it.
     """
     size, radius = trial.training.size, student.radius
-    if radius is None or not student.field.periodic or trial.allow_wrapped_radius or 2 * radius + 1 <= size:
+    torus = student.field.geometry == "lattice" and student.field.periodic
+    if radius is None or not torus or trial.allow_wrapped_radius or 2 * radius + 1 <= size:
         return
     raise SpecError(
         "The student's receptive field wraps around the training torus.",
@@ -82,5 +83,5 @@ def _cannot_build(trial: Trial, error: Exception) -> PluginError:
 
 def _cost(trial: Trial, student: Student) -> float:
     parameters = sum(parameter.numel() for parameter in student.parameters())
-    sites = trial.training.size**student.field.dim
+    sites = trial.training.size ** (student.field.dim if student.field.geometry == "lattice" else 1)
     return float(parameters * sites * trial.training.batch * trial.training.steps)

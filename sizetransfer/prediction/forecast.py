@@ -200,13 +200,18 @@ def predict(
 
 
 def _check_pair(teacher: Teacher, student: Student | None) -> None:
-    if student is None or (student.field.dim, student.field.channels) == (teacher.field.dim, teacher.field.channels):
+    if student is None:
+        return
+    wanted, found = (
+        f"a {f.geometry} of {f.dim} dimensions, {f.channels} channels" for f in (teacher.field, student.field)
+    )
+    if wanted == found:
         return
     raise SpecError(
         "The student scores other fields than the teacher's.",
         where="student.field",
-        expected=f"{teacher.field.dim} dimensions and {teacher.field.channels} channels",
-        got=f"{student.field.dim} dimensions and {student.field.channels} channels",
+        expected=wanted,
+        got=found,
         fix="build the student with teacher.field",
     )
 
@@ -394,7 +399,8 @@ def _notes(
         found.append("With one size, nothing can be said of growth with L.")
     if student is not None and student.radius is not None:
         # A torus of L sites has no site farther than L/2: there, ranges stop growing for another reason.
-        small = [size for size in sizes if 2 * student.radius + 1 > size and teacher.field.periodic]
+        torus = teacher.field.geometry == "lattice" and teacher.field.periodic
+        small = [size for size in sizes if torus and 2 * student.radius + 1 > size]
         if small:
             found.append(f"The ball of radius {student.radius} reaches around the lattices of sizes {small}.")
     if student is not None and not ready:

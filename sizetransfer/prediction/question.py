@@ -100,7 +100,9 @@ class PredictionSpec(Spec):
             SpecError: the teacher is not defined at one of them.
         """
         if self.sizes is None:
-            defaults = DEFAULT_SIZES.get(teacher.field.dim, (6, 8))
+            # A graph's size counts its sites, as a chain's does.
+            axes = teacher.field.dim if teacher.field.geometry == "lattice" else 1
+            defaults = DEFAULT_SIZES.get(axes, (6, 8))
             fitting = tuple(size for size in defaults if _refusal(teacher, size) is None)
             return fitting or (defaults[0],)
         for size in self.sizes:

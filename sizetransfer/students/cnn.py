@@ -25,6 +25,7 @@ from sizetransfer.noise import fourier_features
 from sizetransfer.oracle import Context
 from sizetransfer.specs import FieldInfo, StudentSpec
 from sizetransfer.student import Student
+from sizetransfer.students.geometry import require_geometry
 
 _CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 
@@ -41,6 +42,7 @@ class CNNStudentSpec(StudentSpec):
     noise_frequencies: int = Field(6, ge=1, description="octaves of the noise embedding")
 
     def build(self, field: FieldInfo) -> CNNStudent:
+        require_geometry(self, field)
         return CNNStudent(self, field)
 
 

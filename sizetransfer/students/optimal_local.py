@@ -28,7 +28,7 @@ from sizetransfer.domain import Domain, Graph, Lattice, pad
 from sizetransfer.errors import OracleError, SpecError
 from sizetransfer.gaussian import BallMarginal, FourierModes, GraphModes, LatticeCouplings
 from sizetransfer.oracle import Context
-from sizetransfer.specs import FieldInfo, StudentSpec
+from sizetransfer.specs import FieldInfo, Geometry, StudentSpec
 from sizetransfer.student import Student
 
 _CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
@@ -38,6 +38,8 @@ LARGEST_BALL = 8192
 
 class OptimalLocalSpec(LatticeCouplings, StudentSpec):
     """Best score of a given radius for a Gaussian field; its mass and coupling are those of the teacher."""
+
+    geometries: ClassVar[tuple[Geometry, ...]] = ("lattice", "graph")
 
     kind: Literal["optimal-local"] = "optimal-local"
     radius: int = Field(4, ge=0, description="receptive radius r: Chebyshev on a torus, hops on a graph")
@@ -52,6 +54,9 @@ class OptimalLocalSpec(LatticeCouplings, StudentSpec):
     }
 
     def build(self, field: FieldInfo) -> OptimalLocalStudent:
+        if field.geometry == "graph":
+            self._check_graph(field)
+            return OptimalLocalStudent(self, field)
         if field.dim not in _CONVOLUTIONS:
             raise SpecError(
                 "The best local score is there for one to three dimensions.",
@@ -70,6 +75,17 @@ class OptimalLocalSpec(LatticeCouplings, StudentSpec):
             )
         self.bonds(field.dim, field.channels)
         return OptimalLocalStudent(self, field)
+
+    def _check_graph(self, field: FieldInfo) -> None:
+        if self.springs is not None:
+            raise SpecError(
+                "Springs couple sites of a lattice.",
+                where="optimal-local, springs",
+                expected="a mass and a coupling between channels, as the teacher gaussian-graph has",
+                got="springs, for a field on a graph",
+                fix="leave out the springs (and presets that have them)",
+            )
+        self.channel_matrix(field.channels)
 
     def reference_shape(self, lattice: Lattice) -> tuple[int, ...]:
         """Size of the torus whose covariance serves on ``lattice``."""

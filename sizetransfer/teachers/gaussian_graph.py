@@ -85,6 +85,15 @@ class GaussianGraphTeacherSpec(Couplings, TeacherSpec):
             return self.sites if self.sites is not None else 1 + max((max(edge) for edge in self.edges), default=1)
         return None
 
+    def field(self) -> FieldInfo:
+        """Where the field lives; its scale is known once the graph is."""
+        space, periodic = self.space, True
+        if self.positions is not None:
+            space, periodic = len(self.positions[0]) if self.positions else 0, self.box is not None
+        elif self.edges is not None:
+            space, periodic = 1, False
+        return FieldInfo(geometry="graph", dim=max(space, 1), channels=self.channels, periodic=periodic)
+
     def smallest_size(self) -> int:
         """Sites of the smallest random system, whose box holds the cutoff's ball."""
         return max(2, math.ceil((2 * self.cutoff) ** self.space))
@@ -94,9 +103,10 @@ class GaussianGraphTeacher(GaussianLaw):
     """Gaussian field on a graph (see the module's formulas); ``size`` is the number of sites, and ``*S = (N,)``."""
 
     def __init__(self, spec: GaussianGraphTeacherSpec) -> None:
-        super().__init__(FieldInfo(dim=1, channels=spec.channels, periodic=False))
+        super().__init__(spec.field())
         self.spec = spec
-        size = spec.fixed_size() or max(REFERENCE_SITES, spec.smallest_size())
+        fixed = spec.fixed_size()
+        size = max(REFERENCE_SITES, spec.smallest_size()) if fixed is None else fixed
         self.field = self.field.model_copy(update={"sigma_data": self.modes((size,)).standard_deviation()})
 
     def check_size(self, size: int) -> None:
@@ -161,6 +171,14 @@ def _joined(positions: Tensor, cutoff: float, box: float | None) -> Graph:
 
 
 def _given_positions(rows: tuple[tuple[float, ...], ...]) -> Tensor:
+    if not rows:
+        raise OracleError(
+            "The graph is empty.",
+            where="positions",
+            expected="one row of coordinates for every site",
+            got="no rows",
+            fix="give positions, or leave them out for random ones",
+        )
     dimensions = {len(row) for row in rows}
     finite = all(math.isfinite(value) for row in rows for value in row)
     if len(dimensions) != 1 or 0 in dimensions or not finite:

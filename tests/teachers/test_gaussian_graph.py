@@ -12,6 +12,7 @@ from torch.distributions import MultivariateNormal
 import sizetransfer as st
 from sizetransfer.domain import Graph, edges_within
 from sizetransfer.errors import OracleError, SizetransferError, SpecError
+from sizetransfer.experiments.preflight import check_trials
 from sizetransfer.oracle import HasCovariance, HasDensity, HasPosterior, HasScore, HasSmoothedScore, Sample
 from sizetransfer.response import reference_sites, shell_sums
 from sizetransfer.teachers.gaussian_graph import GaussianGraphTeacher, separated_positions
@@ -228,6 +229,7 @@ def build(fields: dict) -> GaussianGraphTeacher:
         ({"edges": [[0, 1], [1, 2], [1, 0]]}, OracleError, "edges[2]"),
         ({"edges": [[0, 1], [2, 3]]}, OracleError, "[2, 3]"),
         ({"edges": [[0, 1]], "sites": 4}, OracleError, "not connected"),
+        ({"positions": []}, OracleError, "The graph is empty"),
         ({"positions": POINTS, "cutoff": 0.1}, OracleError, "The graph is empty"),
         ({"positions": POINTS, "cutoff": 0.95}, OracleError, "not connected"),
         ({"positions": POINTS, "cutoff": 2.0, "box": 3.0}, OracleError, "reaches around"),
@@ -241,6 +243,46 @@ def test_wrong_graphs_are_refused_with_the_offending_item(fields, error, message
         build(fields)
     assert isinstance(caught.value, error)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("fields", "dim", "periodic"),
+    [
+        ({"edges": TREE}, 1, False),
+        ({"positions": POINTS, "cutoff": 1.3}, 2, False),
+        ({"positions": POINTS, "cutoff": 1.3, "box": 3.0}, 2, True),
+        ({"positions": [[0.0, 0.0, 0.0], [0.5, 0.5, 0.5]]}, 3, False),
+        ({"preset": "disordered-volume"}, 3, True),
+    ],
+)
+def test_students_are_told_that_the_field_lives_on_a_graph(fields, dim, periodic):
+    field = build(fields).field
+    assert (field.geometry, field.dim, field.periodic) == ("graph", dim, periodic)
+    assert st.teacher("gaussian").field.geometry == "lattice"
+    with pytest.raises(SpecError, match=r"'cnn' does not take fields on a graph(.|\n)*graph: optimal-local"):
+        st.student("cnn", field)
+    with pytest.raises(SpecError, match="leave out the springs"):
+        st.student("optimal-local", field, springs={})
+    assert st.student("optimal-local", field, radius=1).radius == 1
+
+
+def test_the_sites_of_a_graph_are_no_torus_that_a_radius_wraps_around():
+    experiment = {
+        "name": "graph",
+        "teachers": {"graph": {"kind": "gaussian-graph"}},
+        "students": {"r=6": {"kind": "optimal-local", "radius": 6}},
+        "training": {"size": 12, "steps": 0},
+        "evaluation": {"sizes": [12], "measures": {"clean-score": {"kind": "clean-score"}}},
+    }
+    assert check_trials(st.experiment(experiment).trials()) == {("graph", "r=6"): 0.0}
+    lattice = {"torus": {"kind": "gaussian", "dim": 1}}
+    with pytest.raises(SpecError, match="wraps around"):
+        check_trials(st.experiment({**experiment, "teachers": lattice}).trials())
+
+
+def test_a_lattice_student_is_not_asked_about_a_graph():
+    with pytest.raises(SpecError, match="a graph of 2 dimensions"):
+        st.diagnose(build({}), st.student("cnn", st.FieldInfo(dim=2, periodic=True)), sizes=(16,), sigmas=(1.0,))
 
 
 def test_wrong_questions_are_refused():
