@@ -1,0 +1,55 @@
+"""Verification for sizetransfer: symbolic proofs, a conformance suite, and property tests of Theorem 1.
+
+Names are imported when they are first used, so that a part works where the library of another is missing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sizetransfer_verification.conformance import (
+        Case,
+        Check,
+        Outcome,
+        Report,
+        check_student,
+        check_teacher,
+        checks,
+        parametrize_with_checks,
+    )
+    from sizetransfer_verification.strangers import oracle_from_functions
+    from sizetransfer_verification.symbolic import identities
+
+_HOMES = {
+    "Case": "conformance",
+    "Check": "conformance",
+    "Outcome": "conformance",
+    "Report": "conformance",
+    "check_student": "conformance",
+    "check_teacher": "conformance",
+    "checks": "conformance",
+    "parametrize_with_checks": "conformance",
+    "oracle_from_functions": "strangers",
+    "identities": "symbolic",
+}
+
+__all__ = [  # noqa: PLE0604, RUF100
+    "Case",
+    "Check",
+    "Outcome",
+    "Report",
+    "check_student",
+    "check_teacher",
+    "checks",
+    "identities",
+    "oracle_from_functions",
+    "parametrize_with_checks",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,0 +1,210 @@
+"""The three faces of the list of checks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from sizetransfer.errors import ConformanceError, SpecError
+from sizetransfer.oracle import Teacher
+from sizetransfer.registry import default_registry
+from sizetransfer.specs import FieldInfo, StudentSpec, TeacherSpec, did_you_mean
+from sizetransfer_verification.conformance.case import Case
+from sizetransfer_verification.conformance.check import Check, Level, checks, list_hash
+from sizetransfer_verification.conformance.report import Report
+from sizetransfer_verification.conformance.runner import DEFAULT_TIMEOUT, run_check, run_checks
+from sizetransfer_verification.conformance.subjects import (
+    StudentLike,
+    StudentSubject,
+    Subject,
+    TeacherLike,
+    TeacherSubject,
+)
+
+Function = TypeVar("Function", bound=Callable[..., object])
+
+
+def check_student(
+    student: StudentLike,
+    *,
+    fields: Sequence[FieldInfo] | None = None,
+    level: Level = "core",
+    only: tuple[str, ...] = (),
+    expected_failures: Mapping[str, str] | None = None,
+    example: Case | None = None,
+    seed: int = 0,
+    timeout: float = DEFAULT_TIMEOUT,
+) -> Report:
+    """Check a student against the contract of students.
+
+    Args:
+        student: a kind, ``kind:preset``, a specification, or a function that builds one for a ``FieldInfo``.
+        fields: the fields to build it for; by default tori, open boxes and a graph, those left out that it refuses.
+        level: ``api`` (seconds), ``core`` (a minute) or ``full``.
+        only: ids of single checks.
+        expected_failures: id of a check that is known to fail, and why; if it passes, the report fails.
+        example: run on this case alone: the one that a report showed.
+        seed: names the random streams.
+        timeout: seconds for each check.
+
+    Raises:
+        SpecError: an unknown kind, level or check.
+        ConformanceError: what was given builds no student. A broken contract does not raise; see
+            :meth:`Report.raise_if_failed`.
+    """
+    subject = StudentSubject(student, fields=fields, seed=seed)
+    return run_checks(
+        subject, level=level, only=only, expected_failures=expected_failures, example=example, timeout=timeout
+    )
+
+
+def check_teacher(
+    teacher: TeacherLike,
+    *,
+    level: Level = "core",
+    only: tuple[str, ...] = (),
+    expected_failures: Mapping[str, str] | None = None,
+    example: Case | None = None,
+    seed: int = 0,
+    timeout: float = DEFAULT_TIMEOUT,
+) -> Report:
+    """Check a teacher against the contract of teachers.
+
+    Args:
+        teacher: a kind, ``kind:preset``, a specification, a teacher, or a function that builds one.
+        level: as for :func:`check_student`; likewise the others.
+        only: ids of single checks.
+        expected_failures: id of a check that is known to fail, and why.
+        example: run on this case alone.
+        seed: names the random streams.
+        timeout: seconds for each check.
+
+    Raises:
+        SpecError: an unknown kind, level or check.
+        ConformanceError: what was given builds no teacher, or it accepts no size.
+    """
+    subject = TeacherSubject(teacher, seed=seed)
+    return run_checks(
+        subject, level=level, only=only, expected_failures=expected_failures, example=example, timeout=timeout
+    )
+
+
+@dataclass(frozen=True)
+class BoundCheck:
+    """A check with its subject: call it to run it."""
+
+    check: Check[Any]
+    subject: Subject
+
+    @property
+    def id(self) -> str:
+        """``subject-family/what-holds``."""
+        return f"{self.subject.name}-{self.check.id}"
+
+    def __call__(self) -> None:
+        """Run the check as a test.
+
+        Raises:
+            ConformanceError: it failed.
+            pytest.skip.Exception: it is not applicable.
+        """
+        import pytest
+
+        outcome = run_check(self.check, self.subject)
+        if outcome.status == "not applicable":
+            pytest.skip(outcome.reason)
+        report = Report(self.subject.name, self.subject.family, self.check.level, list_hash((self.check,)), (outcome,))
+        report.raise_if_failed()
+
+
+def parametrize_with_checks(
+    subjects: Iterable[TeacherLike | StudentLike | Subject],
+    *,
+    level: Level = "core",
+    expected_failures: Mapping[str, str] | None = None,
+) -> Callable[[Function], Function]:
+    """Decorate a test function of one argument, ``check``, so that every check of every subject is a test.
+
+    Args:
+        subjects: kinds, specifications, teachers, or :class:`StudentSubject` and :class:`TeacherSubject`.
+        level: ``api``, ``core`` or ``full``.
+        expected_failures: id of a check that is known to fail, and why: a strict ``xfail``.
+
+    Raises:
+        SpecError: a name that no teacher or student has, or an unknown check.
+
+    Example::
+
+        @parametrize_with_checks(["cnn", {"kind": "flow", "preset": "medium-range"}])
+        def test_contract(check):
+            check()
+    """
+    import pytest
+
+    expected = dict(expected_failures or {})
+    parameters = []
+    for given in subjects:
+        for subject in [given] if isinstance(given, TeacherSubject | StudentSubject) else subjects_of(given):
+            for check in checks(subject.family, level):
+                bound = BoundCheck(check, subject)
+                reason = expected.get(check.id)
+                marks = (pytest.mark.xfail(reason=reason, raises=ConformanceError, strict=True),) if reason else ()
+                parameters.append(pytest.param(bound, id=bound.id, marks=marks))
+    unknown = set(expected) - {parameter.values[0].check.id for parameter in parameters}  # type: ignore[union-attr]
+    if unknown:
+        raise SpecError(
+            "A check that is not run is expected to fail.",
+            where="parametrize_with_checks, expected_failures",
+            expected="ids of the checks of these subjects at this level",
+            got=", ".join(sorted(unknown)),
+            fix="`sizetransfer verify checks` lists them",
+        )
+    return pytest.mark.parametrize("check", parameters)
+
+
+def subjects_of(given: TeacherLike | StudentLike) -> list[Subject]:
+    """The subjects that a name, a specification or an object stands for.
+
+    A name is the kind of a teacher or of a student (``kind:preset`` likewise), or a distribution, which stands for
+    all teachers and students that it registers.
+
+    Raises:
+        SpecError: no teacher, student or distribution has that name.
+        PluginError: it could not be imported.
+    """
+    if isinstance(given, Teacher | TeacherSpec):
+        return [TeacherSubject(given)]
+    if isinstance(given, StudentSpec):
+        return [StudentSubject(given)]
+    if callable(given):
+        raise SpecError(
+            "A function may build a teacher or a student.",
+            where="subjects",
+            expected="TeacherSubject(function) or StudentSubject(function)",
+            got=repr(given),
+            fix="say which",
+        )
+    kind = given.split(":")[0].strip() if isinstance(given, str) else str(given.get("kind"))
+    registry = default_registry()
+    owners = {"teacher": registry.kinds("teacher"), "student": registry.kinds("student")}
+    if kind in owners["teacher"]:
+        return [TeacherSubject(given)]
+    if kind in owners["student"]:
+        return [StudentSubject(given)]
+    of_distribution: list[Subject] = []
+    for name, entry in owners["teacher"].items():
+        of_distribution += [TeacherSubject(name)] if kind == entry.distribution else []
+    for name, entry in owners["student"].items():
+        of_distribution += [StudentSubject(name)] if kind == entry.distribution else []
+    if not of_distribution:
+        known = [*owners["teacher"], *owners["student"]]
+        trouble = "; ".join(map(str, registry.trouble()))
+        raise SpecError(
+            f"There is no teacher, student or plugin {kind!r}.",
+            where="verify plugin",
+            expected=f"a kind ({', '.join(known)}) or a distribution that registers some",
+            got=repr(given) + (f"; broken plugins: {trouble}" if trouble else ""),
+            fix=did_you_mean(kind, known) or "`sizetransfer list` and `sizetransfer plugins` show what there is",
+        )
+    return of_distribution

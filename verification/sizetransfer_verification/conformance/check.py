@@ -1,0 +1,138 @@
+"""Checks: plain functions, registered with the clause of the contract that they test."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+
+from sizetransfer.errors import SpecError
+from sizetransfer.specs import did_you_mean
+from sizetransfer_verification.conformance.case import Case, CaseSpace
+from sizetransfer_verification.conformance.evidence import Evidence
+
+if TYPE_CHECKING:
+    from sizetransfer_verification.conformance.subjects import StudentSubject, TeacherSubject
+
+Family = Literal["student", "teacher"]
+Level = Literal["api", "core", "full"]
+LEVELS: tuple[Level, ...] = ("api", "core", "full")
+
+AnySubject = TypeVar("AnySubject", "StudentSubject", "TeacherSubject")
+
+
+@dataclass(frozen=True)
+class Need(Generic[AnySubject]):
+    """A capability without which a check says nothing.
+
+    Attributes:
+        name: what must be declared.
+        holds: whether a subject declares it.
+    """
+
+    name: str
+    holds: Callable[[AnySubject], bool]
+
+
+@dataclass(frozen=True)
+class Check(Generic[AnySubject]):
+    """One clause of a contract, as a function that compares.
+
+    Attributes:
+        id: ``family/what-holds``.
+        clause: the sentence of the contract that is tested.
+        cause: what usually breaks it.
+        level: the lowest level that contains it.
+        statistical: whether it compares means with standard errors.
+        needs: capabilities, else the check is not applicable.
+        space: the cases on which it is run; a statistical check runs on one.
+        function: takes subject, case and evidence; raises :class:`~.evidence.ViolationError` or lets the plugin's own
+            exception through.
+    """
+
+    id: str
+    family: Family
+    clause: str
+    cause: str
+    level: Level
+    statistical: bool
+    needs: tuple[Need[AnySubject], ...]
+    space: CaseSpace
+    function: Callable[[AnySubject, Case, Evidence], None]
+
+
+_STUDENT_CHECKS: dict[str, Check[StudentSubject]] = {}
+_TEACHER_CHECKS: dict[str, Check[TeacherSubject]] = {}
+
+
+def student_check(
+    clause: str,
+    *,
+    cause: str,
+    level: Level = "core",
+    needs: tuple[Need[StudentSubject], ...] = (),
+    space: CaseSpace | None = None,
+) -> Callable[[Callable[[StudentSubject, Case, Evidence], None]], Check[StudentSubject]]:
+    """Register a function as a check of students; its id is ``student/`` and its name with hyphens."""
+
+    def register(function: Callable[[StudentSubject, Case, Evidence], None]) -> Check[StudentSubject]:
+        name = f"student/{function.__name__.replace('_', '-')}"
+        check = Check(name, "student", clause, cause, level, False, needs, space or CaseSpace(), function)
+        return _STUDENT_CHECKS.setdefault(name, check)
+
+    return register
+
+
+def teacher_check(
+    clause: str,
+    *,
+    cause: str,
+    level: Level = "core",
+    statistical: bool = False,
+    needs: tuple[Need[TeacherSubject], ...] = (),
+    space: CaseSpace | None = None,
+) -> Callable[[Callable[[TeacherSubject, Case, Evidence], None]], Check[TeacherSubject]]:
+    """Register a function as a check of teachers; its id is ``teacher/`` and its name with hyphens."""
+
+    def register(function: Callable[[TeacherSubject, Case, Evidence], None]) -> Check[TeacherSubject]:
+        name = f"teacher/{function.__name__.replace('_', '-')}"
+        check = Check(name, "teacher", clause, cause, level, statistical, needs, space or CaseSpace(), function)
+        return _TEACHER_CHECKS.setdefault(name, check)
+
+    return register
+
+
+def checks(family: Family, level: Level = "full", only: tuple[str, ...] = ()) -> tuple[Check[Any], ...]:
+    """The checks of a family up to a level, in the order in which they are written.
+
+    Args:
+        family: ``student`` or ``teacher``.
+        level: ``api`` (seconds), ``core`` (a minute) or ``full``.
+        only: ids to keep; all if empty.
+
+    Raises:
+        SpecError: an unknown level or id.
+    """
+    from sizetransfer_verification.conformance import students, teachers  # noqa: F401  (they register their checks)
+
+    if level not in LEVELS:
+        raise SpecError("Unknown level.", where="level", expected=f"one of {', '.join(LEVELS)}", got=repr(level))
+    known: dict[str, Check[Any]] = {**(_STUDENT_CHECKS if family == "student" else _TEACHER_CHECKS)}
+    for name in only:
+        if name not in known:
+            raise SpecError(
+                f"There is no check {name!r}.",
+                where=f"checks of a {family}",
+                expected=f"one of {', '.join(known)}",
+                got=name,
+                fix=did_you_mean(name, known) or "`sizetransfer verify checks` lists them",
+            )
+    reached = LEVELS[: LEVELS.index(level) + 1]
+    return tuple(check for check in known.values() if (check.id in only if only else check.level in reached))
+
+
+def list_hash(chosen: tuple[Check[Any], ...]) -> str:
+    """A hash of what the checks say they test: two reports with the same hash come from the same list."""
+    text = "\n".join(f"{check.id}|{check.level}|{check.clause}" for check in chosen)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

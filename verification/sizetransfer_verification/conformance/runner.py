@@ -1,0 +1,194 @@
+"""Runs checks: draws cases with hypothesis, isolates what a plugin raises, ends what takes too long."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+import traceback
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from types import FrameType
+from typing import Any
+
+from sizetransfer.errors import SpecError
+from sizetransfer.specs import did_you_mean
+from sizetransfer_verification.conformance.case import Case
+from sizetransfer_verification.conformance.check import Check, Level, checks, list_hash
+from sizetransfer_verification.conformance.evidence import Evidence, NotApplicableError, ViolationError
+from sizetransfer_verification.conformance.report import Outcome, Report
+from sizetransfer_verification.conformance.subjects import Subject
+from sizetransfer_verification.requirements import require
+
+DEFAULT_TIMEOUT = 120.0
+"""Seconds that one check may take."""
+
+
+class TimedOut(BaseException):
+    """The time of a check is over. No ``Exception``: neither a plugin nor hypothesis may swallow it."""
+
+
+def run_checks(
+    subject: Subject,
+    *,
+    level: Level = "core",
+    only: tuple[str, ...] = (),
+    expected_failures: Mapping[str, str] | None = None,
+    example: Case | None = None,
+    timeout: float = DEFAULT_TIMEOUT,
+) -> Report:
+    """Run the checks of a subject's family.
+
+    Args:
+        subject: what is checked.
+        level: ``api``, ``core`` or ``full``.
+        only: ids of single checks.
+        expected_failures: id of a check that is known to fail, and why; if it passes, the report fails.
+        example: run the checks on this case alone, instead of drawn ones.
+        timeout: seconds for each check.
+
+    Raises:
+        SpecError: an unknown level or id.
+        PluginError: hypothesis or scipy is not installed.
+    """
+    require("hypothesis", "The conformance suite")
+    require("scipy", "The conformance suite")
+    chosen = checks(subject.family, level, only)
+    expected = dict(expected_failures or {})
+    known = {check.id for check in checks(subject.family)}
+    for name in expected:
+        if name not in known:
+            raise SpecError(
+                f"A check that does not exist is expected to fail: {name!r}.",
+                where="expected_failures",
+                expected="ids of checks",
+                got=name,
+                fix=did_you_mean(name, known) or "`sizetransfer verify checks` lists them",
+            )
+    outcomes = []
+    for check in chosen:
+        outcome = run_check(check, subject, example=example, timeout=timeout)
+        outcomes.append(_as_expected(outcome, expected[check.id]) if check.id in expected else outcome)
+    return Report(subject.name, subject.family, level, list_hash(chosen), tuple(outcomes), subject.notes())
+
+
+def _as_expected(outcome: Outcome, reason: str) -> Outcome:
+    if outcome.status == "failed":
+        return replace(outcome, status="expected failure", reason=f"expected: {reason}; {outcome.reason}")
+    if outcome.status == "passed":
+        reason = f"The check passes, though it is declared to fail ({reason}): drop it from the expected failures."
+        return replace(outcome, status="unexpected pass", reason=reason, cause="the defect was mended")
+    return outcome
+
+
+def run_check(
+    check: Check[Any], subject: Subject, *, example: Case | None = None, timeout: float = DEFAULT_TIMEOUT
+) -> Outcome:
+    """Run one check and say what came out; nothing but ``KeyboardInterrupt`` escapes."""
+    started = time.monotonic()
+    run = _Run(check, subject)
+    try:
+        with _time_limit(timeout), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            outcome = run.outcome(example)
+    except TimedOut:
+        reason = f"It took longer than {timeout:g} s."
+        cause = "a loop over sites, a dense matrix, or a chain that does not end; raise the timeout if it is right"
+        outcome = run.result("timed out", reason=reason, cause=cause, example=run.case)
+    return replace(outcome, seconds=time.monotonic() - started)
+
+
+class _Run:
+    """One check on one subject, with what was compared so far."""
+
+    def __init__(self, check: Check[Any], subject: Subject) -> None:
+        self.check, self.subject = check, subject
+        self.evidence = Evidence()
+        self.case: Case | None = None
+        self.runs = 0
+
+    def outcome(self, example: Case | None) -> Outcome:
+        try:
+            for need in self.check.needs:
+                if not need.holds(self.subject):
+                    return self.result("not applicable", reason=f"It needs: {need.name}.")
+            if example is not None:
+                self.once(example)
+            else:
+                self.search()
+        except NotApplicableError as reason:
+            return self.result("not applicable", reason=str(reason))
+        except ViolationError as violation:
+            allowed = f"{violation.allowed} ({violation.source})"
+            return self.failed(f"{violation.what}.", measured=violation.measured, allowed=allowed)
+        except Exception as error:
+            raised = f"It raised {type(error).__name__}: {error}"
+            return self.failed(raised, measured=_place(error), allowed="an answer")
+        if not self.evidence.comparisons:
+            return self.failed("The check compared nothing.", measured="0 comparisons", allowed="at least 1")
+        return self.result("passed")
+
+    def search(self) -> None:
+        """Run on drawn cases; leave the smallest failing one in ``case``."""
+        if self.check.statistical:
+            return self.once(self.subject.statistical_case(self.check.space))
+        from hypothesis import HealthCheck, Phase, Verbosity, given, settings
+
+        strategy = self.check.space.strategy(self.subject.sizes(self.check.space), self.subject.devices)
+        quiet = settings(
+            max_examples=self.check.space.examples,
+            derandomize=True,
+            database=None,
+            deadline=None,
+            phases=(Phase.generate, Phase.shrink),
+            report_multiple_bugs=False,
+            suppress_health_check=list(HealthCheck),
+            verbosity=Verbosity.quiet,
+        )
+        quiet(given(strategy)(self.once))()
+        return None
+
+    def once(self, case: Case) -> None:
+        self.case = case
+        self.runs += 1
+        self.check.function(self.subject, case, self.evidence)
+
+    def failed(self, reason: str, *, measured: str, allowed: str) -> Outcome:
+        return self.result(
+            "failed", reason=reason, measured=measured, allowed=allowed, cause=self.check.cause, example=self.case
+        )
+
+    def result(self, status: Any, **fields: Any) -> Outcome:
+        fields |= {"comparisons": self.evidence.comparisons, "statistical": self.evidence.statistical}
+        return Outcome(self.check.id, self.check.clause, status, examples=self.runs, **fields)
+
+
+def _place(error: Exception) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{type(error).__name__} in {frames[-1].name}, line {frames[-1].lineno}" if frames else type(error).__name__
+
+
+@contextmanager
+def _time_limit(seconds: float) -> Iterator[None]:
+    """Raise :class:`TimedOut` in the block after that time; only in the main thread of systems with alarms."""
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
+        yield
+        return
+
+    def ring(signum: int, frame: FrameType | None) -> None:
+        raise TimedOut
+
+    before = signal.signal(signal.SIGALRM, ring)
+    remaining, _ = signal.getitimer(signal.ITIMER_REAL)
+    started = time.monotonic()
+    signal.setitimer(signal.ITIMER_REAL, min(seconds, remaining) if remaining else seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        if remaining:
+            # An alarm set by someone else (pytest-timeout) goes on where it was.
+            signal.setitimer(signal.ITIMER_REAL, max(remaining - (time.monotonic() - started), 1e-3))
