@@ -7,12 +7,14 @@ Every session installs the versions of ``constraints.txt`` into its own virtual 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import nox
 
 ROOT = Path(__file__).parent
 CONSTRAINTS = ROOT / "constraints.txt"
+EVERYTHING = (".", "./verification")
 PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 
 nox.needs_version = ">=2025.2.9"
@@ -31,18 +33,17 @@ def pinned(name: str) -> str:
     return pin.group()
 
 
-def install(session: nox.Session, *groups: str, package: bool = True) -> None:
-    """Install dependency groups and, unless told otherwise, the package itself.
+def install(session: nox.Session, *groups: str, distributions: Sequence[str] = (".",)) -> None:
+    """Install dependency groups and distributions of this repository, by default the core alone.
 
     torch comes first and alone: where an index offers the pinned version as a CPU build, pip takes that one.
     """
     if session.virtualenv.venv_backend == "none":
         return
     requirements = nox.project.dependency_groups(PROJECT, *groups) if groups else ()
-    if package:
+    if distributions:
         session.install("--quiet", "--constraint", str(CONSTRAINTS), pinned("torch"))
-        requirements = (*requirements, ".")
-    session.install("--quiet", "--constraint", str(CONSTRAINTS), *requirements)
+    session.install("--quiet", "--constraint", str(CONSTRAINTS), *requirements, *distributions)
 
 
 @nox.session
@@ -55,30 +56,30 @@ def quickstart(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """Run the test suite. Arguments go to pytest."""
-    install(session, "tests")
+    install(session, "tests", distributions=EVERYTHING)
     session.run("pytest", "-n", "2", "--dist", "worksteal", *session.posargs, env={"OMP_NUM_THREADS": "1"})
 
 
 @nox.session
 def lint(session: nox.Session) -> None:
     """Check style, formatting and the layers of the architecture."""
-    install(session, "lint", package=False)
+    install(session, "lint", distributions=())
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
-    session.run("lint-imports")
+    session.run("lint-imports", env={"PYTHONPATH": "verification"})
 
 
 @nox.session
 def types(session: nox.Session) -> None:
     """Check types. Arguments go to mypy."""
-    install(session, "types")
+    install(session, "types", distributions=EVERYTHING)
     session.run("mypy", *session.posargs)
 
 
 @nox.session
 def docs(session: nox.Session) -> None:
     """Build the documentation into docs/_build/html; a warning is an error."""
-    install(session, "docs")
+    install(session, "docs", distributions=EVERYTHING)
     session.run("sphinx-build", "-W", "--keep-going", "-b", "html", *session.posargs, "docs", "docs/_build/html")
 
 
