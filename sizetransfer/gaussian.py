@@ -41,8 +41,8 @@ from sizetransfer.specs import Spec
 
 Matrix = tuple[tuple[float, ...], ...]
 
-# Sites along each axis of the torus that stands for infinite volume, at most.
-LARGEST_REFERENCE = {1: 2**16, 2: 1024, 3: 64}
+# Sites of the torus that stands for infinite volume, at most; in more than three dimensions as in three.
+LARGEST_REFERENCE = {1: 2**16, 2: 2**20, 3: 2**18}
 
 
 class Springs(Spec):
@@ -124,8 +124,10 @@ class LatticeCouplings(Couplings):
         It is 30 correlation lengths wide, so that what goes around it is of relative size ``exp(-30)``, or as wide
         as ``LARGEST_REFERENCE`` allows.
         """
+        # The root of a perfect power may come out a rounding below it.
+        widest = max(2, int(LARGEST_REFERENCE.get(dim, LARGEST_REFERENCE[3]) ** (1 / dim) + 1e-9))
         stiffness = 1.0 if self.springs is None else self.springs.longitudinal + (dim - 1) * self.springs.diagonal
-        return min(math.ceil(30 * math.sqrt(max(1.0, stiffness)) / self.mass) + 2, LARGEST_REFERENCE[dim])
+        return min(math.ceil(30 * math.sqrt(max(1.0, stiffness)) / self.mass) + 2, widest)
 
 
 def _crystal(springs: Springs, axes: Tensor) -> list[tuple[tuple[int, ...], Tensor]]:
@@ -205,7 +207,10 @@ class NormalModes(ABC):
 
     @abstractmethod
     def covariance(self, sites: Tensor) -> Tensor:
-        """Clean covariance between n sites, given by flat indices of shape ``(n,)``: ``(C, n, C, n)``, float64."""
+        """Clean covariance between n sites, given by flat indices of shape ``(n,)``: ``(C, n, C, n)``, float64.
+
+        Indices are those of the flattened sites; they are not checked.
+        """
 
     def log_determinant(self, v: Tensor) -> Tensor:
         """``log det(C + v)``, shape ``(B,)`` for noise variances ``v`` of that shape, in float64."""

@@ -20,7 +20,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from sizetransfer.domain import pad
-from sizetransfer.errors import OracleError
+from sizetransfer.errors import OracleError, SpecError
 from sizetransfer.noise import fourier_features
 from sizetransfer.oracle import Context
 from sizetransfer.specs import FieldInfo, StudentSpec
@@ -43,6 +43,14 @@ class CNNStudentSpec(StudentSpec):
 
     def build(self, field: FieldInfo) -> CNNStudent:
         require_geometry(self, field)
+        if field.dim not in _CONVOLUTIONS:
+            raise SpecError(
+                "The network is there for one to three dimensions.",
+                where="cnn, field.dim",
+                expected="1, 2 or 3",
+                got=str(field.dim),
+                fix="choose a teacher of fewer dimensions",
+            )
         return CNNStudent(self, field)
 
 

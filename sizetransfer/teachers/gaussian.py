@@ -33,6 +33,9 @@ from sizetransfer.oracle import Context, Exactness, Sample, Teacher
 from sizetransfer.randomness import normal
 from sizetransfer.specs import FieldInfo, TeacherSpec
 
+# The smallest torus, of two sites an axis, then has a million sites.
+LARGEST_DIMENSION = 20
+
 
 class GaussianLaw(Teacher):
     """A zero-mean Gaussian field with known normal modes; every oracle is exact to rounding."""
@@ -69,7 +72,7 @@ class GaussianLaw(Teacher):
         Raises:
             OracleError: a noise level is not positive, or the field does not fit the teacher.
         """
-        return self._log_density(x, _variance(sigma))
+        return self._log_density(x, _variance(sigma, len(x)))
 
     def score(self, sample: Sample) -> Float[Tensor, "batch channels *size"]:
         """Clean score ``-Q x``, like ``sample.x``."""
@@ -84,7 +87,7 @@ class GaussianLaw(Teacher):
             OracleError: a noise level is not positive, or the field does not fit the teacher.
         """
         modes = self._modes_of(x)
-        v = modes.expand(_variance(sigma))
+        v = modes.expand(_variance(sigma, len(x)))
         return modes.filter(x, lambda c: -1 / (c + v))
 
     def posterior_mean(
@@ -92,7 +95,7 @@ class GaussianLaw(Teacher):
     ) -> Float[Tensor, "batch channels *size"]:
         """E[X_0 | x] = C (C + sigma^2)^-1 x, like ``x``; errors as for :meth:`smoothed_score`."""
         modes = self._modes_of(x)
-        v = modes.expand(_variance(sigma))
+        v = modes.expand(_variance(sigma, len(x)))
         return modes.filter(x, lambda c: c / (c + v))
 
     def posterior_covariance(
@@ -103,12 +106,25 @@ class GaussianLaw(Teacher):
         Raises:
             OracleError: a noise level is not positive, or the site is not on the lattice.
         """
-        v = _variance(sigma)
+        v = _variance(sigma, len(x))
         return self._rows(context, site, v, lambda c, v: c * v / (c + v))
 
     def covariance(self, size: int, sites: Tensor) -> Tensor:
-        """Clean covariance between sites given by flat indices ``(n,)``: ``(C, n, C, n)``, float64."""
-        return self.modes(self.context(1, size).domain.shape).covariance(sites)
+        """Clean covariance between sites given by flat indices ``(n,)``: ``(C, n, C, n)``, float64.
+
+        Raises:
+            OracleError: an index is not that of a site.
+        """
+        domain = self.context(1, size).domain
+        if sites.ndim != 1 or sites.is_floating_point() or bool(((sites < 0) | (sites >= domain.sites)).any()):
+            raise OracleError(
+                "A site is not on the domain.",
+                where=f"{type(self).__name__}.covariance, sites",
+                expected=f"flat indices of shape (n,), from 0 to {domain.sites - 1}",
+                got=f"shape {tuple(sites.shape)}, {sites.flatten()[:8].tolist()}",
+                fix="flatten coordinates in the order of the axes: (a, b) on an L x L torus is a * L + b",
+            )
+        return self.modes(domain.shape).covariance(sites)
 
     def response(
         self, sigma: Float[Tensor, "batch"], context: Context, site: Site
@@ -118,7 +134,7 @@ class GaussianLaw(Teacher):
         Raises:
             OracleError: a noise level is not positive, or the site is not on the lattice.
         """
-        return self._rows(context, site, _variance(sigma), lambda c, v: -1 / (c + v))
+        return self._rows(context, site, _variance(sigma, None), lambda c, v: -1 / (c + v))
 
     def _rows(self, context: Context, site: Site, v: Tensor, gain: Any) -> Tensor:
         """Row at ``site`` of the matrix with eigenvalues ``gain(c, v)``: ``(B, C, C, *S)``."""
@@ -150,7 +166,17 @@ class GaussianLaw(Teacher):
         return self.modes(tuple(x.shape[2:]))
 
 
-def _variance(sigma: Tensor) -> Tensor:
+def _variance(sigma: Tensor, batch: int | None) -> Tensor:
+    """``sigma ** 2``, checked to be ``(batch,)``; ``None``: of any length."""
+    shaped = isinstance(sigma, Tensor) and sigma.ndim == 1 and batch in (None, len(sigma))
+    if not shaped:
+        raise OracleError(
+            "There must be one noise level for each field.",
+            where="sigma",
+            expected=f"a tensor of shape ({'n' if batch is None else batch},)",
+            got=f"shape {tuple(sigma.shape)}" if isinstance(sigma, Tensor) else repr(sigma),
+            fix="x.new_full((len(x),), 0.5) gives every field of x the same level",
+        )
     if not bool((sigma > 0).all()) or not bool(sigma.isfinite().all()):
         raise OracleError(
             "A noise level is not positive.",
@@ -163,10 +189,10 @@ def _variance(sigma: Tensor) -> Tensor:
 
 
 class GaussianTeacherSpec(LatticeCouplings, TeacherSpec):
-    """Gaussian field on a torus of one to three dimensions, with everything exact at every noise level and size."""
+    """Gaussian field on a torus of any dimension, with everything exact at every noise level and size."""
 
     kind: Literal["gaussian"] = "gaussian"
-    dim: int = Field(2, ge=1, le=3, description="axes of the torus")
+    dim: int = Field(2, ge=1, le=LARGEST_DIMENSION, description="axes of the torus")
     channels: int = Field(1, ge=1, description="components of a site")
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {

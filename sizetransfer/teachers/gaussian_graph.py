@@ -40,10 +40,15 @@ class GaussianGraphTeacherSpec(Couplings, TeacherSpec):
     edges: tuple[tuple[int, int], ...] | None = Field(None, description="pairs of sites, counted from zero")
     sites: int | None = Field(None, ge=1, description="sites of the edge list; by default as many as it names")
     positions: tuple[tuple[float, ...], ...] | None = Field(None, description="coordinates of the sites")
-    box: float | None = Field(None, gt=0, description="period of the given positions; none for an open space")
+    box: float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="period of the given positions; none for an open space"
+    )
     space: int = Field(2, ge=1, le=3, description="dimension of the space of random positions")
     cutoff: float = Field(
-        1.6, gt=0, description="sites nearer than this are joined; the unit of random positions is their mean spacing"
+        1.6,
+        gt=0,
+        allow_inf_nan=False,
+        description="sites nearer than this are joined; the unit of random positions is their mean spacing",
     )
     separation: float = Field(0.6, ge=0, le=0.7, description="least distance of random positions")
 

@@ -326,3 +326,8 @@ def test_a_context_without_the_condition_is_refused_by_name(channels):
     condition = None if channels is None else context.condition.expand(-1, channels, *context.domain.shape)
     with pytest.raises(OracleError, match="1 channels"):
         student(x, x.new_ones(len(x)), Context(context.domain, condition))
+
+
+def test_dimensions_without_a_convolution_are_refused():
+    with pytest.raises(SpecError, match="one to three dimensions"):
+        CNNStudentSpec().build(FieldInfo(dim=4))

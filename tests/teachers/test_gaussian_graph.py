@@ -220,6 +220,8 @@ def build(fields: dict) -> GaussianGraphTeacher:
         ({"box": 4.0}, SpecError, "'box' belongs to 'positions'"),
         ({"edges": [[0, 1, 2]]}, SpecError, "edges.0"),
         ({"cutoff": 0}, SpecError, "cutoff"),
+        ({"cutoff": float("inf")}, SpecError, "cutoff"),
+        ({"positions": POINTS, "box": float("inf")}, SpecError, "box"),
         ({"separation": 0.9}, SpecError, "separation"),
         ({"edges": []}, OracleError, "The graph is empty"),
         ({"edges": [], "sites": 3}, OracleError, "The graph is empty"),
@@ -293,6 +295,8 @@ def test_wrong_questions_are_refused():
         random.domain(4)
     with pytest.raises(OracleError, match="does not fit"):
         tree.smoothed_score(torch.zeros(1, 1, 6, 6), torch.ones(1), tree.context(1, 6))
+    with pytest.raises(OracleError, match="from 0 to 5"):
+        tree.covariance(6, torch.tensor([6]))
     graph = tree.domain(6)
     for site in ((6,), (-1,), (0, 0)):
         with pytest.raises(OracleError, match="not in the graph"):
