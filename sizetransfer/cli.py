@@ -18,7 +18,7 @@ import click
 
 from sizetransfer.errors import OracleError, PluginError, SizetransferError, SpecError
 from sizetransfer.plugins import core_version
-from sizetransfer.registry import FAMILIES, SORTS, Entry, Sort, default_registry
+from sizetransfer.registry import ELSEWHERE, FAMILIES, SORTS, Entry, Sort, default_registry
 
 if TYPE_CHECKING:
     from sizetransfer.diagnosis import Verdict
@@ -72,6 +72,8 @@ class Commands(click.Group):
         near = difflib.get_close_matches(args[0], self.list_commands(ctx), n=3)
         lines = [f"No such command {args[0]!r}."]
         lines += [f"Did you mean {' or '.join(map(repr, near))}?"] if near else []
+        elsewhere = ELSEWHERE.get(("command", args[0]))
+        lines += [f"It comes with {elsewhere}: pip install {elsewhere}."] if elsewhere else []
         lines += [f"A broken plugin may have held it: {record}" for record in default_registry().trouble()]
         raise click.UsageError(" ".join(lines), ctx)
 

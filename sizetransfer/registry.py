@@ -11,7 +11,7 @@ import functools
 import inspect
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
@@ -27,6 +27,13 @@ if TYPE_CHECKING:
 Sort = Literal["teacher", "student", "measure", "experiment", "executor", "command"]
 
 BUILT_IN_MODULES = tuple(f"{CORE}.{name}" for name in ("teachers", "students", "measures", "experiments"))
+
+ELSEWHERE: Mapping[tuple[Sort, str], str] = {
+    ("student", "message-passing"): "sizetransfer-graph",
+    ("student", "equivariant"): "sizetransfer-graph",
+    ("command", "verify"): "sizetransfer-verification",
+}
+"""Names of this project that distributions of their own hold, so that an error can say what to install."""
 
 FAMILIES: tuple[Family, ...] = ("teacher", "student", "measure")
 SORTS: tuple[Sort, ...] = (*FAMILIES, "experiment", "executor")
@@ -266,7 +273,9 @@ class Registry:
 
         table = self._tables[sort]
         owners = [f"{known} ({entry.distribution} {entry.version})" for known, entry in table.items()]
+        elsewhere = ELSEWHERE.get((sort, name))
         hints = [did_you_mean(name, table) or f"`sizetransfer list {sort}s` shows what there is."]
+        hints = [f"pip install {elsewhere}, which holds it."] if elsewhere else hints
         hints += [
             f"A broken plugin may have held the name: {record} To mend it: {record.fix}." for record in self.trouble()
         ]

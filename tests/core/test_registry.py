@@ -14,7 +14,7 @@ from plugin_factory import HEALTHY, PluginFactory
 from sizetransfer.errors import PluginError, SpecError
 from sizetransfer.events import Event
 from sizetransfer.plugins import PluginRecord, core_version
-from sizetransfer.registry import Registry, default_registry
+from sizetransfer.registry import ELSEWHERE, Registry, Sort, default_registry
 
 CORE = (
     HEALTHY.format(kind="plain")
@@ -169,6 +169,15 @@ def test_an_unknown_kind_gets_the_nearest_names_and_their_owners(plugins: Plugin
     assert "toytoy (toy-students 1.2)" in str(caught.value.expected)
     assert f"plain (sizetransfer {core_version()})" in str(caught.value.expected)
     assert "Did you mean 'toytoy'?" in str(caught.value.fix)
+
+
+@pytest.mark.parametrize(("sort", "name"), ELSEWHERE)
+def test_a_name_of_another_distribution_of_the_project_says_what_to_install(
+    plugins: PluginFactory, sort: Sort, name: str
+) -> None:
+    with pytest.raises(SpecError) as caught:
+        registry().entry(sort, name)
+    assert f"pip install {ELSEWHERE[sort, name]}" in str(caught.value.fix)
 
 
 @pytest.mark.parametrize("sort", ["experiment", "executor"])

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import sys
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+_DISTRIBUTIONS = importlib.metadata.distributions
 
 HEALTHY = """
 from sizetransfer.hooks import hookimpl
@@ -36,6 +41,12 @@ class PluginFactory:
         self._monkeypatch = monkeypatch
         monkeypatch.delenv("SIZETRANSFER_PLUGINS", raising=False)
         monkeypatch.syspath_prepend(directory)
+        monkeypatch.setattr(importlib.metadata, "distributions", self._distributions)
+
+    @staticmethod
+    def _distributions(**where: Any) -> Iterator[importlib.metadata.Distribution]:
+        """The installed distributions, without the plugins of this repository that the environment may hold."""
+        return (found for found in _DISTRIBUTIONS(**where) if not str(found.name).startswith("sizetransfer-"))
 
     def install(self, name: str, code: str, *, version: str = "1.2", entry_points: str | None = None) -> None:
         """Install a distribution with one entry point named ``main`` to a module with this code."""
