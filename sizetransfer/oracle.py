@@ -96,10 +96,15 @@ class Teacher(nn.Module, ABC):
     Attributes:
         field: dimension, channels, boundary, condition channels and scale of its fields.
         exactness: the declared error model of each oracle, by method name.
+        translation_period: translations by so many lattice steps along any axis leave the law unchanged, the condition
+            moving along; none: nothing is declared.
+        even: whether the law is unchanged by ``x -> -x``.
     """
 
     field: FieldInfo
     exactness: Mapping[str, Exactness]
+    translation_period: int | None = None
+    even: bool = False
 
     def __init__(self, field: FieldInfo) -> None:
         super().__init__()

@@ -102,6 +102,7 @@ class FlowTeacher(Teacher):
     """Finite-depth local flow with exact sampler, log-density and clean score (see the module's formulas)."""
 
     dim: ClassVar[int] = 2
+    translation_period = 2
 
     def __init__(self, spec: FlowTeacherSpec) -> None:
         super().__init__(FieldInfo(dim=self.dim, channels=1, periodic=True, condition_channels=1))

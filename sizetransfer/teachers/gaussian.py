@@ -40,6 +40,8 @@ LARGEST_DIMENSION = 20
 class GaussianLaw(Teacher):
     """A zero-mean Gaussian field with known normal modes; every oracle is exact to rounding."""
 
+    even = True
+
     def __init__(self, field: FieldInfo) -> None:
         super().__init__(field)
         oracles = ("sample", "log_density", "score", "smoothed_score", "smoothed_log_density", "posterior_mean")
@@ -166,10 +168,9 @@ class GaussianLaw(Teacher):
         return self.modes(tuple(x.shape[2:]))
 
 
-def _variance(sigma: Tensor, batch: int | None) -> Tensor:
+def _variance(sigma: object, batch: int | None) -> Tensor:
     """``sigma ** 2``, checked to be ``(batch,)``; ``None``: of any length."""
-    shaped = isinstance(sigma, Tensor) and sigma.ndim == 1 and batch in (None, len(sigma))
-    if not shaped:
+    if not isinstance(sigma, Tensor) or sigma.ndim != 1 or batch not in (None, len(sigma)):
         raise OracleError(
             "There must be one noise level for each field.",
             where="sigma",
@@ -212,6 +213,8 @@ class GaussianTeacherSpec(LatticeCouplings, TeacherSpec):
 
 class GaussianTeacher(GaussianLaw):
     """Gaussian field on a torus (see the module's formulas)."""
+
+    translation_period = 1
 
     def __init__(self, spec: GaussianTeacherSpec) -> None:
         super().__init__(FieldInfo(dim=spec.dim, channels=spec.channels, periodic=True))

@@ -94,6 +94,8 @@ class _Tuned:
 class Phi4Teacher(Teacher):
     """Scalar field theory with exact energy and clean score, sampled by hybrid Monte Carlo."""
 
+    translation_period, even = 1, True
+
     def __init__(self, spec: Phi4TeacherSpec) -> None:
         mass = hartree_mass(spec)
         scale = math.sqrt(_lattice_mean_inverse(spec.dim, mass**2))
