@@ -27,15 +27,28 @@ class Student(nn.Module, ABC):
     """A score model that runs on every size.
 
     Contract: each row of a batch alone gives the row of the batch (in eval mode); inputs are not changed; outside
-    ``radius`` the Jacobian is exactly zero.
+    ``radius`` the Jacobian is exactly zero. Sites that ``context.mask`` calls dead influence no score and get none; a
+    student that knows no dead sites refuses a mask with an :class:`~sizetransfer.errors.OracleError`.
 
     Attributes:
         field: the fields that it scores.
         radius: Chebyshev receptive radius in lattice steps (hops on a graph); ``None`` for a global model.
+        translation_period: on a torus, the score moves with the field under translations by multiples of so many
+            steps along each axis; more than one where the student lays a coarser grid over the lattice.
+        ignores: what a score may depend on and the student does not look at: ``condition``, ``mask``, the noise level
+            ``sigma``, the ``walls`` of an open box (taken for a field of zeros beyond them).
+        reads_domain: whether the score of a site depends on the domain beyond the receptive radius, as the optimum of
+            each lattice does.
+        unsupported: features of torch that the student does without: ``compile``, ``func`` (the transformations of
+            ``torch.func``), ``second derivatives``.
     """
 
     field: FieldInfo
     radius: int | None
+    translation_period: int = 1
+    ignores: frozenset[str] = frozenset()
+    reads_domain: bool = False
+    unsupported: frozenset[str] = frozenset()
 
     def __init__(self, field: FieldInfo, *, radius: int | None) -> None:
         super().__init__()
