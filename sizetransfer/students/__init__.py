@@ -13,6 +13,8 @@ def register_students(register: Callable[[type[StudentSpec]], None]) -> None:
     """Register every built-in student."""
     from sizetransfer.students.cnn import CNNStudentSpec
     from sizetransfer.students.optimal_local import OptimalLocalSpec
+    from sizetransfer.students.sliding_attention import SlidingAttentionSpec
 
     register(CNNStudentSpec)
     register(OptimalLocalSpec)
+    register(SlidingAttentionSpec)

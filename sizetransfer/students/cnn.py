@@ -20,11 +20,12 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from sizetransfer.domain import pad
-from sizetransfer.errors import OracleError, SpecError
+from sizetransfer.errors import SpecError
 from sizetransfer.noise import fourier_features
 from sizetransfer.oracle import Context
 from sizetransfer.specs import FieldInfo, StudentSpec
 from sizetransfer.student import Student
+from sizetransfer.students.conditions import condition_channels
 from sizetransfer.students.geometry import require_geometry
 
 _CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
@@ -96,6 +97,7 @@ class CNNStudent(Student):
         super().__init__(field, radius=2 * spec.blocks + 2)
         self.spec = spec
         self.conditions = field.condition_channels if spec.condition == "given" else 0
+        self.ignores = frozenset() if spec.condition == "given" else frozenset({"condition"})
         # Inside an open box a channel of ones, zero outside, lets the network see how far the walls are.
         walls = 0 if field.periodic else 1
         features = 2 * spec.noise_frequencies
@@ -126,20 +128,7 @@ class CNNStudent(Student):
 
     def _inputs(self, x: Tensor, context: Context) -> Tensor:
         channels = [x if context.mask is None else x * context.mask]
-        if self.conditions:
-            channels.append(self._condition(context).to(x))
+        channels += condition_channels(context, self.conditions, like=x)
         if not self.field.periodic:
             channels.append(torch.ones_like(x[:, :1]))
         return torch.cat(channels, dim=1)
-
-    def _condition(self, context: Context) -> Tensor:
-        found = 0 if context.condition is None else context.condition.shape[1]
-        if context.condition is None or found != self.conditions:
-            raise OracleError(
-                "The context does not have the condition channels that the student was built for.",
-                where="Context.condition",
-                expected=f"{self.conditions} channels",
-                got=f"{found} channels",
-                fix="pass the context of the teacher's sample, or build the student with condition: none",
-            )
-        return context.condition
