@@ -1,0 +1,34 @@
+"""Symbolic proofs: the identities that the numbers of this benchmark rest on, each decided exactly by sympy.
+
+Every identity comes with negative controls, wrong versions that the same prover must refute::
+
+    from sizetransfer_verification.symbolic import check, identities
+
+    for identity in identities():
+        result = check(identity)
+        print(identity.name, result.passed, result.seconds)
+
+Importing this needs no sympy; :func:`identities` does.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from sizetransfer_verification.requirements import require
+from sizetransfer_verification.symbolic.proof import Identity, NegativeControl, Proof, Result, check
+
+_FAMILIES = ("general", "finite", "gaussian", "ising", "reverse", "bridge", "locality", "flows")
+
+__all__ = ["Identity", "NegativeControl", "Proof", "Result", "check", "identities"]
+
+
+def identities() -> tuple[Identity, ...]:
+    """All identities, family by family.
+
+    Raises:
+        PluginError: sympy is not installed.
+    """
+    require("sympy", "Proving identities")
+    families = [import_module(f"{__name__}.{family}") for family in _FAMILIES]
+    return tuple(identity for family in families for identity in family.IDENTITIES)
