@@ -8,6 +8,7 @@ r"""The figures of a report, by name, for any experiment: any teachers, students
   paper's figure 2;
 - ``response-profile``: :math:`|\partial s_i/\partial x_j|` against the distance of i and j;
 - ``smoothed-range``: effective range of the smoothed score against the noise level (:mod:`.figure_smoothed`);
+- ``generation``: local observables of generated fields against L (:mod:`.figure_generation`);
 - ``training``: training loss against steps.
 
 A figure whose numbers the run does not have is :class:`Omitted`, with the reason.
@@ -31,6 +32,7 @@ from sizetransfer.errors import SpecError
 from sizetransfer.report import style
 from sizetransfer.report.data import ReportData
 from sizetransfer.report.drawing import Drawing, Omitted
+from sizetransfer.report.figure_generation import generation
 from sizetransfer.report.figure_smoothed import smoothed_range
 from sizetransfer.report.training import training_curves
 from sizetransfer.specs import PaperValue, did_you_mean
@@ -436,5 +438,6 @@ FIGURES: Mapping[str, Callable[[ReportData], Drawing | Omitted]] = {
     "radius-sweep": radius_sweep,
     "response-profile": response_profile,
     "smoothed-range": smoothed_range,
+    "generation": generation,
     "training": training,
 }
