@@ -14,7 +14,11 @@ def register_students(register: Callable[[type[StudentSpec]], None]) -> None:
     from sizetransfer.students.cnn import CNNStudentSpec
     from sizetransfer.students.optimal_local import OptimalLocalSpec
     from sizetransfer.students.sliding_attention import SlidingAttentionSpec
+    from sizetransfer.students.spectral import SpectralStudentSpec
+    from sizetransfer.students.unet import UNetStudentSpec
 
     register(CNNStudentSpec)
     register(OptimalLocalSpec)
     register(SlidingAttentionSpec)
+    register(SpectralStudentSpec)
+    register(UNetStudentSpec)

@@ -30,11 +30,11 @@ from torch import Tensor, nn
 
 from sizetransfer.domain import pad
 from sizetransfer.errors import OracleError, SpecError
-from sizetransfer.noise import fourier_features
 from sizetransfer.oracle import Context
 from sizetransfer.specs import FieldInfo, StudentSpec
 from sizetransfer.student import Student
 from sizetransfer.students.conditions import condition_channels
+from sizetransfer.students.convolutions import NoiseEmbedding, require_dimension
 from sizetransfer.students.geometry import require_geometry
 
 TILES = {1: 16, 2: 4, 3: 3}
@@ -68,14 +68,7 @@ class SlidingAttentionSpec(StudentSpec):
 
     def build(self, field: FieldInfo) -> SlidingAttentionStudent:
         require_geometry(self, field)
-        if field.dim not in TILES:
-            raise SpecError(
-                "Sliding attention is there for one to three dimensions.",
-                where="sliding-attention, field.dim",
-                expected=f"one of {', '.join(map(str, TILES))}",
-                got=str(field.dim),
-                fix="choose a teacher of fewer dimensions",
-            )
+        require_dimension(self.kind, field)
         return SlidingAttentionStudent(self, field)
 
 
@@ -91,7 +84,7 @@ class SlidingAttentionStudent(Student):
         self.spec = spec
         self.conditions = field.condition_channels if spec.condition == "given" else 0
         self.ignores = frozenset() if spec.condition == "given" else frozenset({"condition"})
-        self.embedding = nn.Sequential(nn.Linear(2 * spec.noise_frequencies, spec.width), nn.SiLU())
+        self.embedding = NoiseEmbedding(spec.noise_frequencies, spec.width)
         self.input = nn.Linear(field.channels + self.conditions, spec.width)
         self.layers = nn.ModuleList(_Layer(spec, field) for _ in range(spec.depth))
         self.output = nn.Linear(spec.width, field.channels)
@@ -102,7 +95,7 @@ class SlidingAttentionStudent(Student):
         self, x: Float[Tensor, "batch channels *size"], sigma: Float[Tensor, "batch"], context: Context
     ) -> Float[Tensor, "batch channels *size"]:
         self._check(x.shape[2:])
-        noise = self.embedding(fourier_features(sigma, self.spec.noise_frequencies))
+        noise = self.embedding(sigma)
         score = self.precondition(lambda scaled: self._network(scaled, noise, context), x, sigma)
         return score if context.mask is None else score * context.mask
 
