@@ -43,11 +43,13 @@ class Evidence:
         comparisons: how many numbers, or tensors, were compared.
         statistical: how many of these were means against standard errors.
         smallest_margin: least distance from failure so far, as allowed/measured; infinite for equalities that hold.
+        largest_deviation: largest mean so far that should vanish, in its standard errors.
     """
 
     comparisons: int = 0
     statistical: int = 0
     smallest_margin: float = field(default=math.inf)
+    largest_deviation: float = 0.0
 
     def holds(self, condition: bool, what: str, *, measured: str, allowed: str, source: str = "the contract") -> None:
         """A statement that is true or not.
@@ -74,7 +76,15 @@ class Evidence:
         self.holds(same, what, measured=f"apart by up to {apart:.3g}", allowed="no difference", source=source)
 
     def close(
-        self, got: Tensor, expected: Tensor, what: str, quantity: Quantity, *, scale: float = 0.0, factor: float = 1.0
+        self,
+        got: Tensor,
+        expected: Tensor,
+        what: str,
+        quantity: Quantity,
+        *,
+        scale: float = 0.0,
+        factor: float = 1.0,
+        slack: float = 0.0,
     ) -> None:
         """Two tensors within the table's tolerance of their dtype.
 
@@ -85,6 +95,7 @@ class Evidence:
             quantity: row of the table.
             scale: the least scale, in units of the numbers.
             factor: widens the table's entry, where a condition number says so; its source belongs into ``what``.
+            slack: absolute error that is allowed besides, declared by an oracle or estimated by a quadrature.
 
         Raises:
             ViolationError: they differ by more, or are not finite.
@@ -94,8 +105,9 @@ class Evidence:
         name = str(got.dtype).removeprefix("torch.")
         size = max(float(expected.detach().abs().max()) if expected.numel() else 0.0, scale)
         apart = float((got.detach().double() - expected.detach().double()).abs().max()) if got.numel() else 0.0
-        limit = tolerance(name, quantity) * factor * size
-        self.at_most(apart, limit, what, source=f"{quantity} in {name}, relative to {size:.3g}")
+        limit = tolerance(name, quantity) * factor * size + slack
+        besides = f", and {slack:.3g} declared or estimated" if slack else ""
+        self.at_most(apart, limit, what, source=f"{quantity} in {name}, relative to {size:.3g}{besides}")
 
     def at_most(self, value: float, limit: float, what: str, *, source: str) -> None:
         """A number below a limit.
@@ -134,6 +146,7 @@ class Evidence:
         rounding = 1e-12 * draws.abs().amax(0)
         ratio = draws.mean(0).abs() / (error + rounding).clamp_min(torch.finfo(torch.float64).tiny)
         worst = int(ratio.argmax())
+        self.largest_deviation = max(self.largest_deviation, float(ratio[worst]))
         limit = float(student_t.isf(ERROR_BUDGET / 2, count - 1))
         self.comparisons += draws.shape[1] - 1
         self.statistical += draws.shape[1]

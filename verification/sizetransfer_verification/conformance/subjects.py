@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -141,9 +141,9 @@ class TeacherSubject:
         return (inside or [self.accepted[0][0]],)
 
     def statistical_case(self, space: CaseSpace) -> Case:
-        """The one case of a statistical check: the largest size of the space, the subject's seed."""
+        """The one case of a statistical check: the largest size of the space, its batch, the subject's seed."""
         size = self.sizes(space)[0][-1]
-        return Case(size=size, batch=1, noise=space.noises[0], dtype=space.dtypes[0], seed=self.seed)
+        return Case(size=size, batch=space.batches[0], noise=space.noises[0], dtype=space.dtypes[0], seed=self.seed)
 
     def sample(self, case: Case) -> Sample:
         """Fields with the case's dtype, device, size and batch."""
@@ -153,7 +153,7 @@ class TeacherSubject:
         """Many independent float64 fields, drawn once for each size and count, from a stream named by the seed."""
         key = case.size, count
         if key not in self._draws:
-            generator = stream("conformance", case.seed, "draws", case.size)
+            generator = stream("conformance", self.seed, "draws", case.size)
             self._draws[key] = self.example.sample(count, case.size, generator=generator)
         return self._draws[key]
 
@@ -173,6 +173,7 @@ class StudentSubject:
         refused: the fields that it does not take, with its reason.
         family: ``student``.
         devices: torch devices on which it is examined.
+        kept: what one check made and another uses too (a trained student, say), by name and member.
     """
 
     family: Literal["student"] = "student"
@@ -204,7 +205,8 @@ class StudentSubject:
             )
         self._builder: Callable[[FieldInfo], Student] = builder
         self._built: dict[tuple[int, str, str, bool], Student] = {}
-        self._trained: dict[int, Any] = {}
+        self._accepted: dict[tuple[int, int], bool] = {}
+        self.kept: dict[tuple[str, int], Any] = {}
         self.refused: dict[FieldInfo, str] = {}
         self.fields = tuple(self._taken(fields or STUDENT_FIELDS))
         self.name = name or _name_of(student, self.spec, self.example)
@@ -229,9 +231,9 @@ class StudentSubject:
                 fix="pass fields=[FieldInfo(...)] with a field that it takes",
             )
 
-    def build(self, field: FieldInfo) -> Student:
-        """A new student for a field, its weights from the subject's seed, in eval mode."""
-        with seeded_initialisation("conformance", self.seed, "student"):
+    def build(self, field: FieldInfo, *, label: str = "student") -> Student:
+        """A new student for a field, its weights from the subject's seed and the label, in eval mode."""
+        with seeded_initialisation("conformance", self.seed, label):
             built: object = self._builder(field)
         if not isinstance(built, Student):
             raise ConformanceError(
@@ -258,11 +260,15 @@ class StudentSubject:
         """
         key = case.member, case.dtype, case.device, stirred
         if key not in self._built:
-            student = self.build(self.fields[case.member])
-            if stirred:
-                stir(student, stream("conformance", self.seed, "stir"))
-            self._built[key] = _moved(student, case)
+            self._built[key] = self.fresh(case, stirred=stirred)
         return self._built[key]
+
+    def fresh(self, case: Case, *, stirred: bool = True) -> Student:
+        """The same student as :meth:`student`, built again: nothing has been asked of it yet."""
+        student = self.build(self.fields[case.member])
+        if stirred:
+            stir(student, stream("conformance", self.seed, "stir"))
+        return _moved(student, case)
 
     def field(self, case: Case) -> FieldInfo:
         """The field of a case."""
@@ -277,17 +283,31 @@ class StudentSubject:
         return [self._sizes_of(member, space) for member in range(len(self.fields))]
 
     def _sizes_of(self, member: int, space: CaseSpace) -> list[int]:
-        candidates = GRAPH_SIZES if self.fields[member].geometry == "graph" else LATTICE_SIZES
+        graph = self.fields[member].geometry == "graph"
+        candidates = GRAPH_SIZES if graph else LATTICE_SIZES
         found = []
         for size in candidates:
             case = Case(member=member, size=size, batch=1)
-            sites = self.domain(case).sites
+            try:
+                sites = self.domain(case).sites
+            except SizetransferError:
+                # The reference graph has a smallest size.
+                continue
             if space.smallest <= sites <= space.largest and self.accepts(case):
                 found.append(size)
-        return found
+        radius = self.student(Case(member=member)).radius
+        # Smaller ones may be refused by name; this one may not, and if it is, the checks say so.
+        certain = GRAPH_SIZES[1] if graph else 2 * (radius if isinstance(radius, int) else 2) + 1
+        return found or [certain]
 
     def accepts(self, case: Case) -> bool:
         """Whether the student scores a field of that size; a named refusal says no, other errors are for the checks."""
+        key = case.member, case.size
+        if key not in self._accepted:
+            self._accepted[key] = self._scores(case)
+        return self._accepted[key]
+
+    def _scores(self, case: Case) -> bool:
         try:
             x, sigma, context = self.inputs(case)
             with torch.no_grad():
@@ -326,6 +346,7 @@ class StudentSubject:
 Subject = TeacherSubject | StudentSubject
 
 
+@lru_cache(maxsize=64)
 def domain_for(field: FieldInfo, size: int) -> Domain:
     """A domain of that size for a field: a lattice, or a connected random geometric graph in a periodic box."""
     if field.geometry == "lattice":
