@@ -158,6 +158,8 @@ class FieldInfo(Spec):
         geometry: fields on a ``lattice`` have ``*S = (L,) * dim``, those on a ``graph`` of N sites ``*S = (N,)``.
         dim: axes of the lattice; of a graph, the dimension of the space of its positions, one if it has none.
         channels: components per site, C.
+        components: ``vector``: the channels are the components of one vector in the space of the lattice or of the
+            positions, which turns with it; ``scalars``: they are numbers that do not.
         periodic: torus or open box; of a graph, whether its positions lie in a periodic box.
         condition_channels: channels K of ``Context.condition``; zero means that there is none.
         sigma_data: typical standard deviation of one component of the clean field, in units of the field.
@@ -166,9 +168,22 @@ class FieldInfo(Spec):
     geometry: Geometry = "lattice"
     dim: int = Field(ge=1)
     channels: int = Field(1, ge=1)
+    components: Literal["scalars", "vector"] = "scalars"
     periodic: bool = True
     condition_channels: int = Field(0, ge=0)
     sigma_data: float = Field(1.0, gt=0)
+
+    @model_validator(mode="after")
+    def _one_component_an_axis(self) -> FieldInfo:
+        if self.components == "vector" and self.channels != self.dim:
+            raise SpecError(
+                "A vector has one component for every dimension of its space.",
+                where="field.channels, field.dim",
+                expected=f"channels = dim = {self.dim}",
+                got=f"channels = {self.channels}",
+                fix="change the channels, or declare them as components: scalars",
+            )
+        return self
 
 
 class TeacherSpec(KindSpec):

@@ -217,7 +217,8 @@ class GaussianTeacher(GaussianLaw):
     translation_period = 1
 
     def __init__(self, spec: GaussianTeacherSpec) -> None:
-        super().__init__(FieldInfo(dim=spec.dim, channels=spec.channels, periodic=True))
+        components: Literal["scalars", "vector"] = "scalars" if spec.springs is None else "vector"
+        super().__init__(FieldInfo(dim=spec.dim, channels=spec.channels, components=components, periodic=True))
         self.spec = spec
         self.field = self.field.model_copy(update={"sigma_data": self._scale()})
 

@@ -3,7 +3,9 @@ r"""Gaussian fields on graphs: irregular and off-lattice systems with everything
 .. math:: X_0 \sim N(0, Q^{-1}), \qquad Q = (m^2 + \Lambda)\otimes K, \qquad \Lambda = D - A
 
 with the graph's Laplacian (degrees minus adjacency) in the place of a lattice's; on the graph of a torus it is the
-field of :mod:`sizetransfer.teachers.gaussian`. It is a kind of its own because it has other sizes (numbers of sites),
+field of :mod:`sizetransfer.teachers.gaussian`. With one channel for every dimension of the positions and no coupling
+between them, the channels may be declared the components of one displacement vector: the harmonic crystal of isotropic
+springs, whose law is unchanged when positions and displacements turn together. It is a kind of its own because it has other sizes (numbers of sites),
 another domain and other fields of its specification. The graph is given by its edges, by positions and a cutoff, or
 drawn: sites thrown one by one into a periodic box, one for each unit of volume, where no earlier site is nearer than
 ``separation`` (random sequential addition), joined below the cutoff. That rule is the same at every size. One dense
@@ -37,6 +39,9 @@ class GaussianGraphTeacherSpec(Couplings, TeacherSpec):
 
     kind: Literal["gaussian-graph"] = "gaussian-graph"
     channels: int = Field(1, ge=1, description="components of a site")
+    components: Literal["scalars", "vector"] = Field(
+        "scalars", description="vector: the channels are a displacement in the space of the positions"
+    )
     edges: tuple[tuple[int, int], ...] | None = Field(None, description="pairs of sites, counted from zero")
     sites: int | None = Field(None, ge=1, description="sites of the edge list; by default as many as it names")
     positions: tuple[tuple[float, ...], ...] | None = Field(None, description="coordinates of the sites")
@@ -55,6 +60,7 @@ class GaussianGraphTeacherSpec(Couplings, TeacherSpec):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "disordered-plane": {"space": 2, "cutoff": 1.6, "mass": 0.5},
         "disordered-volume": {"space": 3, "cutoff": 1.5, "mass": 0.5},
+        "harmonic-crystal": {"space": 3, "cutoff": 1.5, "mass": 0.5, "channels": 3, "components": "vector"},
     }
 
     @model_validator(mode="after")
@@ -77,7 +83,20 @@ class GaussianGraphTeacherSpec(Couplings, TeacherSpec):
                     got=f"{name} = {getattr(self, name)}",
                     fix=f"give {needed}, or drop {name}",
                 )
+        self._check_vector()
         return self
+
+    def _check_vector(self) -> None:
+        if self.components == "vector" and (self.edges is not None or self.coupling is not None):
+            raise SpecError(
+                "The channels are no displacements.",
+                where="components, edges, coupling",
+                expected="sites with positions, and no coupling between the channels, which would single out directions",
+                got="edges" if self.edges is not None else "a coupling",
+                fix="give positions and no coupling, or set components: scalars",
+            )
+        # Compares the channels with the dimension of the space.
+        self.field()
 
     def build(self) -> GaussianGraphTeacher:
         return GaussianGraphTeacher(self)
@@ -97,7 +116,9 @@ class GaussianGraphTeacherSpec(Couplings, TeacherSpec):
             space, periodic = len(self.positions[0]) if self.positions else 0, self.box is not None
         elif self.edges is not None:
             space, periodic = 1, False
-        return FieldInfo(geometry="graph", dim=max(space, 1), channels=self.channels, periodic=periodic)
+        return FieldInfo(
+            geometry="graph", dim=max(space, 1), channels=self.channels, components=self.components, periodic=periodic
+        )
 
     def smallest_size(self) -> int:
         """Sites of the smallest random system, whose box holds the cutoff's ball."""

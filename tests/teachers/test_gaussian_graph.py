@@ -223,6 +223,9 @@ def build(fields: dict) -> GaussianGraphTeacher:
         ({"cutoff": float("inf")}, SpecError, "cutoff"),
         ({"positions": POINTS, "box": float("inf")}, SpecError, "box"),
         ({"separation": 0.9}, SpecError, "separation"),
+        ({"components": "vector"}, SpecError, "channels = dim = 2"),
+        ({"components": "vector", "edges": [[0, 1]]}, SpecError, "no displacements"),
+        ({"components": "vector", "channels": 2, "coupling": [[2, 1], [1, 2]]}, SpecError, "no displacements"),
         ({"edges": []}, OracleError, "The graph is empty"),
         ({"edges": [], "sites": 3}, OracleError, "The graph is empty"),
         ({"edges": [[0, 1], [1, 3]], "sites": 3}, OracleError, "edges[1]"),
@@ -255,6 +258,7 @@ def test_wrong_graphs_are_refused_with_the_offending_item(fields, error, message
         ({"positions": POINTS, "cutoff": 1.3, "box": 3.0}, 2, True),
         ({"positions": [[0.0, 0.0, 0.0], [0.5, 0.5, 0.5]]}, 3, False),
         ({"preset": "disordered-volume"}, 3, True),
+        ({"preset": "harmonic-crystal"}, 3, True),
     ],
 )
 def test_students_are_told_that_the_field_lives_on_a_graph(fields, dim, periodic):
