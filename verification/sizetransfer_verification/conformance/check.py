@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
@@ -102,6 +102,13 @@ def teacher_check(
         return _TEACHER_CHECKS.setdefault(name, check)
 
     return register
+
+
+def repeated(check: Check[Any], space: CaseSpace) -> Check[Any]:
+    """Register a check once more at level ``full``, on more cases; its id ends in ``-at-length``."""
+    longer = replace(check, id=f"{check.id}-at-length", level="full", space=space)
+    known: dict[str, Check[Any]] = {"student": _STUDENT_CHECKS, "teacher": _TEACHER_CHECKS}[check.family]  # type: ignore[assignment]
+    return known.setdefault(longer.id, longer)
 
 
 def checks(family: Family, level: Level = "full", only: tuple[str, ...] = ()) -> tuple[Check[Any], ...]:

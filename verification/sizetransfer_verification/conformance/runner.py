@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
 import time
@@ -108,6 +109,7 @@ class _Run:
         self.evidence = Evidence()
         self.case: Case | None = None
         self.runs = 0
+        self.reasons: list[str] = []
 
     def outcome(self, example: Case | None) -> Outcome:
         try:
@@ -118,14 +120,14 @@ class _Run:
                 self.once(example)
             else:
                 self.search()
-        except NotApplicableError as reason:
-            return self.result("not applicable", reason=str(reason))
         except ViolationError as violation:
             allowed = f"{violation.allowed} ({violation.source})"
             return self.failed(f"{violation.what}.", measured=violation.measured, allowed=allowed)
         except Exception as error:
             raised = f"It raised {type(error).__name__}: {error}"
             return self.failed(raised, measured=_place(error), allowed="an answer")
+        if self.reasons and not self.evidence.comparisons:
+            return self.result("not applicable", reason=self.reasons[0])
         if not self.evidence.comparisons:
             return self.failed("The check compared nothing.", measured="0 comparisons", allowed="at least 1")
         return self.result("passed")
@@ -136,9 +138,13 @@ class _Run:
             return self.once(self.subject.statistical_case(self.check.space))
         from hypothesis import HealthCheck, Phase, Verbosity, given, settings
 
-        strategy = self.check.space.strategy(self.subject.sizes(self.check.space), self.subject.devices)
+        space = self.check.space
+        sizes = self.subject.sizes(space)
+        # Each member gets its share: the simplest case of every field is always among them.
+        members = [index for index, of_member in enumerate(sizes) if of_member]
+        examples = math.ceil(space.examples / max(1, len(members)))
         quiet = settings(
-            max_examples=self.check.space.examples,
+            max_examples=examples,
             derandomize=True,
             database=None,
             deadline=None,
@@ -147,13 +153,19 @@ class _Run:
             suppress_health_check=list(HealthCheck),
             verbosity=Verbosity.quiet,
         )
-        quiet(given(strategy)(self.once))()
+        for member in members:
+            alone = [of_member if index == member else () for index, of_member in enumerate(sizes)]
+            quiet(given(space.strategy(alone, self.subject.devices))(self.once))()
         return None
 
     def once(self, case: Case) -> None:
         self.case = case
         self.runs += 1
-        self.check.function(self.subject, case, self.evidence)
+        try:
+            self.check.function(self.subject, case, self.evidence)
+        except NotApplicableError as reason:
+            # It says nothing on this case; it may on another, of another field.
+            self.reasons.append(str(reason))
 
     def failed(self, reason: str, *, measured: str, allowed: str) -> Outcome:
         return self.result(

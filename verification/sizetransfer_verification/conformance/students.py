@@ -1,3 +1,0 @@
-"""The contract of students, clause by clause."""
-
-from __future__ import annotations
