@@ -5,11 +5,11 @@ r"""Gaussian fields on graphs: irregular and off-lattice systems with everything
 with the graph's Laplacian (degrees minus adjacency) in the place of a lattice's; on the graph of a torus it is the
 field of :mod:`sizetransfer.teachers.gaussian`. With one channel for every dimension of the positions and no coupling
 between them, the channels may be declared the components of one displacement vector: the harmonic crystal of isotropic
-springs, whose law is unchanged when positions and displacements turn together. It is a kind of its own because it has other sizes (numbers of sites),
-another domain and other fields of its specification. The graph is given by its edges, by positions and a cutoff, or
-drawn: sites thrown one by one into a periodic box, one for each unit of volume, where no earlier site is nearer than
-``separation`` (random sequential addition), joined below the cutoff. That rule is the same at every size. One dense
-diagonalisation for each size, with work of order N^3, then answers at every noise level.
+springs, whose law is unchanged when positions and displacements turn together. It is a kind of its own because it has
+other sizes (numbers of sites), another domain and other fields of its specification. The graph is given by its edges,
+by positions and a cutoff, or drawn: sites thrown one by one into a periodic box, one for each unit of volume, where no
+earlier site is nearer than ``separation`` (random sequential addition), joined below the cutoff. That rule is the same
+at every size. One dense diagonalisation for each size, with work of order N^3, then answers at every noise level.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class GaussianGraphTeacherSpec(Couplings, TeacherSpec):
             raise SpecError(
                 "The channels are no displacements.",
                 where="components, edges, coupling",
-                expected="sites with positions, and no coupling between the channels, which would single out directions",
+                expected="positions, and no coupling between the channels, which would single out directions",
                 got="edges" if self.edges is not None else "a coupling",
                 fix="give positions and no coupling, or set components: scalars",
             )
