@@ -21,7 +21,11 @@ method         step                                                             
 With :math:`\lambda = 1`, Euler and ancestral steps both have the exact conditional mean
 :math:`x + (v - v')s_v(x)` of any prior. The noise that belongs to it has, for a Gaussian prior of variance c, the
 variance :math:`\delta(c+v')/(c+v)`: between the ancestral :math:`\delta v'/v`, exact for a prior that is one point, and
-Euler's :math:`\delta`, exact for a flat one. The orders are those of smooth grids and are asserted, as slopes, against
+Euler's :math:`\delta`, exact for a flat one. Ancestral noise is therefore the better of the two for long steps from
+noise far above the data's deviation, and the worse where :math:`\sigma_{\max}` is near it: 16 steps of the power grid
+from :math:`\sigma_{\max}` 1, 2, 5 and 20 to 0.05 change the variance of a free field of deviation 0.56 (two dimensions,
+mass 0.7) by +9, +19, +31 and +50 % with Euler's, by -14, -19, -25 and -33 % with ancestral noise, and by -1, -3, -8 and
+-19 % with Heun steps. The orders are those of smooth grids and are asserted, as slopes, against
 exactly solvable processes.
 
 References:

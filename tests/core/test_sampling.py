@@ -155,6 +155,23 @@ def test_ancestral_steps_are_exact_for_one_point(churn):
     assert mode_variance(STEPS["euler"], churn, levels, prior=point).item() != pytest.approx(levels[-1], rel=0.1)
 
 
+@pytest.mark.parametrize(("sigma_max", "better"), [(1.0, "euler"), (20.0, "ancestral")])
+def test_ancestral_noise_is_the_better_one_only_far_above_the_data(sigma_max, better):
+    """The percentages that the module's page quotes, for a free field of deviation 0.56."""
+    prior = GaussianField(32, 32).spectrum
+    noise = NoiseSchedule(sigma_min=0.05, sigma_max=sigma_max)
+    levels = (SamplerSpec(steps=16, noise=noise).sigmas() ** 2).tolist()
+    exact = (prior + levels[-1]).mean()
+    errors = {
+        method: ((mode_variance(step, 1.0, levels, prior).mean() - exact) / exact).item()
+        for method, step in STEPS.items()
+    }
+    assert errors["ancestral"] < errors["heun"] < 0 < errors["euler"]
+    assert (abs(errors["ancestral"]) < errors["euler"]) == (better == "ancestral")
+    expected = {1.0: (0.09, -0.01, -0.14), 20.0: (0.50, -0.19, -0.33)}[sigma_max]
+    assert tuple(round(errors[method], 2) for method in ("euler", "heun", "ancestral")) == expected
+
+
 # --- observed orders: a prior of two Gaussians, by quadrature --------------------------------------------------------
 
 CENTRE, WEIGHT, WIDTH = 1.0, 0.4, 0.6
