@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         teacher,
         write_report,
     )
+    from sizetransfer.comparison import Theorem1, theorem1_bound
     from sizetransfer.domain import Domain, Graph, Lattice
     from sizetransfer.errors import (
         ConformanceError,
@@ -65,6 +66,7 @@ if TYPE_CHECKING:
         TrainingSpec,
     )
     from sizetransfer.student import Student
+    from sizetransfer.students.wrapped import nearest_timestep, wrap_module
     from sizetransfer.training import train
 
     __version__: str
@@ -100,6 +102,7 @@ __all__ = [
     "StudentSpec",
     "Teacher",
     "TeacherSpec",
+    "Theorem1",
     "TrainingSpec",
     "__version__",
     "compare",
@@ -108,11 +111,14 @@ __all__ = [
     "hookimpl",
     "load",
     "measure",
+    "nearest_timestep",
     "open_run",
     "run",
     "student",
     "teacher",
+    "theorem1_bound",
     "train",
+    "wrap_module",
     "write_report",
 ]
 
@@ -129,6 +135,7 @@ _MODULES = {
         "teacher",
         "write_report",
     ),
+    "comparison": ("Theorem1", "theorem1_bound"),
     "domain": ("Domain", "Graph", "Lattice"),
     "errors": (
         "ConformanceError",
@@ -165,6 +172,7 @@ _MODULES = {
         "TrainingSpec",
     ),
     "student": ("Student",),
+    "students.wrapped": ("nearest_timestep", "wrap_module"),
     "training": ("train",),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}

@@ -6,6 +6,7 @@ feel. Read in this order:
 
 - :mod:`~sizetransfer.comparison.quantities`: numbers labelled exact, certificate or estimate;
 - :mod:`~sizetransfer.comparison.distance`, :mod:`~sizetransfer.comparison.patches`: the distance;
+- :mod:`~sizetransfer.comparison.fields`: Gaussian fields and linear operators on tori and graphs;
 - :mod:`~sizetransfer.comparison.weights`: influence weights and their budgets;
 - :mod:`~sizetransfer.comparison.linear`, :mod:`~sizetransfer.comparison.rollout`: linear scores, exactly;
 - :mod:`~sizetransfer.comparison.theorem`: the bound, exactly;
@@ -13,8 +14,9 @@ feel. Read in this order:
 - :mod:`~sizetransfer.comparison.api`: :func:`theorem1_bound`, for a teacher and a student.
 """
 
-from sizetransfer.comparison.api import HasCovarianceSpectrum, theorem1_bound
+from sizetransfer.comparison.api import HasCovarianceSpectrum, budget_is_uniform, gaussian_field, theorem1_bound
 from sizetransfer.comparison.distance import Normal, TestFunction, bounded_lipschitz, optimal_test_function
+from sizetransfer.comparison.fields import Basis, GaussianField, Patch, PlaneWaves, Sites, WaveBlocks
 from sizetransfer.comparison.linear import FieldLaw, LinearScore, NotLinearError, linear_score
 from sizetransfer.comparison.monte_carlo import (
     GaussianInfluence,
@@ -28,7 +30,13 @@ from sizetransfer.comparison.monte_carlo import (
 from sizetransfer.comparison.patches import empirical_distance, empirical_line_distance, gaussian_distance
 from sizetransfer.comparison.quantities import Enclosure, Kind, Quantity
 from sizetransfer.comparison.rollout import Rollout, log_levels
-from sizetransfer.comparison.theorem import Theorem1, gaussian_theorem1, initial_distance
+from sizetransfer.comparison.theorem import (
+    Theorem1,
+    gaussian_theorem1,
+    initial_distance,
+    integrated_budget,
+    patch_budget,
+)
 from sizetransfer.comparison.weights import (
     DobrushinBound,
     covariance_weights,
@@ -40,9 +48,11 @@ from sizetransfer.comparison.weights import (
 )
 
 __all__ = [
+    "Basis",
     "DobrushinBound",
     "Enclosure",
     "FieldLaw",
+    "GaussianField",
     "GaussianInfluence",
     "HasCovarianceSpectrum",
     "InfluenceTable",
@@ -51,28 +61,36 @@ __all__ = [
     "LinearScore",
     "Normal",
     "NotLinearError",
+    "Patch",
+    "PlaneWaves",
     "PosteriorInfluence",
     "Quantity",
     "Rollout",
     "RolloutErrors",
+    "Sites",
     "TestFunction",
     "Theorem1",
+    "WaveBlocks",
     "bounded_lipschitz",
+    "budget_is_uniform",
     "covariance_weights",
     "dobrushin_bound",
     "empirical_distance",
     "empirical_line_distance",
     "gaussian_budget",
     "gaussian_distance",
+    "gaussian_field",
     "gaussian_theorem1",
     "gaussian_weights",
     "influence_table",
     "initial_distance",
+    "integrated_budget",
     "ising_budget",
     "ising_weights",
     "linear_score",
     "log_levels",
     "optimal_test_function",
+    "patch_budget",
     "rollout_errors",
     "theorem1_bound",
 ]

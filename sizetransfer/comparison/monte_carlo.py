@@ -28,14 +28,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sizetransfer.comparison.fields import GaussianField, Patch, as_field, patch_components
 from sizetransfer.comparison.quantities import Quantity, check_variances
-from sizetransfer.comparison.weights import (
-    Patch,
-    check_patch,
-    covariance_weights,
-    gamma,
-    gaussian_weights,
-)
+from sizetransfer.comparison.weights import covariance_weights, gamma, gaussian_weights
 from sizetransfer.errors import OracleError
 from sizetransfer.noise import expand
 from sizetransfer.oracle import Context, HasPosterior, HasSmoothedScore, Sample, Teacher
@@ -50,24 +45,24 @@ variances ``(B,)`` and their context to weights that broadcast against the field
 
 @dataclass(frozen=True)
 class GaussianInfluence:
-    """Exact weights of a Gaussian field of one channel on a torus, the same for every x.
+    """Exact weights of a Gaussian field, the same for every x.
 
     Attributes:
-        spectrum: eigenvalues of the covariance of the clean field.
-        patch: the sites A.
+        field: the clean field, or for one channel on a torus the spectrum of its covariance.
+        patch: the sites A, or pairs of a site and a channel.
         vm: last variance.
         churn: lambda.
     """
 
-    spectrum: Float[Tensor, "*size"]
+    field: Tensor | GaussianField
     patch: Patch
     vm: float
     churn: float = 1.0
 
     def __call__(self, x: Tensor, v: Tensor, context: Context) -> Tensor:
-        """Weights ``B 1 *S``."""
-        spectrum = self.spectrum.to(x.device)
-        return gaussian_weights(spectrum, self.patch, v.double(), self.vm, churn=self.churn)[:, None].to(x)
+        """Weights ``B C *S``."""
+        weights = gaussian_weights(as_field(self.field), self.patch, v.double().cpu(), self.vm, churn=self.churn)
+        return weights.reshape(len(v), *x.shape[1:]).to(x)
 
 
 @dataclass(frozen=True)
@@ -76,7 +71,7 @@ class PosteriorInfluence:
 
     Attributes:
         oracle: the teacher, which must know its posterior covariance.
-        patch: the sites A; all their channels belong to the patch.
+        patch: the sites A, with all their channels, or pairs of a site and a channel.
         vm: last variance.
     """
 
@@ -86,16 +81,24 @@ class PosteriorInfluence:
 
     def __call__(self, x: Tensor, v: Tensor, context: Context) -> Tensor:
         """Weights ``B C *S``."""
-        rows = [self.oracle.posterior_covariance(x, v.sqrt(), context, tuple(site)) for site in self.patch]
-        covariance = torch.stack([row.abs().sum(1) for row in rows]).sum(0)
+        covariance = torch.zeros_like(x)
+        components = patch_components(self.patch, x.shape[2:], x.shape[1])
+        for site in dict.fromkeys(component[1:] for component in components):
+            rows = self.oracle.posterior_covariance(x, v.sqrt(), context, site)
+            channels = [component[0] for component in components if component[1:] == site]
+            covariance = covariance + rows[:, channels].abs().sum(1)
         return covariance_weights(covariance, indicator(self.patch, x), expand(v, x), self.vm)
 
 
-def indicator(patch: Patch, x: Tensor) -> Float[Tensor, "*size"]:
-    """One on the sites of ``patch``, zero elsewhere, for fields like ``x``."""
-    inside = x.new_zeros(x.shape[2:])
-    for site in patch:
-        inside[tuple(site)] = 1
+def indicator(patch: Patch, x: Tensor) -> Float[Tensor, "channels *size"]:
+    """One on the components of ``patch``, zero elsewhere, for fields like ``x``.
+
+    Raises:
+        OracleError: the patch leaves the lattice.
+    """
+    inside = torch.zeros_like(x[0])
+    for component in patch_components(patch, x.shape[2:], x.shape[1]):
+        inside[component] = 1
     return inside
 
 
@@ -259,7 +262,8 @@ def influence_table(
     r"""Influence weights of the covariance form, averaged over noisy fields at ``sigma``, from samples alone.
 
     With :math:`m(x) = E[X_0|x] = x + v s_v(x)` (Tweedie), :math:`\mathrm{Cov}(X_{0a}, X_{0i}|x)` averages to
-    :math:`E[(X_{0a} - m_a)(X_{0i} - m_i)]` over pairs of clean and noisy fields: no posterior is sampled.
+    :math:`E[(X_{0a} - m_a)(X_{0i} - m_i)]` over pairs of clean and noisy fields: no posterior is sampled. The sum over
+    a has no absolute values: where posteriors are not associated, covariances of different signs cancel in it.
 
     Args:
         teacher: knows its smoothed score.
@@ -276,7 +280,7 @@ def influence_table(
     """
     oracle, vm, v = smoothed_oracle(teacher), sigma_min**2, sigma**2
     check_variances(vm, v)
-    check_patch(patch, teacher.domain(size).shape)
+    patch_components(patch, teacher.domain(size).shape, teacher.field.channels)
     found: list[Tensor] = []
     for first in range(0, samples, batch):
         clean = teacher.sample(min(batch, samples - first), size, generator=generator)

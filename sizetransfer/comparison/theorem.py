@@ -14,8 +14,10 @@ A sampler in steps has, by the same telescoping sum,
 
 where :math:`X^*` is one exact step from the same point with the same :math:`\xi`. For linear scores on a Gaussian
 field, :math:`X'_i - X^*_i` is normal: its mean and the variance that the unequal transfers give it come from the
-rollout, and the unequal noises add :math:`\mathrm{mean}_k(|n_k| - \sqrt{S_k})^2`, with n those of the sampler
-(:mod:`~sizetransfer.comparison.rollout`) and S the spectrum of the exact step's covariance.
+rollout, and the unequal noises add :math:`[(n - S^{1/2}U)(n - S^{1/2}U)^\dagger]_{ii}`, with n that of the sampler
+(:mod:`~sizetransfer.comparison.rollout`), S the exact step's covariance and U the rotation that brings the two
+closest: the polar factor of :math:`S^{1/2}n`. On a torus of one channel this is
+:math:`\mathrm{mean}_k(|n_k| - \sqrt{S_k})^2`. Sums over i run over all components, sites and channels.
 """
 
 from __future__ import annotations
@@ -25,28 +27,27 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
+from sizetransfer.comparison.fields import GaussianField, Patch, as_field
 from sizetransfer.comparison.linear import FieldLaw, LinearScore, absolute_mean
 from sizetransfer.comparison.patches import gaussian_distance
 from sizetransfer.comparison.quantities import Enclosure, Quantity, check_variances, weakest
-from sizetransfer.comparison.rollout import Rollout, Stepper, check_levels, law_of, log_levels
+from sizetransfer.comparison.rollout import Rollout, Stepper, check_levels, law_of, log_levels, log_panels
 from sizetransfer.comparison.weights import (
-    Patch,
-    check_patch,
-    check_spectrum,
     contraction,
+    ferromagnetic_row_sums,
     gamma,
     gaussian_budget,
     gaussian_weights,
-    is_ferromagnetic,
     residual,
 )
+from sizetransfer.domain import Site
 
 Sampler = Literal["continuous", "euler", "heun", "ancestral"]
 ROUNDING = 64 * torch.finfo(torch.float64).eps
-"""What rounding may change in a drift error, whose terms are differences of numbers of size one."""
+"""What rounding may change in a drift error, whose terms are differences of numbers of size one; for each row of the
+matrices that are multiplied."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Theorem1:
         budget: integral of the summed weights over v, where known: the cost of an error of one everywhere.
         size_uniform: whether the budget is bounded uniformly in the size; none where that is not known.
         shape: sites of the lattice along its axes.
-        patch: the sites A.
+        patch: the sites A, or pairs of a site and a channel.
         vm: last variance.
         vx: first variance.
         churn: lambda.
@@ -75,7 +76,7 @@ class Theorem1:
     budget: Quantity | None
     size_uniform: bool | None
     shape: tuple[int, ...]
-    patch: tuple[tuple[int, ...], ...]
+    patch: tuple[Site | tuple[Site, int], ...]
     vm: float
     vx: float
     churn: float
@@ -98,59 +99,59 @@ def total_bound(initial: Quantity, drift: Quantity) -> Quantity:
 
 
 def initial_distance(
-    spectrum: Float[Tensor, "*size"], start: FieldLaw, patch: Patch, vm: float, vx: float, *, churn: float = 1.0
+    field: Tensor | GaussianField, start: FieldLaw, patch: Patch, vm: float, vx: float, *, churn: float = 1.0
 ) -> Enclosure:
     """Enclosure of delta_ini for a Gaussian field: the exact reverse process from ``start`` against N(0, C + vm).
 
-    For ``start`` = N(0, vx) and the reverse SDE the second law has spectrum ``(c+vm) - c (c+vm)^2 / (c+vx)^2``.
+    For ``start`` = N(0, vx) and the reverse SDE the second law has eigenvalues ``(c+vm) - c (c+vm)^2 / (c+vx)^2``.
     """
-    level = torch.tensor([vx], dtype=spectrum.dtype, device=spectrum.device)
-    kernel = contraction(spectrum, level, vm, churn)[0]
-    reached = FieldLaw(
-        kernel.square() * start.spectrum + residual(spectrum, level, vm, churn)[0],
-        None if start.mean is None else kernel * start.mean,
-    )
-    return gaussian_distance(reached.patch(patch), FieldLaw(spectrum + vm).patch(patch))
+    field = as_field(field)
+    level = torch.tensor([vx], dtype=torch.float64, device=field.covariance.device)
+    kernel = field.function(lambda c: contraction(c, level, vm, churn))[0]
+    added = field.function(lambda c: residual(c, level, vm, churn))[0]
+    mean = None if start.mean is None else field.basis.apply(kernel, start.mean)
+    reached = FieldLaw(field.basis.congruence(kernel, start.spectrum) + added, mean, field.basis)
+    return gaussian_distance(reached.patch(patch), noisy_law(field, vm).patch(patch))
 
 
-def continuous_drift(
-    spectrum: Float[Tensor, "*size"], rollout: Rollout, patch: Patch, panels: int
-) -> tuple[float, FieldLaw]:
+def noisy_law(field: GaussianField, v: float) -> FieldLaw:
+    """The law of the field with noise of variance ``v``."""
+    return FieldLaw(field.covariance + v * field.basis.identity(field.covariance), None, field.basis)
+
+
+def continuous_drift(field: GaussianField, rollout: Rollout, patch: Patch, panels: int) -> tuple[float, FieldLaw]:
     """Weighted drift error of a linear reverse process of a Gaussian field, and the law at its end."""
     total, factor = 0.0, gamma(rollout.churn)
     for passage in rollout.panels(panels):
-        levels = passage.v.reshape(-1, *(1,) * spectrum.ndim)
-        exact = 1 / (spectrum + levels)
-        weights = gaussian_weights(spectrum, patch, passage.v, rollout.vm, churn=rollout.churn)
+        exact = field.function(lambda c, v=passage.v: 1 / (c + v.reshape(-1, *(1,) * c.ndim)))  # type: ignore[misc]
+        weights = gaussian_weights(field, patch, passage.v, rollout.vm, churn=rollout.churn)
         error = _summed(weights, passage.mean_error(exact), passage.error_std(exact))
         total += factor * float(passage.dv @ error)
     return total, law_of(passage)
 
 
 def _summed(weights: Tensor, mean: Tensor | None, std: Tensor) -> Tensor:
-    """Sum over sites of weight times E|N(mean, std^2)|, shape ``(V,)``."""
-    if mean is None:
-        return weights.flatten(1).sum(1) * absolute_mean(None, std)
-    spread = std.reshape(-1, *(1,) * (weights.ndim - 1))
-    return (weights * absolute_mean(mean, spread)).flatten(1).sum(1)
+    """Sum over components of weight times E|N(mean, std^2)|, shape ``(V,)``."""
+    return (weights * absolute_mean(mean, std)).flatten(1).sum(1)
 
 
 def stepwise_drift(
-    spectrum: Float[Tensor, "*size"], rollout: Rollout, patch: Patch, levels: Tensor, sampler: Stepper
+    field: GaussianField, rollout: Rollout, patch: Patch, levels: Tensor, sampler: Stepper
 ) -> tuple[float, FieldLaw]:
     """Weighted error of a linear sampler in steps on a Gaussian field, and the law at its end."""
-    total = 0.0
-    weights = gaussian_weights(spectrum, patch, levels[1:], rollout.vm, churn=rollout.churn)
-    means = contraction(spectrum, levels[:-1], levels[1:], rollout.churn)
-    covariances = residual(spectrum, levels[:-1], levels[1:], rollout.churn)
-    exact = zip(weights[:, None], means, covariances, strict=True)
-    for step, (weight, mean, covariance) in zip(rollout.steps(levels, sampler), exact, strict=True):
-        total += float(_summed(weight, *step.error(mean, covariance)))
+    total, churn = 0.0, rollout.churn
+    weights = gaussian_weights(field, patch, levels[1:], rollout.vm, churn=churn)
+    for n, step in enumerate(rollout.steps(levels, sampler)):
+        before, after = levels[n : n + 1], levels[n + 1 : n + 2]
+        mean = field.function(lambda c, v=before, to=after: contraction(c, v, to, churn))[0]  # type: ignore[misc]
+        root = field.function(lambda c, v=before, to=after: residual(c, v, to, churn).sqrt())[0]  # type: ignore[misc]
+        error, std = step.error(mean, root)
+        total += float(_summed(weights[n : n + 1], None if error is None else error[None], std[None]))
     return total, step.end
 
 
 def gaussian_theorem1(
-    spectrum: Float[Tensor, "*size"],
+    field: Tensor | GaussianField,
     score: LinearScore,
     *,
     patch: Patch,
@@ -162,12 +163,13 @@ def gaussian_theorem1(
     levels: Tensor | None = None,
     panels: int | None = None,
 ) -> Theorem1:
-    """Theorem 1 for a Gaussian field and a linear score on a torus: nothing is sampled.
+    """Theorem 1 for a Gaussian field and a linear score: nothing is sampled.
 
     Args:
-        spectrum: c_k, eigenvalues of the covariance of the clean field on the grid of ``torch.fft.fftn``.
-        score: the learned score.
-        patch: the sites A.
+        field: the clean field; a tensor ``*S`` stands for one channel on a torus, with these eigenvalues c_k of the
+            covariance on the grid of ``torch.fft.fftn``.
+        score: the learned score, in the basis of the field.
+        patch: the sites A, with all their channels, or pairs of a site and a channel.
         vm: last variance of the reverse process.
         vx: first variance.
         churn: lambda: 1 for the reverse SDE, 0 for the probability-flow ODE.
@@ -177,37 +179,40 @@ def gaussian_theorem1(
         panels: quadrature panels of the continuous process; by default one for each factor of two.
 
     Returns:
-        The bound is a certificate; ``truth`` is the exact distance between the two laws of the patch.
+        The bound is a certificate; ``truth`` is the exact distance between the two laws of the patch; ``size_uniform``
+        is none, since one size does not tell.
 
     Raises:
         OracleError: not ``0 < vm < vx``, a spectrum, patch, churn or levels that make no sense, or a score of
             another shape.
     """
     check_variances(vm, vx)
-    spectrum = check_spectrum(spectrum)
-    check_patch(patch, spectrum.shape)
-    rollout = Rollout(score, start or FieldLaw(torch.full_like(spectrum, vx)), vm, vx, churn)
+    field = as_field(field)
+    basis, rounding = field.basis, ROUNDING * field.basis.block
+    components = field.components(patch)
+    start = start or FieldLaw(vx * basis.identity(field.covariance), None, basis)
+    rollout = Rollout(score, start, vm, vx, churn)
     if sampler == "continuous":
-        count = panels or max(2, math.ceil(math.log2(vx / vm)))
-        value, end = continuous_drift(spectrum, rollout, patch, count)
-        coarse, _ = continuous_drift(spectrum, rollout, patch, (count + 1) // 2)
-        drift = Quantity(value, "exact", abs(value - coarse) + ROUNDING)
+        count = panels or default_panels(vm, vx)
+        value, end = continuous_drift(field, rollout, patch, count)
+        coarse, _ = continuous_drift(field, rollout, patch, (count + 1) // 2)
+        drift = Quantity(value, "exact", abs(value - coarse) + rounding)
     else:
         levels = log_levels(vm, vx, 64) if levels is None else levels.double()
         check_levels(levels, vm, vx)
-        value, end = stepwise_drift(spectrum, rollout, patch, levels.to(spectrum.device), sampler)
-        drift = Quantity(value, "exact", ROUNDING)
-    enclosure = initial_distance(spectrum, rollout.start, patch, vm, vx, churn=churn)
-    initial = Quantity(enclosure.upper, "certificate", enclosure.gap if len(patch) == 1 else 0.0)
+        value, end = stepwise_drift(field, rollout, patch, levels.to(field.covariance.device), sampler)
+        drift = Quantity(value, "exact", rounding)
+    enclosure = initial_distance(field, start, patch, vm, vx, churn=churn)
+    initial = Quantity(enclosure.upper, "certificate", enclosure.gap if len(components) == 1 else 0.0)
     return Theorem1(
         bound=total_bound(initial, drift),
         initial=initial,
         drift=drift,
-        truth=gaussian_distance(end.patch(patch), FieldLaw(spectrum + vm).patch(patch)),
-        budget=patch_budget(spectrum, patch, vm, vx, churn),
+        truth=gaussian_distance(end.patch(patch), noisy_law(field, vm).patch(patch)),
+        budget=patch_budget(field, patch, vm, vx, churn),
         size_uniform=None,
-        shape=tuple(spectrum.shape),
-        patch=tuple(map(tuple, patch)),
+        shape=basis.shape,
+        patch=tuple(patch),
         vm=vm,
         vx=vx,
         churn=churn,
@@ -215,8 +220,50 @@ def gaussian_theorem1(
     )
 
 
-def patch_budget(spectrum: Tensor, patch: Patch, vm: float, vx: float, churn: float) -> Quantity | None:
-    """Upper bound on the budget of a patch: that of a site for each; none where there is no closed form."""
-    if not is_ferromagnetic(spectrum):
-        return None
-    return Quantity(len(patch) * gaussian_budget(spectrum, vm, vx, churn=churn).value, "certificate")
+def default_panels(vm: float, vx: float) -> int:
+    """Quadrature panels between two variances: one for each factor of two, and at least two."""
+    return max(2, math.ceil(math.log2(vx / vm)))
+
+
+def patch_budget(field: GaussianField, patch: Patch, vm: float, vx: float, churn: float) -> Quantity:
+    """Budget of a patch: in closed form, that of a component for each, or else integrated over the noise levels.
+
+    Returns:
+        A ``certificate`` for ferromagnetic couplings, uniform in the size where the couplings are. Otherwise the
+        budget itself, ``exact`` up to the stated error of its quadrature.
+    """
+    if ferromagnetic_row_sums(field) is not None:
+        count = len(field.components(patch))
+        return Quantity(count * gaussian_budget(field, vm, vx, churn=churn).value, "certificate")
+    return integrated_budget(field, patch, vm, vx, churn=churn)
+
+
+def integrated_budget(
+    field: Tensor | GaussianField, patch: Patch, vm: float, vx: float, *, churn: float = 1.0
+) -> Quantity:
+    r"""Budget :math:`\gamma\int_{v_m}^{v_x}\sum_i\omega_{A,i}\,dv` of the exact weights, by quadrature.
+
+    Args:
+        field: as for :func:`gaussian_theorem1`.
+        patch: likewise.
+        vm: last variance.
+        vx: first variance.
+        churn: lambda.
+
+    Returns:
+        ``exact``, with the difference from half as many panels as its error.
+
+    Raises:
+        OracleError: not ``0 < vm < vx``, or a field, patch or churn that makes no sense.
+    """
+    check_variances(vm, vx)
+    field, count = as_field(field), default_panels(vm, vx)
+    fine, coarse = (
+        sum(
+            float(dv.to(v) @ gaussian_weights(field, patch, v, vm, churn=churn).flatten(1).sum(1))
+            for v, dv in log_panels(vm, vx, panels)
+        )
+        for panels in (count, (count + 1) // 2)
+    )
+    factor = gamma(churn)
+    return Quantity(factor * fine, "exact", factor * abs(fine - coarse) + ROUNDING * factor * fine)

@@ -9,12 +9,13 @@ weight is any :math:`\omega_{A,i}(v, x) \ge \sup_{\varphi\in BL}|\partial_i u_v(
    + \tfrac1v\,\mathrm{Cov}(\tilde\varphi(X_{0A}), X_{0i}|x),
    \qquad \mathrm{Lip}(\tilde\varphi)\le(1-v_m/v)\,\mathrm{Lip}(\varphi).
 
-- **Gaussian fields** (spectrum c of the covariance on a torus), with churn :math:`\lambda` and
-  :math:`\gamma = (1+\lambda^2)/2`: :math:`E[dX_{v_m}/dX_v]` is the kernel K of spectrum
-  :math:`((c+v_m)/(c+v))^\gamma`, so :math:`\omega_{A,i} = (\sum_{a\in A}K(a-i)^2)^{1/2}`, exact. Given :math:`x`, the
-  patch at the end is Gaussian with covariance M of spectrum :math:`(c+v_m)[1-((c+v_m)/(c+v))^{\lambda^2}]`; along the
-  direction :math:`e` of :math:`g = (K(a-i))_a`, a test function with :math:`|\varphi|\le1` has mean slope at most
-  :math:`\mathrm{erf}(1/(\sqrt2 s))`, :math:`s^{-2} = e\cdot M^{-1}e`, which multiplies the weight.
+- **Gaussian fields** (covariance C, on a torus or a graph, of any number of channels; indices run over components),
+  with churn :math:`\lambda` and :math:`\gamma = (1+\lambda^2)/2`: :math:`E[dX_{v_m}/dX_v]` is
+  :math:`K = ((C+v_m)(C+v)^{-1})^\gamma`, so :math:`\omega_{A,i} = (\sum_{a\in A}K_{ai}^2)^{1/2}`, exact. Given
+  :math:`x`, the patch at the end is Gaussian with covariance M, a block of
+  :math:`(C+v_m)[1-((C+v_m)(C+v)^{-1})^{\lambda^2}]`; along the direction :math:`e` of :math:`g = (K_{ai})_a`, a test
+  function with :math:`|\varphi|\le1` has mean slope at most :math:`\mathrm{erf}(1/(\sqrt2 s))`,
+  :math:`s^{-2} = e\cdot M^{-1}e`, which multiplies the weight.
 - **Associated posteriors** (Fortuin, Kasteleyn, Ginibre: ferromagnetic pair couplings, any single-site law):
   :math:`\omega_{A,i} \le \tfrac{v_m}v 1\{i\in A\} + \tfrac1v(1-\tfrac{v_m}v)
   \sum_{a\in A}\mathrm{Cov}(X_{0a},X_{0i}|x)`.
@@ -30,86 +31,24 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sizetransfer.comparison.fields import GaussianField, Patch, as_field, field_of, patch_components
 from sizetransfer.comparison.quantities import Quantity, check_variances
-from sizetransfer.domain import Site
 from sizetransfer.errors import OracleError
 
-Patch = Sequence[Site]
-"""Sites of a patch A, all different."""
-
-
-def check_patch(patch: Patch, shape: Sequence[int]) -> None:
-    """Refuse a patch that is empty, has a site twice, or leaves a lattice with these sites along its axes.
-
-    Raises:
-        OracleError: it does.
-    """
-    inside = [
-        len(site) == len(shape) and all(0 <= a < length for a, length in zip(site, shape, strict=True))
-        for site in patch
-    ]
-    if not inside or not all(inside) or len(set(map(tuple, patch))) < len(patch):
-        raise OracleError(
-            "The patch is not a set of sites of the lattice.",
-            where="patch",
-            expected=f"at least one site, each once, {len(shape)} coordinates below {tuple(shape)}",
-            got=repr([tuple(site) for site in patch]),
-            fix="pass for example [(0, 0), (0, 1)] on a two-dimensional lattice of size two or more",
-        )
-
-
-def check_spectrum(spectrum: Tensor) -> Float[Tensor, "*size"]:
-    """Return the spectrum of a covariance in double precision.
-
-    Raises:
-        OracleError: it is not real, finite and positive, or not even, as that of a real field must be.
-    """
-    real = not spectrum.is_complex() and spectrum.ndim > 0 and bool((spectrum > 0).all())
-    finite = real and bool(spectrum.isfinite().all())
-    axes = tuple(range(spectrum.ndim))
-    if not finite or not torch.allclose(spectrum, spectrum.flip(axes).roll((1,) * spectrum.ndim, axes), rtol=1e-6):
-        raise OracleError(
-            "The spectrum is not that of a covariance of a real field on a torus.",
-            where="spectrum",
-            expected="positive finite numbers c_k = c_-k on the grid of torch.fft.fftn, one for each site",
-            got=f"shape {tuple(spectrum.shape)}, dtype {spectrum.dtype}",
-            fix="pass GaussianTeacher.covariance_spectrum(size) of a teacher with one channel",
-        )
-    return spectrum.double()
-
-
-def axes_of(spectrum: Tensor, dim: int) -> tuple[int, ...]:
-    """The last ``dim`` axes: those of the lattice."""
-    return tuple(range(spectrum.ndim - dim, spectrum.ndim))
-
-
-def field_of(spectrum: Tensor, dim: int) -> Tensor:
-    """Real part of the inverse Fourier transform over the last ``dim`` axes."""
-    real: Tensor = torch.fft.ifftn(spectrum, dim=axes_of(spectrum, dim)).real
-    return real
-
-
-def patch_matrix(kernel: Float[Tensor, "*batch_and_size"], patch: Patch) -> Float[Tensor, "*batch n n"]:
-    """Rows and columns of a circulant matrix at the sites of ``patch``; its first row is ``kernel``."""
-    dim = len(patch[0])
-    sites = torch.tensor([list(site) for site in patch], device=kernel.device)
-    lags = sites[None, :] - sites[:, None]
-    index = [lags[..., axis] % kernel.shape[kernel.ndim - dim + axis] for axis in range(dim)]
-    at_lags: tuple[Any, ...] = (..., *index)
-    return kernel[at_lags]
+Components = Sequence[tuple[int, ...]]
+"""Indices ``(channel, *site)``."""
 
 
 def contraction(spectrum: Tensor, v: Tensor, last: float | Tensor, churn: float) -> Tensor:
-    r"""Spectrum of E[dX_last/dX_v] along the exact reverse process, ``((c + last)/(c + v))^gamma``, shape ``(V, *S)``.
+    r"""Eigenvalues of E[dX_last/dX_v] along the exact reverse process, ``((c + last)/(c + v))^gamma``, ``(V, *E)``.
 
     Args:
-        spectrum: c_k, ``*S``.
+        spectrum: eigenvalues c of the covariance, ``*E``.
         v: variances, ``(V,)``.
         last: variance that the process goes to: one for all, or one for each.
         churn: lambda.
@@ -118,13 +57,13 @@ def contraction(spectrum: Tensor, v: Tensor, last: float | Tensor, churn: float)
 
 
 def residual(spectrum: Tensor, v: Tensor, last: float | Tensor, churn: float) -> Tensor:
-    """Spectrum of Cov(X_last | X_v) along the exact reverse process, shape ``(V, *S)``; arguments as above."""
+    """Eigenvalues of Cov(X_last | X_v) along the exact reverse process, ``(V, *E)``; arguments as above."""
     end = spectrum + _spread(last, spectrum)
     return -end * torch.expm1(-(churn**2) * torch.log1p((_spread(v, spectrum) - _spread(last, spectrum)) / end))
 
 
 def _spread(variance: float | Tensor, spectrum: Tensor) -> Tensor:
-    """``variance`` with an axis of length one for each of the lattice's."""
+    """``variance`` with an axis of length one for each of the eigenvalues'."""
     return torch.as_tensor(variance).to(spectrum).reshape(-1, *(1,) * spectrum.ndim)
 
 
@@ -146,88 +85,118 @@ def gamma(churn: float) -> float:
 
 
 def gaussian_weights(
-    spectrum: Float[Tensor, "*size"],
+    field: Tensor | GaussianField,
     patch: Patch,
     v: Float[Tensor, "levels"],
     vm: float,
     *,
     churn: float = 1.0,
     bounded: bool = True,
-) -> Float[Tensor, "levels *size"]:
-    r"""Exact influence weights of a Gaussian field on a torus (see the module).
+) -> Tensor:
+    r"""Exact influence weights of a Gaussian field (see the module).
 
     Args:
-        spectrum: c_k, eigenvalues of the covariance of the clean field.
-        patch: the sites A.
+        field: a Gaussian field; a tensor ``*S`` stands for one channel on a torus with this spectrum of the covariance.
+        patch: the sites A, with all their channels, or pairs of a site and a channel.
         v: variances, each at least ``vm``.
         vm: variance at which the process stops.
         churn: lambda; 1 for the reverse SDE.
         bounded: use that test functions are at most one, which only lowers the weights.
 
+    Returns:
+        ``(V, *S)`` for one channel on a torus, otherwise ``(V, C, *S)``.
+
     Raises:
         OracleError: the patch leaves the lattice.
     """
-    check_patch(patch, spectrum.shape)
-    dim = spectrum.ndim
-    kernel = field_of(contraction(spectrum, v, vm, churn), dim)
-    rows = torch.stack([kernel.roll(site, axes_of(kernel, dim)) for site in patch], dim=1)
+    field = as_field(field)
+    components = field.components(patch)
+    v = v.to(field.covariance.device)
+    rows = field.rows(lambda c: contraction(c, v, vm, churn), components).flatten(2)
     weights = rows.square().sum(1).sqrt()
-    if not bounded or churn == 0:
-        return weights
-    return weights * _bounded_slope(spectrum, patch, v, vm, churn, rows, weights)
+    if bounded and churn != 0:
+        weights = weights * _bounded_slope(field, components, v, vm, churn, rows, weights)
+    return weights.reshape(-1, *field.basis.field_shape)
 
 
 def _bounded_slope(
-    spectrum: Tensor, patch: Patch, v: Tensor, vm: float, churn: float, rows: Tensor, weights: Tensor
+    field: GaussianField, components: Components, v: Tensor, vm: float, churn: float, rows: Tensor, weights: Tensor
 ) -> Tensor:
-    """Factor erf(1 / (s sqrt 2)) for the direction of every site's row, shape ``(V, *S)``; one at v = vm."""
+    """Factor erf(1 / (s sqrt 2)) for the direction of every component's row, ``(V, n)``; one at v = vm."""
     noisy = v > vm
     factor = torch.ones_like(weights)
     if noisy.any():
-        covariance = patch_matrix(field_of(residual(spectrum, v[noisy], vm, churn), spectrum.ndim), patch)
-        directions = (rows[noisy] / weights[noisy].clamp_min(torch.finfo(weights.dtype).tiny)[:, None]).flatten(2)
+        at_patch = field.rows(lambda c: residual(c, v[noisy], vm, churn), components)
+        covariance = field.basis.between(at_patch, components)
+        directions = rows[noisy] / weights[noisy].clamp_min(torch.finfo(weights.dtype).tiny)[:, None]
         precision = (directions * torch.linalg.solve(covariance, directions)).sum(1)
-        factor[noisy] = torch.erf((0.5 * precision).sqrt()).reshape(weights[noisy].shape)
+        factor[noisy] = torch.erf((0.5 * precision).sqrt())
     return factor
 
 
-def gaussian_budget(spectrum: Float[Tensor, "*size"], vm: float, vx: float, *, churn: float = 1.0) -> Quantity:
-    r"""Budget of one site of a Gaussian field with non-negative correlations of its reverse process.
+def gaussian_budget(field: Tensor | GaussianField, vm: float, vx: float, *, churn: float = 1.0) -> Quantity:
+    r"""Budget of one component of a Gaussian field with non-negative correlations of its reverse process.
 
     .. math:: \gamma\int_{v_m}^{v_x}\Big(\frac{c_0+v_m}{c_0+v}\Big)^\gamma dv
        = (c_0+v_m)\ln\frac{c_0+v_x}{c_0+v_m}\quad\text{for }\lambda = 1,
 
-    with :math:`c_0` the eigenvalue of the uniform mode, :math:`1/m^2` at every size. It bounds the weights with and
-    without the factor of bounded test functions; a patch of n sites has at most n times as much.
+    with :math:`1/c_0` the smallest row sum of the precision matrix Q: :math:`m^2` on a torus or graph of any size, and
+    :math:`c_0` the eigenvalue of the uniform mode. For an M-matrix Q, :math:`K = h(Q)` with
+    :math:`h(q) = ((1+v_mq)/(1+vq))^\gamma` completely monotone, so K is an average of :math:`e^{-tQ}\ge0`, and
+    :math:`e^{-tQ}1 \le e^{-t/c_0}1`. It bounds the weights with and without the factor of bounded test functions; a
+    patch of n components has at most n times as much.
+
+    Args:
+        field: as for :func:`gaussian_weights`.
+        vm: last variance.
+        vx: first variance.
+        churn: lambda.
 
     Returns:
-        ``exact`` for the weights with ``bounded=False``.
+        ``exact`` for the weights with ``bounded=False`` where all row sums are equal, as on every translation-invariant
+        field of one channel; otherwise a ``certificate``.
 
     Raises:
-        OracleError: not ``0 < vm < vx``, or the covariance is not the inverse of an M-matrix, so that a kernel may
-            have negative entries and the closed form does not hold.
+        OracleError: not ``0 < vm < vx``, or the precision matrix is no M-matrix of positive row sums, so that the
+            closed form does not hold.
     """
     check_variances(vm, vx)
-    if not is_ferromagnetic(spectrum):
+    sums = ferromagnetic_row_sums(as_field(field))
+    if sums is None:
         raise OracleError(
             "The closed form of the budget needs a ferromagnetic precision matrix.",
-            where="gaussian_budget(spectrum, ...)",
-            expected="no positive coupling between different sites in the precision matrix",
-            got="a precision matrix with a positive off-diagonal entry",
-            fix="integrate gaussian_weights over v instead",
+            where="gaussian_budget(field, ...)",
+            expected="no positive coupling between different components in the precision matrix, and positive row sums",
+            got="a precision matrix with a positive off-diagonal entry, or a row sum that is not positive",
+            fix="integrate gaussian_weights over v, as integrated_budget does",
         )
-    c0 = float(spectrum.flatten()[0])
+    c0 = 1 / float(sums.min())
     start, stop, power = c0 + vm, c0 + vx, gamma(churn)
+    equal = bool(sums.max() - sums.min() <= 1e-9 * sums.max())
     if power == 1:
-        return Quantity(start * math.log(stop / start), "exact")
-    value = power * start * math.expm1((1 - power) * math.log(stop / start)) / (1 - power)
-    return Quantity(value, "exact")
+        value = start * math.log(stop / start)
+    else:
+        value = power * start * math.expm1((1 - power) * math.log(stop / start)) / (1 - power)
+    return Quantity(value, "exact" if equal else "certificate")
 
 
-def is_ferromagnetic(spectrum: Float[Tensor, "*size"]) -> bool:
-    """Whether the precision matrix has no positive off-diagonal entry, to rounding; then all kernels are positive."""
-    precision = field_of(1 / spectrum, spectrum.ndim).flatten()
-    return bool((precision[1:] <= 1e-12 * precision[0]).all())
+def ferromagnetic_row_sums(field: GaussianField) -> Tensor | None:
+    """Sums of the rows of the precision matrix, one for each component that no other is a translate of.
+
+    Returns:
+        None if an entry between different components is positive beyond rounding, or a sum is not positive.
+    """
+    components = field.basis.representatives()
+    rows = field.rows(lambda c: 1 / c, components).flatten(1)
+    own = torch.tensor([field.basis.place(component) for component in components], device=rows.device)
+    diagonal = rows.gather(1, own[:, None])
+    others = rows.scatter(1, own[:, None], 0.0)
+    sums = rows.sum(1)
+    return sums if bool((others <= _ROUNDING * diagonal).all()) and bool((sums > 0).all()) else None
+
+
+_ROUNDING = 1e-12
+"""Share of a diagonal entry of the precision matrix that rounding may leave elsewhere."""
 
 
 def covariance_weights(
@@ -262,9 +231,8 @@ def ising_weights(
         OracleError: the patch leaves the lattice.
     """
     shape = correlation.shape[1:]
-    check_patch(patch, shape)
     inside = correlation.new_zeros(shape)
-    for site in patch:
+    for _, *site in patch_components(patch, shape):
         inside[tuple(site)] = 1
     levels = v.reshape(-1, *(1,) * len(shape))
     return covariance_weights(correlation.sum(0), inside, levels, vm)

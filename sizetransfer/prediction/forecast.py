@@ -103,6 +103,7 @@ class Prediction:
         radius: the student's receptive radius; none for a global student, or without one.
         ready: whether the student's own score was examined: it is trained, or has no weights.
         source: where responses come from (:mod:`sizetransfer.prediction.responses`).
+        geometry: what sizes and distances count: sites along an axis and steps of a lattice, sites and hops of a graph.
         spec: the question.
         rows: by size, then noise level.
         forecasts: one for each noise level.
@@ -118,6 +119,7 @@ class Prediction:
     radius: int | None
     ready: bool
     source: Source
+    geometry: Literal["lattice", "graph"]
     spec: PredictionSpec
     rows: tuple[ResponseRow, ...]
     forecasts: tuple[Forecast, ...]
@@ -188,6 +190,7 @@ def predict(
         radius=radius,
         ready=ready,
         source=source,
+        geometry=teacher.field.geometry,
         spec=spec,
         rows=rows,
         forecasts=forecasts,

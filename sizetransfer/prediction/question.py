@@ -11,6 +11,7 @@ from sizetransfer.oracle import Teacher
 from sizetransfer.specs import Spec
 
 DEFAULT_SIZES = {1: (32, 64, 128), 2: (16, 32, 64), 3: (8, 12, 16)}
+GRAPH_SIZES = (32, 64, 128)
 
 
 class PredictionRule(Spec):

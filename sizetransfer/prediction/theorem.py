@@ -3,30 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
 
 import torch
-from torch import Tensor
 
 from sizetransfer.comparison import (
     Enclosure,
-    HasCovarianceSpectrum,
+    GaussianField,
     Kind,
     NotLinearError,
     Quantity,
     Theorem1,
-    covariance_weights,
-    gaussian_budget,
+    budget_is_uniform,
+    gaussian_field,
     gaussian_weights,
+    patch_budget,
     theorem1_bound,
 )
-from sizetransfer.comparison.monte_carlo import indicator
-from sizetransfer.comparison.weights import is_ferromagnetic
 from sizetransfer.domain import Site
-from sizetransfer.noise import expand
-from sizetransfer.oracle import Context, HasCovariance, HasPosterior, Teacher
+from sizetransfer.errors import OracleError
+from sizetransfer.oracle import Teacher
 from sizetransfer.prediction.irreducible import BestScores
 from sizetransfer.prediction.question import PredictionSpec
 from sizetransfer.randomness import stream
@@ -69,7 +65,7 @@ class LightCone:
         size: sites along each axis.
         sigmas: noise levels, ascending.
         weights: the largest weight at each distance from the patch, one row for each noise level.
-        kind: ``exact`` weights of a Gaussian field, or an ``estimate`` from posterior covariances.
+        kind: ``exact``.
     """
 
     size: int
@@ -97,13 +93,12 @@ def theorem_row(
         spec: patch and noise range.
         ready: the student's score means something: it is trained, or has no weights.
     """
-    domain = teacher.domain(size)
-    patch = spec.patch_on(domain.shape)
-    if not isinstance(teacher, HasCovarianceSpectrum) or teacher.field.channels != 1:
-        reason = "Theorem 1 is exact for Gaussian fields of one channel on a torus; this teacher is not one"
+    patch = spec.patch_on(teacher.domain(size).shape)
+    field, reason = _field(teacher, size)
+    if field is None:
         return TheoremRow(size, patch, reason=reason)
     if student is None:
-        return _budget_alone(teacher, size, patch, spec, "no student was given")
+        return _budget_alone(teacher, field, size, patch, spec, "no student was given")
     low, high = spec.noise_range(teacher)
     if ready:
         try:
@@ -111,15 +106,28 @@ def theorem_row(
                 teacher, student, size=size, patch=patch, sigma_min=low, sigma_max=high, method="exact"
             )
         except NotLinearError:
-            return _row(_sampled(teacher, student, size, patch, spec), "student", _NOT_LINEAR)
-        return _row(found, "student", "")
+            return _row(_sampled(teacher, student, size, patch, spec), size, patch, "student", _NOT_LINEAR)
+        return _row(found, size, patch, "student", "")
     if best is None or student.radius is None or best.filter(student.radius) is None:
         reason = "the student is not trained, and no best score of its radius is at hand"
-        return _budget_alone(teacher, size, patch, spec, reason)
+        return _budget_alone(teacher, field, size, patch, spec, reason)
     found = theorem1_bound(teacher, best, size=size, patch=patch, sigma_min=low, sigma_max=high, method="exact")
-    return _row(found, f"best score of radius {student.radius}", "the student is not trained")
+    return _row(found, size, patch, f"best score of radius {student.radius}", "the student is not trained")
 
 
+def _field(teacher: Teacher, size: int) -> tuple[GaussianField | None, str]:
+    """The teacher's law where it is Gaussian, or the reason why it is not there."""
+    try:
+        field = gaussian_field(teacher, size)
+    except OracleError as error:
+        return None, f"{error.what.rstrip('.')}: {error.got}, {error.expected}"
+    reason = (
+        "Theorem 1 is exact for Gaussian fields; this teacher is not one, and no certified weights are known for it"
+    )
+    return field, "" if field is not None else reason
+
+
+_NOT_GAUSSIAN = "Theorem 1 is exact for Gaussian fields; for this teacher no certified influence weights are known"
 _NOT_LINEAR = "the student is not linear: the drift error is an estimate from its rollouts, and the truth is not known"
 
 
@@ -139,10 +147,10 @@ def _sampled(teacher: Teacher, student: Student, size: int, patch: tuple[Site, .
     )
 
 
-def _row(found: Theorem1, subject: str, reason: str) -> TheoremRow:
+def _row(found: Theorem1, size: int, patch: tuple[Site, ...], subject: str, reason: str) -> TheoremRow:
     return TheoremRow(
-        size=found.shape[0],
-        patch=found.patch,
+        size=size,
+        patch=patch,
         subject=subject,
         bound=found.bound,
         initial=found.initial,
@@ -155,15 +163,11 @@ def _row(found: Theorem1, subject: str, reason: str) -> TheoremRow:
 
 
 def _budget_alone(
-    teacher: HasCovarianceSpectrum, size: int, patch: tuple[Site, ...], spec: PredictionSpec, reason: str
+    teacher: Teacher, field: GaussianField, size: int, patch: tuple[Site, ...], spec: PredictionSpec, reason: str
 ) -> TheoremRow:
-    low, high = spec.noise_range(cast(Teacher, teacher))
-    spectrum = teacher.covariance_spectrum(size)
-    if not is_ferromagnetic(spectrum):
-        return TheoremRow(size, patch, reason=reason)
-    budget = Quantity(len(patch) * gaussian_budget(spectrum, low**2, high**2).value, "certificate")
-    # The uniform mode of a field of finite-range couplings has one variance, 1/m^2, at every size.
-    return TheoremRow(size, patch, budget=budget, size_uniform=True, reason=reason)
+    low, high = spec.noise_range(teacher)
+    budget = patch_budget(field, patch, low**2, high**2, 1.0)
+    return TheoremRow(size, patch, budget=budget, size_uniform=budget_is_uniform(teacher, size), reason=reason)
 
 
 def light_cone(teacher: Teacher, size: int, spec: PredictionSpec) -> LightCone | None:
@@ -171,25 +175,12 @@ def light_cone(teacher: Teacher, size: int, spec: PredictionSpec) -> LightCone |
     domain = teacher.domain(size)
     patch = spec.patch_on(domain.shape)
     low, high = spec.noise_range(teacher)
-    sigmas = torch.logspace(math.log10(low), math.log10(high), LEVELS, dtype=torch.float64)
-    if isinstance(teacher, HasCovarianceSpectrum) and teacher.field.channels == 1:
-        weights, kind = gaussian_weights(teacher.covariance_spectrum(size), patch, sigmas**2, low**2), "exact"
-    elif isinstance(teacher, HasCovariance) and isinstance(teacher, HasPosterior):
-        weights, kind = _from_covariance(teacher, size, patch, sigmas, low), "estimate"
-    else:
+    field, _ = _field(teacher, size)
+    if field is None:
         return None
+    sigmas = torch.logspace(math.log10(low), math.log10(high), LEVELS, dtype=torch.float64)
+    weights = gaussian_weights(field, patch, sigmas**2, low**2).cpu().reshape(LEVELS, -1, domain.sites).amax(1)
     distance = torch.stack([domain.distance(site) for site in patch]).amin(0).flatten()
     table = weights.new_zeros(LEVELS, int(distance.max()) + 1)
-    table.scatter_reduce_(1, distance.expand(LEVELS, -1), weights.flatten(1), "amax")
-    return LightCone(size, tuple(sigmas.tolist()), tuple(map(tuple, table.tolist())), cast(Kind, kind))
-
-
-def _from_covariance(teacher: HasPosterior, size: int, patch: Sequence[Site], sigmas: Tensor, low: float) -> Tensor:
-    """Covariance form of the weights of a Gaussian law, whose posterior is the same for every x, ``(V, *S)``."""
-    law = cast(Teacher, teacher)
-    domain = law.domain(size)
-    x = sigmas.new_zeros(len(sigmas), law.field.channels, *domain.shape)
-    rows = [teacher.posterior_covariance(x, sigmas, Context(domain), tuple(site)) for site in patch]
-    covariance = torch.stack([row.abs().sum(1) for row in rows]).sum(0)
-    weights = covariance_weights(covariance, indicator(patch, x), expand(sigmas**2, x), low**2)
-    return weights.amax(1)
+    table.scatter_reduce_(1, distance.expand(LEVELS, -1), weights, "amax")
+    return LightCone(size, tuple(sigmas.tolist()), tuple(map(tuple, table.tolist())), "exact")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -56,30 +57,31 @@ def draw_prediction(prediction: Prediction) -> Figure:
 
 
 def _ranges(axes: Axes, prediction: Prediction) -> list[list[Line2D]]:
-    """Range and sufficient radius against sigma, a shade for each size; against L for the clean score.
+    """Range and sufficient radius against sigma, or against the size for the clean score, which has one noise level.
+
+    Curves of different sizes often coincide: those of small sizes are broad and pale, those of large ones narrow and
+    dark on top of them, so that all remain visible.
 
     Returns:
-        Handles of the legend: what is drawn, and the sizes.
+        Handles of the legend below the figure: what is drawn. Sizes, where there are several, have one of their own.
     """
     clean = prediction.source == "clean"
-    # The clean score has one noise level: its ranges are drawn against the size.
     series = _series(prediction)
-    shades = style.student_shades(list(series), style.COLOURS[0])
-    greys = style.student_shades(list(series), style.GREY)
-    other = style.student_shades(list(series), style.COLOURS[1])
-    for label, rows in series.items():
+    shades = {what: style.student_shades(list(series), colour) for what, (colour, _, _) in _LOOKS.items()}
+    widths = np.linspace(1.4 + 2.2 * (len(series) - 1), 1.4, len(series))
+    for (label, rows), width in zip(series.items(), widths, strict=True):
         places = [row.size if clean else row.sigma for row in rows]
-        _line(axes, places, rows, "range", {"color": shades[label], "marker": "o"})
-        _line(axes, places, rows, "sufficient", {"color": other[label], "marker": "s", "linestyle": "--"})
+        for what, (_, marker, line) in _LOOKS.items():
+            look = {"color": shades[what][label], "linewidth": width, "markersize": 4 + width, "linestyle": line}
+            _line(axes, places, rows, what, {**look, "marker": marker})
     if prediction.radius is not None:
-        axes.axhline(prediction.radius, color="black", linewidth=1.4, zorder=1)
+        axes.axhline(prediction.radius, color="black", linewidth=1.0, linestyle=":", zorder=1)
         axes.annotate(
             f"student, $R = {prediction.radius}$",
-            (0.99, prediction.radius),
+            (0.01, prediction.radius),
             xycoords=("axes fraction", "data"),
-            xytext=(0, 4),
+            xytext=(0, 3),
             textcoords="offset points",
-            ha="right",
         )
     if clean:
         style.size_axis(axes, [row.size for row in prediction.rows])
@@ -88,30 +90,49 @@ def _ranges(axes: Axes, prediction: Prediction) -> list[list[Line2D]]:
         axes.set_xlabel(r"noise level $\sigma$")
     axes.set_ylim(bottom=-0.3)
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_ylabel("distance (lattice steps)")
+    axes.set_ylabel(f"distance ({_STEPS[prediction.geometry]})")
     axes.set_title(_title(prediction), loc="left")
-    epsilon = prediction.spec.epsilon
-    return [
-        [
-            Line2D([], [], color=style.COLOURS[0], marker="o", label=rf"range $R_\epsilon$, $\epsilon = {epsilon:g}$"),
-            Line2D([], [], color=style.COLOURS[1], marker="s", linestyle="--", label="smallest sufficient radius"),
-        ],
-        [Line2D([], [], color=shade, linewidth=3, label=name) for name, shade in greys.items()],
+    quantities = [
+        Line2D(
+            [],
+            [],
+            color=style.COLOURS[0],
+            marker="o",
+            label=rf"range $R_\epsilon$, $\epsilon = {prediction.spec.epsilon:g}$",
+        ),
+        Line2D([], [], color=style.COLOURS[1], marker="s", label="smallest sufficient radius"),
     ]
+    greys = style.student_shades(list(series), style.GREY)
+    sizes = [
+        Line2D([], [], color=greys[name], linewidth=width, label=name)
+        for name, width in zip(series, widths, strict=True)
+    ]
+    if len(series) > 1:
+        axes.legend(handles=sizes, loc="best")
+    return [quantities]
+
+
+_LOOKS: dict[str, tuple[str, str, str]] = {
+    "range": (style.COLOURS[0], "o", "-"),
+    "sufficient": (style.COLOURS[1], "s", "-"),
+}
+_STEPS = {"lattice": "lattice steps", "graph": "hops"}
+_SIZE = {"lattice": "L", "graph": "N"}
 
 
 def _series(prediction: Prediction) -> dict[str, list[ResponseRow]]:
     if prediction.source == "clean":
         return {"clean score": list(prediction.rows)}
     sizes = sorted({row.size for row in prediction.rows})
-    return {f"$L = {size}$": [row for row in prediction.rows if row.size == size] for size in sizes}
+    letter = _SIZE[prediction.geometry]
+    return {f"${letter} = {size}$": [row for row in prediction.rows if row.size == size] for size in sizes}
 
 
-def _line(axes: Axes, places: list[float], rows: list[ResponseRow], what: str, look: dict[str, str]) -> None:
+def _line(axes: Axes, places: list[float], rows: list[ResponseRow], what: str, look: dict[str, Any]) -> None:
     values = [getattr(row, what) for row in rows]
     errors = [value.error if value.kind == "estimate" and math.isfinite(value.error) else 0.0 for value in values]
     heights = [value.value for value in values]
-    axes.errorbar(places, heights, yerr=errors, capsize=2.5, **look)  # type: ignore[arg-type]
+    axes.errorbar(places, heights, yerr=errors, capsize=2.5, **look)
 
 
 def _title(prediction: Prediction) -> str:
@@ -139,16 +160,27 @@ def _light_cone(axes: Axes, prediction: Prediction) -> None:
     )
     levels = [10.0**-power for power in range(4, 0, -1) if weights.min() < 10.0**-power < top]
     if levels:
-        lines = axes.contour(distances, cone.sigmas, weights, levels=levels, colors="black", linewidths=0.7)
-        axes.clabel(lines, fmt=lambda level: f"$10^{{{round(math.log10(level))}}}$", fontsize=8)
-    if prediction.radius is not None:
-        axes.axvline(prediction.radius, color="black", linewidth=1.4)
+        axes.contour(distances, cone.sigmas, weights, levels=levels, colors="black", linewidths=0.6)
+    if prediction.radius is not None and prediction.radius <= distances[-1]:
+        axes.axvline(prediction.radius, color="black", linewidth=1.0, linestyle=":")
+        axes.annotate(
+            f"$R = {prediction.radius}$",
+            (prediction.radius, 0.02),
+            xycoords=("data", "axes fraction"),
+            xytext=(3, 0),
+            textcoords="offset points",
+        )
+    # Beyond the last weight that has a colour there is nothing to see.
+    visible = np.flatnonzero((weights > top * 10.0**-_DECADES).any(0))
+    reach = max(int(visible[-1]), prediction.radius or 0) + 1
+    axes.set_xlim(-0.5, min(reach, int(distances[-1])) + 0.5)
     figure = axes.get_figure(root=True)
     if figure is not None:
-        figure.colorbar(mesh, ax=axes, label=rf"largest influence weight $\omega$ ({cone.kind})", extend="min")
+        bar = figure.colorbar(mesh, ax=axes, label=rf"largest influence weight $\omega$ ({cone.kind})", extend="min")
+        bar.ax.hlines(levels, 0, 1, colors="black", linewidth=0.6)
     axes.set_yscale("log")
     axes.grid(visible=False)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_xlabel("distance from the patch (lattice steps)")
+    axes.set_xlabel(f"distance from the patch ({_STEPS[prediction.geometry]})")
     axes.set_ylabel(r"noise level $\sigma$")
-    axes.set_title(f"What the patch can feel, $L = {cone.size}$", loc="left")
+    axes.set_title(f"What the patch can feel, ${_SIZE[prediction.geometry]} = {cone.size}$", loc="left")

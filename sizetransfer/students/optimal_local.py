@@ -65,6 +65,14 @@ class OptimalLocalSpec(LatticeCouplings, StudentSpec):
                 got=str(field.dim),
                 fix="choose a teacher of fewer dimensions",
             )
+        if not field.periodic:
+            raise SpecError(
+                "The best local score is not known in an open box.",
+                where="optimal-local, field.periodic",
+                expected="a torus or a graph",
+                got="an open box",
+                fix="choose a Gaussian teacher",
+            )
         if isinstance(self.reference, int) and self.reference < 2 * self.radius + 1:
             raise SpecError(
                 "The ball does not fit on the reference torus.",
@@ -98,13 +106,26 @@ class OptimalLocalSpec(LatticeCouplings, StudentSpec):
 class OptimalLocalStudent(Student):
     """Best local score of a Gaussian field (see the module's formula); it has no weights."""
 
+    ignores = frozenset({"condition"})
+    # Each noise level gets its filter once, so the shapes within depend on the values of sigma.
+    unsupported = frozenset({"func"})
+
     def __init__(self, spec: OptimalLocalSpec, field: FieldInfo) -> None:
         super().__init__(field, radius=spec.radius)
         self.spec = spec
+        self.reads_domain = field.geometry == "graph" or spec.reference == "lattice"
 
     def forward(
         self, x: Float[Tensor, "batch channels *size"], sigma: Float[Tensor, "batch"], context: Context
     ) -> Float[Tensor, "batch channels *size"]:
+        if context.mask is not None:
+            raise OracleError(
+                "The best local score is that of a field without dead sites.",
+                where="best local score, context.mask",
+                expected="no mask",
+                got=f"a mask of shape {tuple(context.mask.shape)}",
+                fix="use it with a Gaussian teacher",
+            )
         if isinstance(context.domain, Graph):
             return _graph_filter(self.spec, context.domain, self.field.channels).score(x, sigma)
         lattice = _torus(context.domain)
@@ -218,14 +239,17 @@ class _GraphFilter:
         self.marginals = [
             _marginal(whole[:, ball][..., ball], int((ball == site).nonzero())) for site, ball in enumerate(self.balls)
         ]
+        # Balls filled up to one length with site 0, which gets no weight.
+        self.neighbours = torch.nn.utils.rnn.pad_sequence(self.balls, batch_first=True)
 
     def score(self, x: Tensor, sigma: Tensor) -> Tensor:
-        v = sigma.double().square()
-        scores = [
-            torch.einsum("bijn,bjn->bi", marginal.precision_rows(v).to(x), x[..., ball.to(x.device)])
-            for ball, marginal in zip(self.balls, self.marginals, strict=True)
-        ]
-        return -torch.stack(scores, dim=2)
+        # Many fields share a noise level where a student is probed; each level needs its rows once.
+        v, level = torch.unique(sigma.double().square(), return_inverse=True)
+        rows = [marginal.precision_rows(v) for marginal in self.marginals]
+        width = max(len(ball) for ball in self.balls)
+        padded = torch.stack([F.pad(row, (0, width - row.shape[-1])) for row in rows], dim=2).to(x)
+        seen = x[..., self.neighbours.to(x.device)]
+        return -torch.einsum("bisjn,bjsn->bis", padded[level], seen)
 
     def power(self, sigma: Tensor) -> Tensor:
         return torch.stack([_power(marginal, sigma) for marginal in self.marginals]).mean(0)

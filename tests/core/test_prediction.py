@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 import sizetransfer as st
 from sizetransfer import cli as command_line
 from sizetransfer.comparison import Quantity
+from sizetransfer.comparison import api as theorem_api
 from sizetransfer.errors import OracleError, SpecError
 from sizetransfer.oracle import Context, Sample, Teacher
 from sizetransfer.prediction import PredictionRule, PredictionSpec, ResponseRow, describe_prediction_rule, predict
@@ -280,14 +281,30 @@ def test_a_student_for_other_fields_is_refused() -> None:
         st.diagnose(RING, st.student("cnn", FieldInfo(dim=2)))
 
 
-def test_harmonic_crystals_and_graphs_are_predicted_too() -> None:
-    crystal = st.diagnose("gaussian:harmonic-crystal", {"kind": "cnn", "blocks": 1}, sizes=(8, 12), sigmas=(1.0,))
-    graph = st.diagnose("gaussian-graph", sizes=(24,), sigmas=(1.0,))
-    for found in (crystal, graph):
+def test_harmonic_crystals_and_graphs_are_predicted_with_certificates() -> None:
+    crystal = st.diagnose("gaussian:harmonic-crystal", {"kind": "cnn", "blocks": 0}, sizes=(6, 8), sigmas=(1.0,))
+    local = {"kind": "optimal-local", "mass": 0.5, "radius": 1}
+    graph = st.diagnose("gaussian-graph", local, sizes=(12, 24), sigmas=(1.0,))
+    for found, subject in ((crystal, "best score of radius 2"), (graph, "student")):
         assert found.rows[0].range.kind == "exact"
         assert found.cone is not None
-        assert found.cone.kind == "estimate"
-        assert found.theorem[0].reason
+        assert found.cone.kind == "exact"
+        for line in found.theorem:
+            assert line.subject == subject
+            assert line.bound is not None
+            assert line.truth is not None
+            assert line.bound.kind == "certificate"
+            assert line.truth.upper <= line.bound.value
+    assert (crystal.geometry, graph.geometry) == ("lattice", "graph")
+    assert graph.theorem[0].size_uniform is True
+
+
+def test_a_graph_too_large_for_dense_matrices_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(theorem_api, "LARGEST_DENSE", 20)
+    found = st.diagnose("gaussian-graph", sizes=(16, 24), sigmas=(1.0,))
+    assert found.theorem[0].budget is not None
+    assert "too many components" in found.theorem[1].reason
+    assert found.cone is None
 
 
 # --- the command ----------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from sizetransfer.comparison import (
     GaussianInfluence,
     LinearScore,
     NotLinearError,
+    PlaneWaves,
     PosteriorInfluence,
     Rollout,
     gaussian_weights,
@@ -53,7 +54,7 @@ def interpolated_drift(spectrum: Tensor, score: LinearScore, levels: Tensor, chu
     )
     factor = (1 + churn**2) / 2
     a = score.spectrum(levels)
-    bias = score.bias_spectrum(levels, a)
+    bias = score.bias_modes(levels, PlaneWaves(spectrum.shape))
     for n, step in enumerate(rollout.steps(levels, "euler")):
         half = 0.5 * (step.v - step.after)
         for node, weight in zip(nodes, quadrature, strict=True):
@@ -193,7 +194,7 @@ def test_a_linear_student_is_recognised_in_either_precision():
     wave = 2 * math.pi * torch.arange(7) / 7
     expected = (1 + 0.3 * torch.exp(1j * wave)) / (1 + v[:, None])
     torch.testing.assert_close(found.spectrum(v), expected, rtol=1e-13, atol=1e-13)
-    torch.testing.assert_close(found.bias_spectrum(v, expected)[:, 0].real, torch.full((2,), 0.7))
+    torch.testing.assert_close(found.bias_modes(v, PlaneWaves((7,)))[:, 0].real, torch.full((2,), 0.7))
     student = st.student("cnn", teacher.field, blocks=1).float()  # its last layer is zero: -x / t^2
     spectrum = linear_score(student, context, sigma=(0.1, 5.0)).spectrum(v)
     torch.testing.assert_close(
