@@ -16,9 +16,11 @@ def register_students(register: Callable[[type[StudentSpec]], None]) -> None:
     from sizetransfer.students.sliding_attention import SlidingAttentionSpec
     from sizetransfer.students.spectral import SpectralStudentSpec
     from sizetransfer.students.unet import UNetStudentSpec
+    from sizetransfer.students.wrapped import ModuleSpec
 
     register(CNNStudentSpec)
     register(OptimalLocalSpec)
     register(SlidingAttentionSpec)
     register(SpectralStudentSpec)
     register(UNetStudentSpec)
+    register(ModuleSpec)
