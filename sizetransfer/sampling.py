@@ -78,9 +78,9 @@ class SamplerSpec(Spec):
 
     method: Method = "heun"
     steps: int = Field(32, ge=1)
-    churn: float = Field(1.0, ge=0)
+    churn: float = Field(1.0, ge=0, allow_inf_nan=False)
     grid: Literal["geometric", "power"] = "power"
-    rho: float = Field(7.0, gt=0)
+    rho: float = Field(7.0, gt=0, allow_inf_nan=False)
     noise: NoiseSchedule = NoiseSchedule()
 
     def sigmas(self) -> Float[Tensor, "levels"]:
@@ -140,8 +140,8 @@ def sample(
         generator: one generator a field, or one from which a generator a field is seeded.
 
     Raises:
-        SpecError: the noise levels do not decrease, the method is unknown, the churn is too large for an ancestral
-            step, or there are not as many generators as fields.
+        SpecError: the noise levels do not decrease, the method is unknown, the churn is negative or too large for an
+            ancestral step, the context is that of other fields, or there are not as many generators as fields.
         NonFiniteError: a field or score stops being finite; it names the step.
     """
     states = rollout(score, initial, sigmas, context=context, method=method, churn=churn, generator=generator)
@@ -161,6 +161,7 @@ def rollout(
     """Like :func:`sample`, but yield the fields at every noise level after the first."""
     levels, streams = sigmas.tolist(), _streams(len(initial), generator)
     _check(levels, method, churn)
+    _check_domain(initial, context)
     context = context.to(initial)
     x = initial
     for index, (sigma, sigma_next) in enumerate(itertools.pairwise(levels), start=1):
@@ -245,6 +246,14 @@ def _check(levels: Sequence[float], method: str, churn: float) -> None:
             got=repr(method),
             fix=did_you_mean(method, STEPS),
         )
+    if not 0 <= churn < math.inf:
+        raise SpecError(
+            "The churn is not the size of a noise.",
+            where="churn",
+            expected="a finite number, zero or more",
+            got=str(churn),
+            fix="take 0 for the probability flow, 1 for the reverse stochastic equation",
+        )
     largest = 1 / math.sqrt(1 - min((s_next / s) ** 2 for s, s_next in itertools.pairwise(levels)))
     if method == "ancestral" and churn > largest:
         raise SpecError(
@@ -253,6 +262,17 @@ def _check(levels: Sequence[float], method: str, churn: float) -> None:
             expected=f"at most {largest:.4g} with these noise levels",
             got=str(churn),
             fix="lower the churn, take more steps, or use method: euler",
+        )
+
+
+def _check_domain(x: Tensor, context: Context) -> None:
+    if x.shape[2:] != context.domain.shape:
+        raise SpecError(
+            "The fields do not live on the context's domain.",
+            where="initial or like, context",
+            expected=f"shape (batch, channels, {', '.join(map(str, context.domain.shape))})",
+            got=f"shape {tuple(x.shape)}",
+            fix="take the context of fields of this size, for example teacher.sample(...).context",
         )
 
 

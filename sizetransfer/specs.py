@@ -246,8 +246,8 @@ class NoiseSchedule(Spec):
         sigma_max: largest standard deviation of the noise, in units of the field.
     """
 
-    sigma_min: float = Field(0.05, gt=0)
-    sigma_max: float = Field(1.0, gt=0)
+    sigma_min: float = Field(0.05, gt=0, allow_inf_nan=False)
+    sigma_max: float = Field(1.0, gt=0, allow_inf_nan=False)
 
     @model_validator(mode="after")
     def _ordered(self) -> NoiseSchedule:

@@ -45,6 +45,8 @@ OBSERVABLES = ("mean", "variance", "fourth_moment", "nearest", "next_nearest")
 MARGINALS = ("site", "patch")
 # Distribution functions are compared at so many points, as far as so many standard deviations on either side.
 POINTS, REACH = 1024, 10.0
+# Sites along each axis of the smallest lattice that is compared.
+SMALLEST = 4
 
 Step = tuple[int, ...]
 
@@ -78,7 +80,8 @@ class GenerationSpec(MeasureSpec):
         """Measure at one size; see :meth:`sizetransfer.specs.MeasureSpec.measure`.
 
         Raises:
-            SpecError: the teacher's fields do not live on a lattice, or a global student is to be tiled.
+            SpecError: the teacher's fields do not live on a lattice, or on one too small for second neighbours, or a
+                global student is to be tiled.
             NonFiniteError: the reverse process leaves the finite numbers; it names the step.
         """
         score = student if self.tile is None else tiled(student, self.tile)
@@ -111,7 +114,7 @@ class GenerationSpec(MeasureSpec):
         """
         noise, spec = self.sampler.noise, self.sampler
         exact, control = (teacher.sample(len(streams), size, generator=generator) for _ in range(2))
-        _lattice(exact.context)
+        _require_room(_lattice(exact.context))
         if self.start == "exact":
             start = _noisy(exact, noise.sigma_max, streams).x
             grid, context = spec.sigmas(), exact.context
@@ -146,6 +149,18 @@ def _lattice(context: Context) -> Lattice:
             fix="choose another measure for this teacher",
         )
     return context.domain
+
+
+def _require_room(lattice: Lattice) -> None:
+    """On fewer sites a second neighbour is a first one from the other side, the site itself, or not there."""
+    if min(lattice.size) < SMALLEST:
+        raise SpecError(
+            "The patches and neighbours of the observables do not fit on the lattice.",
+            where="measure of kind generation, size",
+            expected=f"at least {SMALLEST} sites along each axis",
+            got=str(lattice.size),
+            fix="leave this size out, or restrict the measure to larger ones (evaluation.restrict)",
+        )
 
 
 def _steps(dim: int) -> tuple[list[Step], list[Step]]:

@@ -147,8 +147,8 @@ def size_sweep(data: ReportData) -> Drawing | Omitted:
     return Drawing(
         "size-sweep",
         "Error against lattice size",
-        f"{'Left: error' if len(far) else 'Error'} of the student's score on lattices larger than the training lattice (dotted, "
-        f"L = {data.experiment.training.size}). A student that transfers stays flat."
+        f"{'Left: error' if len(far) else 'Error'} of the student's score on lattices larger than the training "
+        f"lattice (dotted, L = {data.experiment.training.size}). A student that transfers stays flat."
         f"{second}{beyond} {data.error_bars()}",
         panels.figure,
     )

@@ -361,6 +361,14 @@ def test_global_student_cannot_be_tiled():
         measured(GenerationSpec(fields=2, tile=4), teacher, Louder(teacher))
 
 
+@pytest.mark.parametrize("dim", [1, 2])
+def test_lattice_without_room_for_second_neighbours_is_refused(dim):
+    teacher, spec = make_teacher(dim), GenerationSpec(fields=2, sampler=SamplerSpec(steps=1))
+    assert measured(spec, teacher, Louder(teacher), size=4)
+    with pytest.raises(SpecError, match="at least 4 sites"):
+        measured(spec, teacher, Louder(teacher), size=3)
+
+
 def test_graph_is_refused():
     class OnGraph(Teacher):
         def sample(self, batch, size, *, generator):

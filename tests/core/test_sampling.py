@@ -445,6 +445,19 @@ def test_wrong_number_of_streams_is_refused():
         refused(generator=[stream("a")] * 3)
 
 
+@pytest.mark.parametrize("churn", [-1.0, math.nan, math.inf])
+@pytest.mark.parametrize("method", STEPS)
+def test_churn_that_is_no_size_of_a_noise_is_refused(method, churn):
+    """A negative churn would put its drift in and its noise not."""
+    with pytest.raises(SpecError, match="zero or more"):
+        refused(method=method, churn=churn)
+
+
+def test_context_of_other_fields_is_refused():
+    with pytest.raises(SpecError, match=r"expected: shape \(batch, channels, 4\)"):
+        refused(context=Context(Lattice((4,))))
+
+
 def test_unknown_method_offers_the_nearest():
     with pytest.raises(SpecError, match="Did you mean 'euler'"):
         refused(method="eular")
@@ -458,7 +471,19 @@ def test_too_much_churn_for_an_ancestral_step_is_refused():
         refused(method="ancestral", churn=1.001 * largest)
 
 
-@pytest.mark.parametrize("field", [{"steps": 0}, {"churn": -1.0}, {"method": "sde"}, {"grid": "linear"}, {"rho": 0}])
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"steps": 0},
+        {"churn": -1.0},
+        {"method": "sde"},
+        {"grid": "linear"},
+        {"rho": 0},
+        {"churn": math.inf},
+        {"rho": math.inf},
+        {"noise": {"sigma_max": math.inf}},
+    ],
+)
 def test_wrong_specification_is_refused(field):
     with pytest.raises(SpecError, match=next(iter(field))):
         SamplerSpec.parse(field)
