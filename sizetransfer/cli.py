@@ -19,6 +19,7 @@ import click
 from sizetransfer.errors import OracleError, PluginError, SizetransferError, SpecError
 from sizetransfer.plugins import core_version
 from sizetransfer.registry import ELSEWHERE, FAMILIES, SORTS, Entry, Sort, default_registry
+from sizetransfer.skeleton.command import new_plugin
 
 if TYPE_CHECKING:
     from sizetransfer.diagnosis import Verdict
@@ -109,6 +110,9 @@ def cli() -> None:
 
     Start with: sizetransfer run quickstart
     """
+
+
+cli.add_command(new_plugin)
 
 
 @cli.command("run")

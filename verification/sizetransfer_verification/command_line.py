@@ -124,11 +124,14 @@ def _expected_failure(text: str) -> tuple[str, str]:
 def show_report(report: Report) -> None:
     """Print a report: a line for each check, then the failures, then the count."""
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
     from rich.text import Text
 
     console = Console()
-    table = Table("check", "outcome", "examples", "comparisons", "seconds", "", box=None, pad_edge=False)
+    if not console.is_terminal:
+        console = Console(width=10_000, soft_wrap=True)
+    whole = [Column(name, no_wrap=True) for name in ("check", "outcome", "examples", "comparisons", "seconds")]
+    table = Table(*whole, "", box=None, pad_edge=False)
     for outcome in report.outcomes:
         table.add_row(*_cells(outcome))
     console.print(Text(f"{report.family} {report.subject}", style="bold"))
