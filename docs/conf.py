@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import importlib.metadata
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent / "ext"))
 
 project = "sizetransfer"
 author = "The sizetransfer authors"
@@ -10,6 +14,7 @@ project_copyright = "2026, The sizetransfer authors"
 release = version = importlib.metadata.version("sizetransfer")
 
 extensions = [
+    "identities",  # docs/ext
     "myst_parser",
     "sphinx.ext.autodoc",
     "sphinx.ext.mathjax",

@@ -18,9 +18,18 @@ from importlib import import_module
 from sizetransfer_verification.requirements import require
 from sizetransfer_verification.symbolic.proof import Identity, NegativeControl, Proof, Result, check
 
-_FAMILIES = ("general", "finite", "gaussian", "ising", "reverse", "bridge", "locality", "flows")
+_FAMILIES = {
+    "general": "Any prior",
+    "finite": "Priors on atoms",
+    "gaussian": "Gaussian priors",
+    "ising": "Ising models",
+    "reverse": "The reverse process",
+    "bridge": "The exact reverse kernel",
+    "locality": "Clean scores",
+    "flows": "Layers of the flow",
+}
 
-__all__ = ["Identity", "NegativeControl", "Proof", "Result", "check", "identities"]
+__all__ = ["Identity", "NegativeControl", "Proof", "Result", "check", "families", "identities"]
 
 
 def identities() -> tuple[Identity, ...]:
@@ -29,6 +38,14 @@ def identities() -> tuple[Identity, ...]:
     Raises:
         PluginError: sympy is not installed.
     """
+    return tuple(identity for family in families().values() for identity in family)
+
+
+def families() -> dict[str, tuple[Identity, ...]]:
+    """The identities by the title of their family.
+
+    Raises:
+        PluginError: sympy is not installed.
+    """
     require("sympy", "Proving identities")
-    families = [import_module(f"{__name__}.{family}") for family in _FAMILIES]
-    return tuple(identity for family in families for identity in family.IDENTITIES)
+    return {title: import_module(f"{__name__}.{module}").IDENTITIES for module, title in _FAMILIES.items()}

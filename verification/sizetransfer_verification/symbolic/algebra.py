@@ -17,7 +17,7 @@ from math import prod
 from typing import Any
 
 import sympy as sp
-from sympy.polys.rings import ring
+from sympy.polys.rings import PolyElement, ring
 
 from sizetransfer.errors import ConformanceError
 from sizetransfer_verification.symbolic.proof import Equations, Proof
@@ -142,10 +142,10 @@ def _undecidable(expression: sp.Expr, label: str) -> ConformanceError:
 
 
 def _shortened(polynomial: Any) -> str:
-    expression = polynomial.as_expr() if hasattr(polynomial, "as_expr") else sp.sympify(polynomial)
-    terms = sp.Add.make_args(expression)
-    shown = " + ".join(map(str, terms[:_SHOWN_TERMS]))
-    return shown if len(terms) <= _SHOWN_TERMS else f"{shown} + ... ({len(terms)} terms)"
+    if not isinstance(polynomial, PolyElement):
+        return str(polynomial)
+    shown = polynomial.ring.from_terms(polynomial.terms()[:_SHOWN_TERMS]).as_expr()
+    return str(shown) if len(polynomial) <= _SHOWN_TERMS else f"{shown} + ... ({len(polynomial)} terms)"
 
 
 def derivative(expression: sp.Expr, coordinate: int, rule: Rule) -> sp.Expr:

@@ -53,11 +53,10 @@ def _zero_field(correlation: sp.Expr, same: int, v: sp.Expr) -> sp.Expr:
 
 
 def _prove_beyond_neighbours(formula: Formula) -> Equations:
-    """Covariance of the ends of the chain of three, put over the square of the partition function."""
+    """The ends of the chain of three: no bond joins them, and the clean score of one does not know the other."""
     model = _chain(3)
-    end, middle = model.derivative(model.score(0), 2), (model.covariance(0, 1), model.covariance(1, 2))
-    variance = model.covariance(1, 1)
-    yield "chain of 3: its ends", end - formula(*middle, variance, model.v)
+    left, right, variance = (model.covariance(i, j) for i, j in ((0, 1), (1, 2), (1, 1)))
+    yield "chain of 3: its ends", model.derivative(model.score(0), 2) - formula(left, right, variance, model.v)
 
 
 IDENTITIES = (

@@ -36,12 +36,10 @@ class _Graph:
         """The largest distance at which the score depends on a site, for a log-density of terms of this radius."""
         x = [sp.Symbol(f"x_{i}") for i in range(len(self.distances))]
         terms = [sp.Function(f"f_{k}")(*(x[j] for j in self.ball(k, radius))) for k in range(len(x))]
-        largest = 0
-        for i, x_i in enumerate(x):
-            score = [part for part in (term.diff(x_i) for term in terms) if part != 0]
-            felt = [j for j, x_j in enumerate(x) if any(part.diff(x_j) != 0 for part in score)]
-            largest = max(largest, *(self.distances[i][j] for j in felt))
-        return largest
+        scores = [[part for part in (term.diff(x_i) for term in terms) if part != 0] for x_i in x]
+        pairs = itertools.combinations_with_replacement(range(len(x)), 2)  # mixed derivatives are symmetric
+        felt = ((i, j) for i, j in pairs if any(part.diff(x[j]) != 0 for part in scores[i]))
+        return max(self.distances[i][j] for i, j in felt)
 
 
 def _lattice(size: int, dimension: int, *, periodic: bool) -> _Graph:

@@ -50,7 +50,7 @@ class NegativeControl:
 
     Attributes:
         name: slug, unique within the identity.
-        statement: the wrong version in LaTeX, or in words.
+        statement: the wrong version in LaTeX; the wrong right-hand side where the left-hand side is the identity's.
         formula: the wrong right-hand side, with the arguments of the identity's formula.
     """
 
