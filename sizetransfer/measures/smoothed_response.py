@@ -42,13 +42,14 @@ class SmoothedResponseSpec(MeasureSpec):
     A measure of the teacher; of the student only the radius counts. Parts, with the noise level as coordinate where no
     other is named:
 
-    - ``range_0.05`` (and so on, one for each epsilon): effective range; NaN where its tail is lost in noise or the
-      chains have not mixed. ``clean_range_0.05``: the same of the clean score, no coordinate;
+    - ``range_0.05`` (and so on, one for each epsilon): effective range; NaN where the chains have not mixed or its
+      tail is lost in noise. ``clean_range_0.05``: the same of the clean score, no coordinate;
+    - ``mixed``: 1 where the chains have, else 0, which tells the two reasons for a NaN apart;
     - ``total``: the whole response beyond the site itself, T_0;
     - ``outside_share_4`` (one for each of ``radii`` and the student's): share of the squared response outside;
     - ``profile_0.3`` (one for each sigma), by distance: mean absolute response of a site, from below;
       ``profile_rms_0.3``: its root mean square, from above;
-    - ``r_hat, effective, acceptance``: the diagnostics of the chains.
+    - ``r_hat, effective, acceptance``: the diagnostics of the chains, worst over fields and observables.
 
     Errors are over fields.
     """
@@ -58,7 +59,8 @@ class SmoothedResponseSpec(MeasureSpec):
     sigmas: tuple[float, ...] = Field((0.1, 0.3, 1.0, 3.0), min_length=1, description="noise levels")
     fields: int = Field(4, ge=2, description="independent noisy fields at each noise level")
     sites: int = Field(64, ge=2, description="reference sites in every field; at most all of them")
-    clean_sites: int = Field(2, ge=1, description="reference sites of the clean score's range")
+    hessians: int = Field(2, ge=1, description="draws of every two chains whose Hessian rows are averaged")
+    clean_sites: int = Field(8, ge=1, description="reference sites of the clean score's range")
     epsilons: tuple[float, ...] = Field((0.05, 0.01), description="thresholds of the effective range")
     radii: tuple[int, ...] = Field((4, 8, 12), description="radii for which the share outside is recorded")
     posterior: PosteriorSpec = PosteriorSpec()
@@ -96,7 +98,7 @@ class SmoothedResponseSpec(MeasureSpec):
 
     def _responses(self, posterior: Posterior, level: float, radii: list[int]) -> Iterator[Measurement]:
         domain = posterior.context.domain
-        responses = posterior.responses(reference_sites(domain, min(self.sites, domain.sites)))
+        responses = posterior.responses(reference_sites(domain, min(self.sites, domain.sites)), hessians=self.hessians)
         shells, squares = responses.shells(), responses.squared_shells()
         yield from self._ranges(shells, "range", level)
         yield mean(shells[:, 1:].sum(1), "total", level)
@@ -104,7 +106,7 @@ class SmoothedResponseSpec(MeasureSpec):
             parts = torch.stack([squares[:, radius + 1 :].sum(1), squares.sum(1)], 1)
             yield jackknife(_share, parts, f"outside_share_{radius}", level)
         yield from _profile(responses, shells, squares, level)
-        yield from _diagnostics(posterior.mixing, level)
+        yield from _diagnostics(posterior.mixing, level, mixed=True)
 
     def _ranges(self, shells: Tensor, part: str, level: float) -> Iterator[Measurement]:
         for epsilon in self.epsilons:
@@ -115,7 +117,7 @@ class SmoothedResponseSpec(MeasureSpec):
         for epsilon in self.epsilons:
             yield _undefined(f"range_{epsilon:g}", level)
         if refusal.mixing is not None:
-            yield from _diagnostics(refusal.mixing, level)
+            yield from _diagnostics(refusal.mixing, level, mixed=False)
 
 
 def _undefined(part: str, level: float) -> Measurement:
@@ -157,6 +159,7 @@ def _root_of_mean(squares: Tensor) -> float:
     return math.sqrt(max(0.0, float(squares.mean())))
 
 
-def _diagnostics(report: Mixing, level: float) -> Iterator[Measurement]:
-    for part, value in (("r_hat", report.r_hat), ("effective", report.effective), ("acceptance", report.acceptance)):
+def _diagnostics(report: Mixing, level: float, *, mixed: bool) -> Iterator[Measurement]:
+    parts = {"r_hat": report.r_hat, "effective": report.effective, "acceptance": report.acceptance}
+    for part, value in {"mixed": float(mixed), **parts}.items():
         yield Measurement(part, value, math.nan, report.chains, level)

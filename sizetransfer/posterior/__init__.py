@@ -22,11 +22,12 @@ with the Hessian :math:`H = \nabla s_0` of the clean log-density,
     - \frac{(1 - w)^2}v\,\delta_{ij} ,
 
 whose error is smaller still, because f hardly varies and H is local; Hessians are taken of a few draws only. All this
-holds for a symmetric matrix W in the place of w (:math:`W H W` in that of :math:`w^2 H`). On a torus W is a filter with
-:math:`w_k = 1/(1 + v h_k)` for each Fourier mode, :math:`-h_k` the slope of :math:`s_{0,k}` against :math:`X_{0,k}`
-over the posterior: f is constant for every translation-invariant Gaussian field, and what is left of its noise is the
-teacher's departure from one. (That the slopes come from the same draws changes estimates by a fraction of the order of
-one over the effective sample size.)
+holds for a symmetric matrix W in the place of w (:math:`W H W` in that of :math:`w^2 H`), and the best one,
+:math:`W = (1 + v\,E[-H])^{-1}`, is a regression (:mod:`sizetransfer.posterior.weights`): on a torus a filter in Fourier
+space that knows the two sublattices apart. With it f is constant for every Gaussian field that is invariant under even
+translations, and what is left of its noise is the teacher's departure from one. Responses take W from other chains than
+those that it is applied to, and are unbiased; a score takes it from the same ones, which shifts the estimate by a
+fraction of its standard error of the order of the root of one over the effective sample size.
 
 Standard errors come from the spread of independent chains. Covariances do too: the products of the deviations minus
 those of *different* chains' means are unbiased, whatever the autocorrelation. An absolute value is not: that of a
@@ -34,8 +35,9 @@ response which is zero has the mean of its own noise, and a tail sums thousands 
 floor enclose a shell's sum :math:`\sum_j |J_{ij}|` in expectation:
 
 - from below, :math:`\sum_j \eta_{ij} J_{ij}` with signs :math:`\eta` from other chains (independent: where
-  J is zero the mean is zero, where a sign is wrong it is too small); on a torus the signs are those of the mean over
-  fields and even translations, which are known better than any single entry;
+  J is zero the mean is zero, where a sign is wrong it is too small). On a torus the signs are those of a shrinkage
+  estimate: the mean over fields and even translations, known better than any single entry, plus the entry's own
+  departure from it, weighted by how far the departures of different chains agree;
 - from above, :math:`(n \sum_j J_{ij}^2)^{1/2}` (Cauchy and Schwarz, n sites on the shell), squares from products of
   different chains.
 """

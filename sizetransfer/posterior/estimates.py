@@ -64,7 +64,12 @@ class Posterior:
         return _over_chains(self._regressand(weight)[0].mean(0))
 
     def covariance(self, site: Site) -> Estimate:
-        """Cov(X_0 at ``site``, X_0 | x), unbiased, shape ``(B, C, C, *S)``; jackknife over chains."""
+        """Cov(X_0 at ``site``, X_0 | x), unbiased, shape ``(B, C, C, *S)``; jackknife over chains.
+
+        Raises:
+            OracleError: the site is not on the domain.
+        """
+        self._check_sites([site])
         draws = _centred(self.draws)
         at_site = _at_sites(draws, [site])[..., 0]
         return _jackknife_covariance(at_site, draws, self.x.shape)
@@ -75,7 +80,11 @@ class Posterior:
         Args:
             site: reference site i.
             weight: of the clean score in f; 0 is equation (9) of the paper, ``None`` takes the one of least noise.
+
+        Raises:
+            OracleError: the site is not on the domain, or a weight asks for clean scores that the teacher lacks.
         """
+        self._check_sites([site])
         f, weights = self._regressand(weight)
         at_site = _at_sites(_centred(f), [site])[..., 0]
         covariance = _jackknife_covariance(at_site, _centred(self.draws), self.x.shape)
@@ -86,31 +95,41 @@ class Posterior:
     def responses(self, sites: Sequence[Site], weight: float | None = None, *, hessians: int = 1) -> Responses:
         """Rows of the smoothed response at many sites, from groups of two chains each, by the covariance of f with f.
 
+        The weight that a group uses is found from the draws of the others, so that its rows are unbiased.
+
         Args:
             sites: reference sites.
             weight: of the clean score in f; ``None`` takes the one of least noise.
             hessians: draws of every group whose Hessian rows are averaged.
+
+        Raises:
+            OracleError: a site is not on the domain, or a weight asks for clean scores that the teacher lacks.
         """
-        f, weights = self._regressand(weight)
-        f, rest = _centred(f), weights.complement()
-        rest_rows = torch.stack([rest.apply(rest.row(site), batch_axis=0) for site in sites], 1)
-        constant = -self._on_channels(rest_rows) / expand(self.sigma.double().square(), rest_rows[:, :, None, None])
+        self._check_sites(sites)
         groups = []
-        for first in range(0, f.shape[2], 2):
-            pair = slice(first, first + 2)
-            rows = _cross_covariance(_at_sites(f[:, :, pair], sites), f[:, :, pair]).movedim(2, 1)
-            rows = rows.reshape(constant.shape) + constant
-            if bool((weights.gains > 0).any()):
+        for first in range(0, self.draws.shape[2], 2):
+            pair = [first, first + 1]
+            f, weights = self._regressand(weight, held_out=pair)
+            f = _centred(f[:, :, pair])
+            rows = _cross_covariance(_at_sites(f, sites), f).movedim(2, 1)
+            rows = rows.reshape(self.x.shape[0], len(sites), *self.x.shape[1:2], *self.x.shape[1:])
+            rows = rows - self._constant_rows(weights.complement(), sites)
+            if not weights.vanish():
                 rows = rows + self._hessian_rows(weights, sites, pair, hessians)
             groups.append(rows.to(self.draws.dtype))
         return Responses(torch.stack(groups), tuple(sites), self.context.domain)
 
-    def _hessian_rows(self, weights: Weights, sites: Sequence[Site], chains: slice, count: int) -> Tensor:
+    def _constant_rows(self, rest: Weights, sites: Sequence[Site]) -> Tensor:
+        """Rows of ``(1 - W)**2 / v``, shape ``(B, P, C, C, *S)``."""
+        rows = torch.stack([rest.apply(rest.row(site), batch_axis=0) for site in sites], 1)
+        return self._on_channels(rows) / expand(self.sigma.double().square(), rows[:, :, None, None])
+
+    def _hessian_rows(self, weights: Weights, sites: Sequence[Site], chains: list[int], count: int) -> Tensor:
         """Rows of ``W H W``, a mean over ``count`` draws of these chains, shape ``(B, P, C, C, *S)``."""
         if not isinstance(self.teacher, HasScore):
             raise lacks(self.teacher, "HasScore", "ask for the weight 0")
         teacher: HasScore = self.teacher
-        chosen = torch.linspace(0, self.draws.shape[0] - 1, count).round().long()
+        chosen = ((torch.arange(count) + 0.5) / count * self.draws.shape[0]).long()
         own = self.draws[:, :, chains]
         parts = []
         for index, draw in enumerate(chosen.tolist()):
@@ -128,8 +147,13 @@ class Posterior:
         one = torch.eye(channels, dtype=rows.dtype, device=rows.device).reshape(channels, channels, *(1,) * dim)
         return rows.reshape(*rows.shape[: rows.ndim - dim], 1, 1, *rows.shape[rows.ndim - dim :]) * one
 
-    def _regressand(self, weight: float | None) -> tuple[Tensor, Weights]:
-        """The draws of f, like the draws in double precision, and the weights of the clean score in it."""
+    def _regressand(self, weight: float | None, held_out: Sequence[int] = ()) -> tuple[Tensor, Weights]:
+        """The draws of f, like the draws in double precision, and the weights of the clean score in it.
+
+        Args:
+            weight: see :meth:`score`.
+            held_out: chains that the best weights must not know of.
+        """
         draws, v = self.draws.double(), self.sigma.double().square()
         size = tuple(self.x.shape[2:])
         tweedie = (draws - self.x.double()[:, None]) / v.reshape(1, -1, *(1,) * (draws.ndim - 2))
@@ -145,10 +169,16 @@ class Posterior:
             return tweedie, Weights(torch.zeros_like(v), size)
         scores = self.scores.double()
         if weight is None:
-            weights = best_weights(_centred(draws), scores, v, self.context.domain)
+            kept = [chain for chain in range(draws.shape[2]) if chain not in held_out]
+            weights = best_weights(_centred(draws[:, :, kept]), _centred(scores[:, :, kept]), v, self.context.domain)
         else:
             weights = Weights(torch.full_like(v, weight), size)
         return tweedie + weights.apply(scores - tweedie, batch_axis=1), weights
+
+    def _check_sites(self, sites: Sequence[Site]) -> None:
+        """Refuse sites that are not on the domain."""
+        for site in sites:
+            self.context.domain.distance(site)
 
 
 def _over_chains(means: Tensor) -> Estimate:

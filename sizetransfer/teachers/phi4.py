@@ -33,7 +33,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from sizetransfer.chains import Mixing, NotMixedError, hybrid_monte_carlo, mixing
-from sizetransfer.errors import SpecError
+from sizetransfer.errors import OracleError, SpecError
 from sizetransfer.noise import expand
 from sizetransfer.oracle import Context, Exactness, Sample, Teacher
 from sizetransfer.randomness import normal, stream
@@ -291,9 +291,15 @@ def ring(
         observed: a noisy field x, which makes these the posterior moments of the clean field; none: the prior.
         sigma: noise of the observation.
         nodes: grid points.
+
+    Raises:
+        OracleError: fewer than two sites, observations that do not fit or are not finite, a noise that is not positive,
+            or a grid too coarse for the narrowest factor of the integrand.
     """
+    _check_ring(size, observed, sigma)
     grid = torch.linspace(-1, 1, nodes, dtype=torch.float64) * _reach(spec, observed)
     spacing = float(grid[1] - grid[0])
+    _check_spacing(spec, spacing, nodes, sigma if observed is not None else math.inf)
     log_weight = (-0.5 * spec.mass2 * grid**2 - 0.25 * spec.quartic * grid**4 + math.log(spacing)).expand(size, -1)
     if observed is not None:
         log_weight = log_weight - (grid - observed.double()[:, None]).square() / (2 * sigma**2)
@@ -313,6 +319,32 @@ def ring(
         fourth=fourth,
         covariance=_ring_covariance(matrices, grid, mean, second),
     )
+
+
+def _check_ring(size: int, observed: Tensor | None, sigma: float) -> None:
+    fits = observed is None or (observed.shape == (size,) and bool(observed.isfinite().all()))
+    if size < 2 or not fits or not 0 < sigma < math.inf:
+        shape = None if observed is None else tuple(observed.shape)
+        raise OracleError(
+            "There is no such ring.",
+            where="ring(size=, observed=, sigma=)",
+            expected="at least two sites, one finite observation for each, and sigma above zero",
+            got=f"size = {size}, observations of shape {shape}, sigma = {sigma:g}",
+            fix="pass a field of shape (size,) and its noise level",
+        )
+
+
+def _check_spacing(spec: Phi4TeacherSpec, spacing: float, nodes: int, sigma: float) -> None:
+    """Refuse a grid on which the trapezoidal rule has not converged: for a width s it errs by e**-(2 pi^2 s^2/h^2)."""
+    width = min(1.0, sigma, 1 / math.sqrt(2 * abs(spec.mass2)) if spec.mass2 else math.inf)
+    if spacing > 0.8 * width:
+        raise OracleError(
+            "The grid of the quadrature is too coarse.",
+            where=f"ring(nodes={nodes})",
+            expected=f"a spacing of at most {0.8 * width:.3g}, 0.8 of the narrowest factor's width",
+            got=f"{spacing:.3g}",
+            fix=f"use at least {math.ceil((nodes - 1) * spacing / (0.8 * width)) + 1} nodes",
+        )
 
 
 def _reach(spec: Phi4TeacherSpec, observed: Tensor | None) -> float:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from itertools import product
 from statistics import NormalDist
 
 import pytest
@@ -19,11 +20,13 @@ from sizetransfer.domain import Lattice
 from sizetransfer.errors import OracleError
 from sizetransfer.noise import perturb
 from sizetransfer.oracle import Context, Teacher
-from sizetransfer.posterior import Estimate, PosteriorSpec, Responses, sample_posterior, sampling
+from sizetransfer.posterior import Estimate, Posterior, PosteriorSpec, Responses, sample_posterior, sampling
+from sizetransfer.posterior.weights import best_weights
 from sizetransfer.randomness import stream
 from sizetransfer.response import ResponseProfile, reference_sites
 from sizetransfer.specs import FieldInfo
 from sizetransfer.teachers.flow import FlowTeacherSpec
+from sizetransfer.teachers.gaussian import GaussianTeacherSpec
 from sizetransfer.teachers.phi4 import Phi4TeacherSpec, ring
 
 BUDGET = 1e-4
@@ -170,7 +173,76 @@ def test_linear_flows_are_dense_linear_algebra(sigma, coordinates):
     assert agrees(found.mean(), (found.x.flatten(1) @ gain.T).reshape(found.x.shape))
     assert agrees(found.covariance((1, 2)), (v * gain)[6].reshape(1, 1, 1, 4, 4))
     response = -torch.linalg.inv(prior + v * torch.eye(16))
-    assert agrees(found.response_row((1, 2)), response[6].reshape(1, 1, 1, 4, 4))
+    for weight in (0.0, 0.4):
+        assert agrees(found.response_row((1, 2), weight), response[6].reshape(1, 1, 1, 4, 4))
+    # The law is invariant under even translations only, and the filter knows that: nothing is left of the noise.
+    rows = found.responses([(1, 2), (2, 2)]).rows[:, :, :, 0, 0].flatten(3)
+    torch.testing.assert_close(rows, response[[6, 10]].expand_as(rows), rtol=0, atol=1e-11)
+    torch.testing.assert_close(found.score().value.flatten(1), found.x.flatten(1) @ response, rtol=0, atol=1e-11)
+
+
+# --- weights ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [(4, 6), (3, 4), (6,)])
+def test_the_filter_is_a_symmetric_matrix(size):
+    """Of plain Fourier modes where a side is odd; else it mixes sublattices, and moves with even translations only."""
+    draws, scores = (torch.randn(5, 2, 4, 1, *size, generator=stream(name, *size)) for name in ("draws", "scores"))
+    domain = Lattice(size)
+    weights = best_weights(draws, scores, torch.full((2,), 0.3), domain)
+    matrix = torch.stack([weights.row(site)[1].flatten() for site in product(*map(range, size))])
+    torch.testing.assert_close(matrix, matrix.T, rtol=0, atol=1e-12)
+    values = torch.randn(3, 2, *size, generator=stream("values"))
+    expected = (values.flatten(2) @ matrix).reshape(values.shape)
+    torch.testing.assert_close(weights.apply(values, batch_axis=1), expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(weights.complement().apply(values, batch_axis=1), values - expected, rtol=0, atol=1e-12)
+    knows_sublattices = all(length % 2 == 0 for length in size)
+    one_step = weights.apply(values.roll(1, -1), batch_axis=1).roll(-1, -1)
+    assert bool((one_step - expected).abs().max() > 1e-3) == knows_sublattices
+    two_steps = weights.apply(values.roll(2, -1), batch_axis=1).roll(-2, -1)
+    torch.testing.assert_close(two_steps, expected, rtol=0, atol=1e-12)
+
+
+def test_fields_of_different_noise_have_weights_of_their_own():
+    draws, scores = (torch.randn(6, 2, 4, 1, 4, generator=stream(name)) for name in ("draws", "scores"))
+    both = best_weights(draws, scores, torch.tensor([0.3, 2.0]), Lattice((4,))).gains
+    for field, v in enumerate((0.3, 2.0)):
+        alone = best_weights(draws[:, [field]], scores[:, [field]], torch.tensor([v]), Lattice((4,))).gains
+        torch.testing.assert_close(both[[field]], alone)
+
+
+def test_an_open_box_has_one_number():
+    draws, scores = (torch.randn(9, 1, 4, 1, 5, generator=stream(name)) for name in ("draws", "scores"))
+    (weight,) = best_weights(draws, -draws / 0.5, torch.tensor([2.0]), Lattice((5,), periodic=False)).gains
+    assert math.isclose(float(weight), 0.5 / 2.5)
+    assert best_weights(draws, scores, torch.tensor([2.0]), Lattice((5,), periodic=False)).gains.shape == (1,)
+
+
+def test_a_group_of_chains_takes_its_weights_from_the_others(ring_case):
+    found, _, _ = ring_case
+    spoiled = found.scores.clone()
+    spoiled[:, :, 2:4] += torch.randn(spoiled[:, :, 2:4].shape, generator=stream("spoiled"))
+    other = replace(found, scores=spoiled)
+    _, weights = found._regressand(None, held_out=[2, 3])
+    torch.testing.assert_close(other._regressand(None, held_out=[2, 3])[1].gains, weights.gains, rtol=0, atol=0)
+    rows, others = (case.responses([(0,)]).rows for case in (found, other))
+    seen = []
+    with pytest.MonkeyPatch.context() as patch:
+        regress = Posterior._regressand
+        patch.setattr(
+            Posterior, "_regressand", lambda self, w, held_out=(): seen.append(held_out) or regress(self, w, held_out)
+        )
+        found.responses([(0,)])
+    assert seen == [[k, k + 1] for k in range(0, CHAINS, 2)]
+    assert bool((rows[1] != others[1]).any())
+
+
+def test_a_site_outside_the_lattice_is_refused(ring_case):
+    found, _, _ = ring_case
+    for ask in (found.covariance, found.response_row, lambda site: found.responses([(0,), site])):
+        for site in ((6,), (-1,), (0, 0)):
+            with pytest.raises(OracleError, match="site"):
+                ask(site)
 
 
 def test_both_coordinates_agree_for_a_nonlinear_flow():
@@ -241,6 +313,54 @@ def test_without_noise_both_bounds_hold_and_squares_are_exact():
     upper = (found.counts() * found.squared_shells()).sqrt()
     assert bool((upper >= exact - 1e-12).all())
     assert ResponseProfile(found.shells().mean(0)).effective_range(0.05) == ResponseProfile(exact).effective_range(0.05)
+
+
+def test_noise_hides_no_tail_of_a_gaussian_field_and_adds_none():
+    """Tweedie's estimate has all the noise of the chains; the truth is that of the ring's spectrum."""
+    size, sigma = 24, 1.0
+    teacher = build(GaussianTeacherSpec(dim=1, mass=0.7))
+    x, levels, context = noisy(teacher, size, sigma, batch=16)
+    spec = PosteriorSpec(chains=8, warmup=40, draws=60, max_r_hat=1.3, min_effective=30)
+    posterior = sample_posterior(teacher, x, levels, context, spec, generator=stream("posterior"))
+    found = posterior.responses(reference_sites(context.domain, size), 0.0)
+    k = 2 * math.pi * torch.arange(size) / size
+    exact = exact_shells(torch.fft.ifft(1 / (1 / (0.49 + 2 - 2 * k.cos()) + sigma**2)).real)
+    shells = found.shells()
+    tails = shells[:, 6:].sum(1)
+    naive = torch.stack([found._over_shells(group.abs().sum((2, 3))).mean(0) for group in found.rows]).mean(0)
+    assert float(naive[6:].sum()) > 20 * float(exact[6:].sum())
+    assert ResponseProfile(naive).effective_range(0.2) > 3 * ResponseProfile(exact).effective_range(0.2)
+    # 5.6: Student's quantile of fifteen degrees of freedom at half the budget.
+    assert float((tails.mean() - exact[6:].sum()).abs()) < 5.6 * float(tails.std()) / 4
+    assert float(tails.std()) / 4 < 0.03 * float(naive[6:].sum())
+    assert ResponseProfile(shells.mean(0)).effective_range(0.2) == ResponseProfile(exact).effective_range(0.2)
+
+
+def test_noise_that_agrees_by_chance_is_no_signal():
+    """Rows that vanish: a sum over shells has mean zero, over repetitions, however few groups, fields and sites."""
+    domain = Lattice((8,))
+    sites = tuple(reference_sites(domain, 8))
+    generator = stream("chance")
+    sums = torch.stack(
+        [
+            Responses(torch.randn(2, 2, 8, 1, 1, 8, generator=generator), sites, domain).shells().mean(0).sum()
+            for _ in range(300)
+        ]
+    )
+    assert float(sums.mean().abs()) < bound(1) * float(sums.std()) / math.sqrt(300)
+
+
+def test_signs_that_change_from_field_to_field_are_seen_where_noise_allows():
+    """Rows of random signs: their mean over fields is nearly zero, their absolute values are one."""
+    signs = torch.randn(1, 8, 32, 1, 1, 32, generator=stream("signs")).sign()
+    domain = Lattice((32,))
+    sites = tuple(reference_sites(domain, 32))
+    noise = torch.randn(4, 8, 32, 1, 1, 32, generator=stream("noise"))
+    counts = Responses(signs, sites, domain).counts()
+    clear, lost = (Responses(signs + size * noise, sites, domain).shells().mean(0) / counts for size in (0.1, 100.0))
+    torch.testing.assert_close(clear, torch.ones(17), rtol=0, atol=0.02)
+    error = 100.0 / (counts * 8 * 32 * 4).sqrt()
+    assert float((lost / error).abs().max()) < bound(17)
 
 
 def test_squares_are_unbiased_where_plain_squares_are_not():

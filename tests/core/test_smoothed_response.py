@@ -55,12 +55,28 @@ def exact_shells(sigma):
 @pytest.mark.parametrize("sigma", SIGMAS)
 def test_ranges_and_totals_of_a_gaussian_field(found, sigma):
     shells = exact_shells(sigma)
-    total = found["total", sigma]
-    assert abs(total.value - float(shells[1:].sum())) < 6 * total.standard_error + 0.01 * float(shells.sum())
-    assert found["range_0.2", sigma].value == ResponseProfile(shells).effective_range(0.2)
+    assert math.isclose(found["total", sigma].value, float(shells[1:].sum()), rel_tol=1e-9)
+    for epsilon in (0.2, 0.05):
+        assert found[f"range_{epsilon}", sigma].value == ResponseProfile(shells).effective_range(epsilon)
     share = shells.square() / torch.tensor([1.0, *[2.0] * 7, 1.0])
-    outside = found["outside_share_2", sigma]
-    assert abs(outside.value - float(share[3:].sum() / share.sum())) < 6 * outside.standard_error + 1e-3
+    assert math.isclose(found["outside_share_2", sigma].value, float(share[3:].sum() / share.sum()), rel_tol=1e-9)
+
+
+def test_the_range_of_a_gaussian_field_is_the_smaller_of_correlation_length_and_noise():
+    """At m = 0.25 the correlation length is 4: the range grows with the noise below it and settles above."""
+    teacher = st.teacher("gaussian", dim=1, mass=0.25).double().frozen()
+    student = st.student("cnn", teacher.field, blocks=0, width=1)
+    levels = (0.3, 1.0, 3.0, 30.0)
+    measured = spec(sigmas=levels, posterior={**POSTERIOR, "max_r_hat": 1.5, "min_effective": 10})
+    rows = measured.measure(teacher, student, 40, sigma=0.1, seed=0)
+    ranges = {m.coordinate: m.value for m in rows if m.part == "range_0.05"}
+    k = 2 * math.pi * torch.arange(40) / 40
+    for level in levels:
+        row = torch.fft.ifft(1 / (1 / (0.0625 + 2 - 2 * k.cos()) + level**2)).real.abs()
+        exact = torch.stack([row[0], *(2 * row[1:20]), row[20]])
+        assert ranges[level] == ResponseProfile(exact).effective_range(0.05)
+    assert ranges[0.3] < ranges[1.0] < ranges[3.0]
+    assert abs(ranges[30.0] - 3 / 0.25) < 2  # e^-3 is about 0.05
 
 
 @pytest.mark.parametrize("sigma", SIGMAS)
@@ -69,7 +85,7 @@ def test_profiles_lie_at_the_exact_one(found, sigma):
     for distance in range(3):
         for part in ("profile", "profile_rms"):
             estimate = found[f"{part}_{sigma:g}", float(distance)]
-            assert abs(estimate.value - float(exact[distance])) < 6 * estimate.standard_error + 0.02 * float(exact[0])
+            assert math.isclose(estimate.value, float(exact[distance]), rel_tol=1e-9)
 
 
 def clean(found, part):
@@ -80,6 +96,7 @@ def clean(found, part):
 def test_the_clean_range_and_the_diagnostics(found):
     assert clean(found, "clean_range_0.2") == clean(found, "clean_range_0.05") == 1
     for sigma in SIGMAS:
+        assert found["mixed", sigma].value == 1
         assert found["r_hat", sigma].value < 1.2
         assert found["effective", sigma].value > 40
         assert 0.6 < found["acceptance", sigma].value < 1
@@ -89,6 +106,7 @@ def test_a_level_that_has_not_mixed_has_no_range_but_its_diagnostics():
     refused = measure(sigmas=(1.0,), posterior={**POSTERIOR, "min_effective": 1e6})
     assert math.isnan(refused["range_0.05", 1.0].value)
     assert refused["range_0.05", 1.0].n == 0
+    assert refused["mixed", 1.0].value == 0
     assert refused["effective", 1.0].value < 1e4
     assert ("total", 1.0) not in refused
 
@@ -120,7 +138,8 @@ def run_with(path, rows):
     return gather(SyntheticRun(path, experiment, pd.DataFrame([record(measure="smooth", **row) for row in rows])))
 
 
-def test_the_figure_draws_a_line_for_each_teacher_beside_its_clean_range(tmp_path):
+@pytest.mark.parametrize(("mixed", "reason"), [(0.0, "not mixed"), (1.0, "lost in noise")])
+def test_the_figure_draws_a_line_for_each_teacher_that_begins_at_its_clean_range(tmp_path, mixed, reason):
     rows = []
     for teacher, ranges in (("a", (2.0, 4.0)), ("b", (6.0, math.nan))):
         rows += [
@@ -128,6 +147,7 @@ def test_the_figure_draws_a_line_for_each_teacher_beside_its_clean_range(tmp_pat
             for sigma, value in zip((0.1, 1.0), ranges, strict=True)
         ]
         rows += [{"teacher": teacher, "part": "r_hat", "coordinate": sigma, "value": 1.0} for sigma in (0.1, 1.0)]
+        rows += [{"teacher": teacher, "part": "mixed", "coordinate": sigma, "value": mixed} for sigma in (0.1, 1.0)]
         rows += [{"teacher": teacher, "part": "range_0.01", "coordinate": 0.1, "value": 9.0}]
         rows += [{"teacher": teacher, "part": "clean_range_0.05", "value": ranges[0] + 1}]
         rows += [{"teacher": teacher, "part": "outside_share_4", "coordinate": 0.1, "value": 0.1}]
@@ -135,9 +155,32 @@ def test_the_figure_draws_a_line_for_each_teacher_beside_its_clean_range(tmp_pat
         drawing = draw("smoothed-range", run_with(tmp_path, rows))
         (axes,) = drawing.figure.axes
     drawn = {container.get_label(): str(container[0].get_ydata().tolist()) for container in axes.containers}
-    assert drawn == {"a": "[2.0, 4.0]", "b": "[6.0, nan]"}
-    assert {line.get_ydata()[0] for line in axes.lines if line.get_linestyle() in ("--", ":")} == {3.0, 7.0, 4.0}
+    assert drawn == {"a": "[3.0, 2.0, 4.0]", "b": "[7.0, 6.0, nan]"}
+    assert [line.get_ydata()[0] for line in axes.lines if line.get_linestyle() == ":"] == [4.0]
+    assert [len(line.get_xdata()) for line in axes.lines if line.get_marker() == "x"] == [0, 1]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["clean", "0.1", "1"]
     assert "5 %" in drawing.caption
+    assert f"at sigma = 0.1, 1: a 3, 2, 4; b 7, 6, none ({reason})." in drawing.caption
+
+
+@pytest.mark.parametrize("radius", [4, 12])
+def test_every_radius_is_in_the_picture_also_beyond_half_the_lattice(tmp_path, radius):
+    rows = [{"teacher": "a", "part": part, "value": 2.0} for part in ("clean_range_0.05",)]
+    rows += [{"teacher": "a", "part": part, "coordinate": 0.1, "value": 2.0} for part in ("range_0.05", "r_hat")]
+    rows += [{"teacher": "a", "part": f"outside_share_{radius}", "coordinate": 0.1, "value": 0.1}]
+    with style.drawing():
+        (axes,) = draw("smoothed-range", run_with(tmp_path, rows)).figure.axes
+    assert axes.get_ylim()[1] > radius
+    assert [text.get_text() for text in axes.texts] == [f"$R$ = {radius}"]
+
+
+def test_a_run_without_any_answer_says_so(tmp_path):
+    rows = [{"teacher": "a", "part": "clean_range_0.05", "value": 2.0}]
+    parts = {"range_0.05": math.nan, "r_hat": 3.0, "mixed": 0.0}
+    rows += [{"teacher": "a", "part": part, "coordinate": 0.1, "value": value} for part, value in parts.items()]
+    with style.drawing():
+        drawing = draw("smoothed-range", run_with(tmp_path, rows))
+    assert "at sigma = 0.1: a 2, none (not mixed); b none (unknown), none (not mixed)." in drawing.caption
 
 
 def test_a_run_without_the_measure_has_no_figure(tmp_path):

@@ -141,6 +141,26 @@ def test_quadrature_of_two_sites_is_a_double_integral():
     assert math.isclose(float(exact.fourth[0]), float((a**4 * weight).sum() / weight.sum()), abs_tol=1e-10)
 
 
+def test_a_grid_too_coarse_is_refused_not_wrong():
+    x = torch.tensor([0.4, -1.7, 2.2, 0.1])
+    with pytest.raises(OracleError, match=r"at least [0-9]+ nodes"):
+        ring(spec("free"), 4, observed=x, sigma=0.01)
+    with pytest.raises(OracleError, match="too coarse"):
+        ring(Phi4TeacherSpec(dim=1, mass2=1e-4, quartic=0.0), 4)
+    fine = ring(spec("free"), 4, observed=x, sigma=0.1, nodes=601)
+    covariance = torch.linalg.inv(precision(0.25, 4, 1) + torch.eye(4) / 0.01)
+    torch.testing.assert_close(fine.covariance, covariance, rtol=1e-10, atol=1e-13)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"size": 1}, {"observed": torch.zeros(3)}, {"observed": torch.full((4,), torch.nan)}, {"sigma": 0.0}],
+)
+def test_rings_that_do_not_exist_are_refused(changes):
+    with pytest.raises(OracleError, match="no such ring"):
+        ring(spec("free"), **{"size": 4, **changes})
+
+
 # --- samples ------------------------------------------------------------------------------------------------------
 
 
