@@ -61,6 +61,13 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session
+def kill_matrix(session: nox.Session) -> None:
+    """Run every check on every mutant and write docs/_static/kill-matrix.csv; fails if a mutant survives."""
+    install(session, "tests", distributions=EVERYTHING)
+    session.run("python", "tests/verification/kill_matrix.py", env={"OMP_NUM_THREADS": "1"})
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Check style, formatting and the layers of the architecture."""
     install(session, "lint", distributions=())

@@ -14,7 +14,8 @@ project_copyright = "2026, The sizetransfer authors"
 release = version = importlib.metadata.version("sizetransfer")
 
 extensions = [
-    "identities",  # docs/ext
+    "checks",  # docs/ext
+    "identities",
     "myst_parser",
     "sphinx.ext.autodoc",
     "sphinx.ext.mathjax",

@@ -65,6 +65,7 @@ def wrap_module(
     inputs: str = "x, sigma",
     predicts: Prediction | str = "score",
     timestep: Timestep | None = None,
+    translation_period: int = 1,
 ) -> WrappedModule:
     """Make a student of a torch module.
 
@@ -77,6 +78,7 @@ def wrap_module(
         predicts: ``score``, ``clean`` or ``noise``.
         timestep: makes a time step of shape ``(B,)`` of noise levels of shape ``(B,)``, where ``inputs`` names one; for
             a model with discrete steps, :func:`nearest_timestep`.
+        translation_period: product of its strides or poolings: it takes multiples of so many sites along each axis.
 
     Raises:
         SpecError: an unknown input or prediction.
@@ -89,7 +91,15 @@ def wrap_module(
         ...         return x / (1 + sigma.reshape(-1, 1, 1) ** 2)
         >>> student = wrap_module(Denoiser(), field=FieldInfo(dim=1), radius=0, predicts="clean")
     """
-    return WrappedModule(module, field=field, radius=radius, inputs=inputs, predicts=predicts, timestep=timestep)
+    return WrappedModule(
+        module,
+        field=field,
+        radius=radius,
+        inputs=inputs,
+        predicts=predicts,
+        timestep=timestep,
+        translation_period=translation_period,
+    )
 
 
 class WrappedModule(Student):
@@ -104,12 +114,14 @@ class WrappedModule(Student):
         inputs: str,
         predicts: Prediction | str,
         timestep: Timestep | None,
+        translation_period: int,
     ) -> None:
         super().__init__(field, radius=radius)
         self.module = module
         self.inputs = parse_inputs(inputs)
         self.predicts = _known_prediction(predicts)
         self.timestep = timestep
+        self.translation_period = translation_period
         unseen = {"condition", "mask"} - {quantity for _, quantity in self.inputs}
         self.ignores = frozenset(unseen)
         if timestep is None and any(quantity == "timestep" for _, quantity in self.inputs):
@@ -195,6 +207,7 @@ class ModuleSpec(StudentSpec):
     radius: int | None = Field(None, ge=0, description="receptive radius; none for a global model")
     inputs: str = Field("x, sigma", description="what the module is called with")
     predicts: Prediction = Field("score", description="score, clean field or noise")
+    translation_period: int = Field(1, ge=1, description="product of its strides; sizes are multiples of it")
 
     @field_validator("inputs")
     @classmethod
@@ -212,7 +225,14 @@ class ModuleSpec(StudentSpec):
                 got=f"{self.factory} returned {type(built).__name__}",
                 fix="name a class or a function that builds the module",
             )
-        return wrap_module(built, field=field, radius=self.radius, inputs=self.inputs, predicts=self.predicts)
+        return wrap_module(
+            built,
+            field=field,
+            radius=self.radius,
+            inputs=self.inputs,
+            predicts=self.predicts,
+            translation_period=self.translation_period,
+        )
 
 
 def nearest_timestep(alphas_cumprod: Tensor) -> Timestep:
