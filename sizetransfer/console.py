@@ -222,7 +222,7 @@ def _show_errors(prediction: Prediction) -> None:
 def _show_forecasts(prediction: Prediction) -> None:
     click.echo()
     overall = prediction.overall
-    grows = {True: "grows", False: "does not grow", None: "has one size only"}
+    grows = {True: "grows", False: "does not grow", None: "is not known to grow"}
     if overall.verdict is None:
         click.echo(f"Verdict: none, {overall.reason}.")
     else:

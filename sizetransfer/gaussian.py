@@ -323,5 +323,5 @@ class BallMarginal:
     def precision_rows(self, v: Tensor) -> Tensor:
         """Rows of ``(C_BB + v)^-1`` at the site, for noise variances ``v`` of shape ``(B,)``: ``(B, C, C, n)``."""
         noisy = self.values + v.to(self.values)[:, None]
-        rows: Tensor = torch.einsum("ik,bk,jk->bij", self.rows, 1 / noisy, self.vectors)
+        rows: Tensor = (self.rows / noisy[:, None]) @ self.vectors.T
         return rows.reshape(*rows.shape[:2], self.channels, self.count)

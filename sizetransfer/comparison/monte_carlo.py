@@ -30,6 +30,7 @@ from torch import Tensor
 
 from sizetransfer.comparison.fields import GaussianField, Patch, as_field, patch_components
 from sizetransfer.comparison.quantities import Quantity, check_variances
+from sizetransfer.comparison.rollout import check_levels
 from sizetransfer.comparison.weights import covariance_weights, gamma, gaussian_weights
 from sizetransfer.errors import OracleError
 from sizetransfer.noise import expand
@@ -159,18 +160,14 @@ def rollout_errors(
         generator: of all random numbers.
 
     Raises:
-        OracleError: the teacher does not know its smoothed score, or fewer than two trajectories are asked for.
+        OracleError: the teacher does not know its smoothed score, fewer than two trajectories are asked for, or the
+            levels do not fall.
         NonFiniteError: a rollout leaves the numbers.
     """
     oracle = smoothed_oracle(teacher)
-    if trajectories < 2 or batch < 1:
-        raise OracleError(
-            "A standard error needs at least two trajectories.",
-            where="trajectories, batch",
-            expected="trajectories >= 2 and batch >= 1",
-            got=f"trajectories = {trajectories}, batch = {batch}",
-            fix="raise them",
-        )
+    _check_counts("trajectories", trajectories, batch)
+    check_variances(float(levels[-1]), float(levels[0]))
+    check_levels(levels, float(levels[-1]), float(levels[0]))
     drifts, starts, ends = [], [], []
     for first in range(0, trajectories, batch):
         clean = teacher.sample(min(batch, trajectories - first), size, generator=generator)
@@ -182,6 +179,17 @@ def rollout_errors(
         ends.append(end)
     terminal = require_finite(torch.cat(ends), f"rollouts of {type(student).__name__} at size {size}")
     return RolloutErrors(_estimate(torch.cat(drifts)), _estimate(torch.cat(starts)), terminal)
+
+
+def _check_counts(name: str, count: int, batch: int) -> None:
+    if count < 2 or batch < 1:
+        raise OracleError(
+            f"A standard error needs at least two {name}.",
+            where=f"{name}, batch",
+            expected=f"{name} >= 2 and batch >= 1",
+            got=f"{name} = {count}, batch = {batch}",
+            fix="raise them",
+        )
 
 
 def _estimate(values: Tensor) -> Quantity:
@@ -276,8 +284,10 @@ def influence_table(
         generator: of all random numbers.
 
     Raises:
-        OracleError: the teacher does not know its smoothed score, or not ``0 < sigma_min < sigma``.
+        OracleError: the teacher does not know its smoothed score, not ``0 < sigma_min < sigma``, or fewer than two
+            samples.
     """
+    _check_counts("samples", samples, batch)
     oracle, vm, v = smoothed_oracle(teacher), sigma_min**2, sigma**2
     check_variances(vm, v)
     patch_components(patch, teacher.domain(size).shape, teacher.field.channels)

@@ -81,7 +81,7 @@ class Forecast:
         reason: why, with the numbers.
         locality_error: error from locality at the largest size; none without a student.
         sufficient: smallest sufficient radius at the largest size.
-        range_grows: whether R_eps rises between the two largest sizes; none with one size.
+        range_grows: whether R_eps rises between the two largest sizes; none with one size, or where that is unclear.
         sufficient_grows: whether the sufficient radius does: then any fixed radius fails at some size.
     """
 
@@ -135,7 +135,7 @@ class Prediction:
         return describe_prediction_rule(self.spec.rule)
 
     def to_json(self) -> dict[str, Any]:
-        """The same as data for JSON; every number with its kind and its error."""
+        """The same as data for JSON; every number with its kind and its error, and null for one that is not finite."""
         data = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "spec"}
         return {**cast(dict[str, Any], _plain(data)), "spec": self.spec.to_json(), "rule": self.rule}
 
@@ -145,6 +145,8 @@ def _plain(value: Any) -> Any:
         return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, float) and not math.isfinite(value):
+        return None  # JSON has no such numbers
     return [_plain(item) for item in value] if isinstance(value, tuple) else value
 
 
@@ -262,12 +264,13 @@ def _forecast(rows: Sequence[ResponseRow], student: Student | None, rule: Predic
         reason=reason,
         locality_error=last.locality_error,
         sufficient=last.sufficient,
-        range_grows=None if widening is None else widening == "yes",
-        sufficient_grows=None if growth is None else growth == "yes",
+        range_grows=_KNOWN.get(widening),
+        sufficient_grows=_KNOWN.get(growth),
     )
 
 
 Holds = Literal["yes", "unclear", "no"]
+_KNOWN: Mapping[Holds | None, bool] = {"yes": True, "no": False}
 
 
 def _growth(before: Quantity, after: Quantity, rule: PredictionRule) -> Holds:
@@ -340,8 +343,9 @@ def _badness(forecast: Forecast) -> tuple[int, float]:
 
 
 def _any(values: Iterable[bool | None]) -> bool | None:
-    known = [value for value in values if value is not None]
-    return any(known) if known else None
+    found = list(values)
+    known = [value for value in found if value is not None]
+    return any(known) if any(known) or len(known) == len(found) else None
 
 
 # --- a student that is ready ----------------------------------------------------------------------------------

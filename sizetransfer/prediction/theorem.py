@@ -30,6 +30,10 @@ from sizetransfer.student import Student
 
 LEVELS = 49
 """Noise levels of the light cone."""
+ROLLOUTS = 32
+"""Independent rollouts of a student that is not linear."""
+ROLLOUT_STEPS = 32
+"""Euler steps of each."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +132,10 @@ def _field(teacher: Teacher, size: int) -> tuple[GaussianField | None, str]:
 
 
 _NOT_GAUSSIAN = "Theorem 1 is exact for Gaussian fields; for this teacher no certified influence weights are known"
-_NOT_LINEAR = "the student is not linear: the drift error is an estimate from its rollouts, and the truth is not known"
+_NOT_LINEAR = (
+    f"the student is not linear: the drift error is an estimate from {ROLLOUTS} rollouts of {ROLLOUT_STEPS} Euler "
+    "steps, whose discretisation it contains, and the truth is not known"
+)
 
 
 def _sampled(teacher: Teacher, student: Student, size: int, patch: tuple[Site, ...], spec: PredictionSpec) -> Theorem1:
@@ -141,8 +148,8 @@ def _sampled(teacher: Teacher, student: Student, size: int, patch: tuple[Site, .
         sigma_min=low,
         sigma_max=high,
         method="monte-carlo",
-        steps=32,
-        trajectories=32,
+        steps=ROLLOUT_STEPS,
+        trajectories=ROLLOUTS,
         generator=stream(spec.seed, "theorem 1", size),
     )
 

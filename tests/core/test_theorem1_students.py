@@ -245,3 +245,24 @@ def test_teachers_that_know_too_little_are_refused():
         theorem1_bound(flow, student, **options)
     with pytest.raises(OracleError, match="smoothed score"):
         theorem1_bound(flow, student, weights=lambda x, v, context: x.new_ones(()), **options)
+
+
+@pytest.mark.parametrize("levels", [[1.0, 4.0], [4.0, 1.0, 2.0, 0.5], [4.0, 0.0]])
+def test_rollouts_down_no_ladder_are_refused(levels):
+    teacher = st.teacher("gaussian", dim=1).double()
+    with pytest.raises(OracleError, match=r"noise range|levels"):
+        rollout_errors(
+            teacher,
+            Tilted(),
+            GaussianInfluence(teacher.covariance_spectrum(6), [(0,)], 0.5),
+            size=6,
+            levels=torch.tensor(levels),
+            generator=stream("l"),
+        )
+
+
+def test_a_table_of_one_sample_has_no_error_and_is_refused():
+    teacher = st.teacher("gaussian", dim=1).double()
+    options = {"size": 6, "sigma": 1.0, "sigma_min": 0.1, "generator": stream("one")}
+    with pytest.raises(OracleError, match="two samples"):
+        influence_table(teacher, patch=[(0,)], samples=1, **options)
