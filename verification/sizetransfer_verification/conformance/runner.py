@@ -120,12 +120,10 @@ class _Run:
                 self.once(example)
             else:
                 self.search()
-        except ViolationError as violation:
-            allowed = f"{violation.allowed} ({violation.source})"
-            return self.failed(f"{violation.what}.", measured=violation.measured, allowed=allowed)
+        except NotApplicableError as reason:
+            return self.result("not applicable", reason=str(reason))
         except Exception as error:
-            raised = f"It raised {type(error).__name__}: {error}"
-            return self.failed(raised, measured=_place(error), allowed="an answer")
+            return self.broken(error)
         if self.reasons and not self.evidence.comparisons:
             return self.result("not applicable", reason=self.reasons[0])
         if not self.evidence.comparisons:
@@ -166,6 +164,18 @@ class _Run:
         except NotApplicableError as reason:
             # It says nothing on this case; it may on another, of another field.
             self.reasons.append(str(reason))
+            self.runs -= 1
+
+    def broken(self, error: Exception) -> Outcome:
+        # hypothesis wraps what did not fail again on the same case.
+        grouped = isinstance(error, ExceptionGroup)
+        first = error.exceptions[0] if isinstance(error, ExceptionGroup) else error
+        again = " It did not fail a second time: the subject remembers earlier calls, or is random." if grouped else ""
+        if isinstance(first, ViolationError):
+            allowed = f"{first.allowed} ({first.source})"
+            return self.failed(f"{first.what}.{again}", measured=first.measured, allowed=allowed)
+        raised = f"It raised {type(first).__name__}: {first}{again}"
+        return self.failed(raised, measured=_place(first), allowed="an answer")
 
     def failed(self, reason: str, *, measured: str, allowed: str) -> Outcome:
         return self.result(

@@ -9,6 +9,7 @@ from sizetransfer_verification.conformance.students import rows  # isort: skip
 from sizetransfer_verification.conformance.students import locality  # isort: skip
 from sizetransfer_verification.conformance.students import derivatives  # isort: skip
 from sizetransfer_verification.conformance.students import learning  # isort: skip
+from sizetransfer_verification.conformance.students import memory  # isort: skip
 from sizetransfer_verification.conformance.students import thorough  # isort: skip
 
-__all__ = ["context", "derivatives", "interface", "learning", "locality", "repetition", "rows", "thorough"]
+__all__ = ["context", "derivatives", "interface", "learning", "locality", "memory", "repetition", "rows", "thorough"]

@@ -15,7 +15,6 @@ from sizetransfer_verification.conformance.evidence import Evidence
 from sizetransfer_verification.conformance.students.setting import (
     PARAMETERS,
     answer,
-    copied,
     differentiable,
     direction,
     require,
@@ -92,11 +91,11 @@ def functional_transformations(subject: StudentSubject, case: Case, evidence: Ev
     weights = {name: value.detach() for name, value in weights.items()}
 
     def one(row: Tensor, level: Tensor, condition: Tensor | None) -> Tensor:
-        alone = Context(context.domain, None if condition is None else condition[None])
-        found: Tensor = functional_call(student, weights, (row[None], level[None], alone))
+        alone = Context(context.domain, None if condition is None else condition[None].clone())
+        found: Tensor = functional_call(student, weights, (row[None].clone(), level[None].clone(), alone))
         return found[0]
 
-    conditions = copied(context).condition
+    conditions = context.condition
     mapped = vmap(one, in_dims=(0, 0, None if conditions is None else 0))
     expected = answer(student, x, sigma, context)
     evidence.close(mapped(x, sigma, conditions).detach(), expected, "score by vmap over rows", "value")
@@ -110,7 +109,6 @@ def functional_transformations(subject: StudentSubject, case: Case, evidence: Ev
 @student_check(
     "Second derivatives exist and are those of the first, unless declared not to.",
     cause="a backward of one's own without a derivative (once_differentiable), or a kernel that has none",
-    level="full",
     space=CaseSpace(examples=5, batches=(1,), largest=130),
 )
 def second_derivatives(subject: StudentSubject, case: Case, evidence: Evidence) -> None:

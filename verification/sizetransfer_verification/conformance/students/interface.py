@@ -144,9 +144,10 @@ def any_memory_layout(subject: StudentSubject, case: Case, evidence: Evidence) -
         *reversed(range(x.ndim))
     )
     with torch.no_grad():
-        expected = student(x.clone(), sigma, context)
+        expected = student(x.clone(), sigma.clone(), copied(context))
         for name, given in (("every second number", scattered), ("axes in reverse order", reversed_axes.copy_(x))):
-            evidence.close(student(given, sigma, context), expected, f"score of x stored with {name}", "value")
+            score = student(given, sigma.clone(), copied(context))
+            evidence.close(score, expected, f"score of x stored with {name}", "value")
 
 
 @student_check(

@@ -21,18 +21,18 @@ from sizetransfer_verification.conformance.evidence import Evidence, NotApplicab
 from sizetransfer_verification.conformance.students.setting import PARAMETERS, answer, on_torus
 from sizetransfer_verification.conformance.subjects import StudentSubject
 
-STEPS, BATCH, RATE = 80, 16, 3e-3
+STEPS, BATCH, RATE = 100, 16, 1e-2
 SIZES = {1: 16, 2: 8, 3: 4}
 """Sites along each axis of the training torus, by dimension."""
 GRAPH_SITES = 24
 NOISE = (0.1, 2.0)
 """Range of noise levels in training, in units of sigma_data."""
 
-FALL = 0.7
+FALL = 0.8
 """Share of the untrained student's error, root mean square, that short training may leave."""
 SMALL_ERROR = 0.1
 """Relative error of a student that has nothing to learn any more."""
-HIGH_NOISE_ERROR = 0.3
+HIGH_NOISE_ERROR = 0.5
 """Relative error of the score that short training may leave at the largest noise level."""
 LARGEST_SCORE = 4.0
 """Root mean square of sigma times the score far above the noise levels of training; the exact one tends to one."""

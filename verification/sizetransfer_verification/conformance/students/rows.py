@@ -25,7 +25,7 @@ def rows_alone(subject: StudentSubject, case: Case, evidence: Evidence) -> None:
     for row in range(len(x)):
         own = slice(row, row + 1)
         alone = answer(student, x[own], sigma[own], context.rows(own))
-        evidence.close(alone, together[own], f"score of row {row} alone", "value")
+        evidence.close(alone.to(x), together[own].to(x), f"score of row {row} alone", "value")
 
 
 @student_check(
