@@ -45,7 +45,7 @@ class SmoothedResponseSpec(MeasureSpec):
     - ``range_0.05`` (and so on, one for each epsilon): effective range; NaN where the chains have not mixed or its
       tail is lost in noise. ``clean_range_0.05``: the same of the clean score, no coordinate;
     - ``mixed``: 1 where the chains have, else 0, which tells the two reasons for a NaN apart;
-    - ``total``: the whole response beyond the site itself, T_0;
+    - ``total``: the whole response beyond the site itself, T_0; ``clean_total``: the clean score's;
     - ``outside_share_4`` (one for each of ``radii`` and the student's): share of the squared response outside;
     - ``profile_0.3`` (one for each sigma), by distance: mean absolute response of a site, from below;
       ``profile_rms_0.3``: its root mean square, from above;
@@ -94,7 +94,9 @@ class SmoothedResponseSpec(MeasureSpec):
             tables.append(shell_sums(rows.square().sum((1, 2)).sqrt(), domain, site))
         width = max(table.shape[1] for table in tables)
         padded = [torch.nn.functional.pad(table, (0, width - table.shape[1])) for table in tables]
-        yield from self._ranges(torch.stack(padded).mean(0), "clean_range", math.nan)
+        shells = torch.stack(padded).mean(0)
+        yield from self._ranges(shells, "clean_range", math.nan)
+        yield mean(shells[:, 1:].sum(1), "clean_total")
 
     def _responses(self, posterior: Posterior, level: float, radii: list[int]) -> Iterator[Measurement]:
         domain = posterior.context.domain

@@ -78,7 +78,7 @@ def best_weights(draws: Tensor, scores: Tensor, v: Tensor, domain: Domain) -> We
     torus = isinstance(domain, Lattice) and domain.periodic
     blocks = 2 if all(length % 2 == 0 for length in shape) else 1
     gains: list[Tensor] = [torch.empty(0)] * len(v)
-    for level in v.unique():
+    for level in sorted(set(v.tolist())):
         fields = (v == level).nonzero().flatten().tolist()
         a, b = tweedie[:, fields], own[:, fields]
         slope = _filter(a, b, shape, blocks) if torus else -(a * b).sum() / b.square().sum()
@@ -91,13 +91,13 @@ def _filter(tweedie: Tensor, own: Tensor, size: tuple[int, ...], blocks: int) ->
     """First rows of the blocks of ``-Cov(T, S) Cov(S, S)^-1``, made Hermitian: shape ``(*S, s)``."""
     t, s = (_modes(values, size, blocks).flatten(0, 3).movedim(0, -1) for values in (tweedie, own))
     slope = -(t @ s.mH) @ torch.linalg.inv(s @ s.mH)
-    return (0.5 * (slope + slope.mH))[..., 0, :]
+    hermitian: Tensor = 0.5 * (slope + slope.mH)
+    return hermitian[..., 0, :]
 
 
 def _modes(values: Tensor, size: tuple[int, ...], blocks: int) -> Tensor:
     """Fourier modes of fields, ``(..., *S, s)``: those at k and, where s is two, those at k + (pi, ..., pi)."""
     axes = tuple(range(values.ndim - len(size), values.ndim))
-    if blocks == 1:
-        return torch.fft.fftn(values, dim=axes)[..., None]
     signs = (1 - 2 * Lattice(size).parity()).to(values)
-    return torch.stack([torch.fft.fftn(values, dim=axes), torch.fft.fftn(values * signs, dim=axes)], -1)
+    modes = [torch.fft.fftn(part, dim=axes) for part in (values, values * signs)[:blocks]]
+    return torch.stack(modes, -1)

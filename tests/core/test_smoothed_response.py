@@ -63,20 +63,16 @@ def test_ranges_and_totals_of_a_gaussian_field(found, sigma):
 
 
 def test_the_range_of_a_gaussian_field_is_the_smaller_of_correlation_length_and_noise():
-    """At m = 0.25 the correlation length is 4: the range grows with the noise below it and settles above."""
-    teacher = st.teacher("gaussian", dim=1, mass=0.25).double().frozen()
+    r"""On a line the response decays as exp(-a d) with 2 cosh a = 2 + m^2 + 1/v: a is about max(m, 1/sigma)."""
+    teacher = st.teacher("gaussian", dim=1, mass=0.5).double().frozen()
     student = st.student("cnn", teacher.field, blocks=0, width=1)
-    levels = (0.3, 1.0, 3.0, 30.0)
-    measured = spec(sigmas=levels, posterior={**POSTERIOR, "max_r_hat": 1.5, "min_effective": 10})
-    rows = measured.measure(teacher, student, 40, sigma=0.1, seed=0)
+    levels = (0.3, 1.0, 5.0)
+    measured = spec(sigmas=levels, sites=4, posterior={**POSTERIOR, "max_r_hat": 1.5, "min_effective": 10})
+    rows = measured.measure(teacher, student, 32, sigma=0.1, seed=0)
     ranges = {m.coordinate: m.value for m in rows if m.part == "range_0.05"}
-    k = 2 * math.pi * torch.arange(40) / 40
-    for level in levels:
-        row = torch.fft.ifft(1 / (1 / (0.0625 + 2 - 2 * k.cos()) + level**2)).real.abs()
-        exact = torch.stack([row[0], *(2 * row[1:20]), row[20]])
-        assert ranges[level] == ResponseProfile(exact).effective_range(0.05)
-    assert ranges[0.3] < ranges[1.0] < ranges[3.0]
-    assert abs(ranges[30.0] - 3 / 0.25) < 2  # e^-3 is about 0.05
+    expected = {v: math.ceil(math.log(20) / math.acosh(1 + (0.25 + v**-2) / 2)) for v in levels}
+    assert ranges == expected
+    assert list(expected.values()) == [2, 3, 6]
 
 
 @pytest.mark.parametrize("sigma", SIGMAS)
@@ -95,6 +91,7 @@ def clean(found, part):
 
 def test_the_clean_range_and_the_diagnostics(found):
     assert clean(found, "clean_range_0.2") == clean(found, "clean_range_0.05") == 1
+    assert math.isclose(clean(found, "clean_total"), 2.0, rel_tol=1e-9)  # two neighbours, unit couplings
     for sigma in SIGMAS:
         assert found["mixed", sigma].value == 1
         assert found["r_hat", sigma].value < 1.2
