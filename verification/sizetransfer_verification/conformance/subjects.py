@@ -76,6 +76,11 @@ class TeacherSubject:
     def notes(self) -> tuple[str, ...]:
         return ()
 
+    def reseed(self, seed: int) -> None:
+        """Draw other fields from now on; the teacher stays."""
+        self.seed = seed
+        self._draws.clear()
+
     def fresh(self) -> Teacher:
         """The teacher built again from its specification, or a copy of the one that was given."""
         source = self._source

@@ -27,7 +27,7 @@ from sizetransfer.oracle import (
 from sizetransfer.randomness import normal
 from sizetransfer_verification.conformance.case import Case
 from sizetransfer_verification.conformance.check import Need
-from sizetransfer_verification.conformance.evidence import Evidence, NotApplicableError
+from sizetransfer_verification.conformance.evidence import Evidence, NotApplicableError, ViolationError
 from sizetransfer_verification.conformance.subjects import TeacherSubject
 
 TeacherNeed = Need[TeacherSubject]
@@ -94,8 +94,15 @@ def epsilon(teacher: Teacher, oracle: str) -> float:
 def log_density(teacher: Teacher, sample: Sample) -> Tensor:
     """Log-density, up to a constant where only the energy is known, shape ``(B,)``."""
     if isinstance(teacher, HasDensity):
-        return cast(Tensor, teacher.log_density(sample))
-    return -cast(HasEnergy, teacher).energy(sample)
+        value = cast(HasDensity, teacher).log_density(sample)
+    else:
+        value = -cast(HasEnergy, teacher).energy(sample)
+    expected = (len(sample.x),)
+    if tuple(value.shape) != expected:
+        # Another shape would be broadcast by everything that follows.
+        measured, allowed = str(tuple(value.shape)), str(expected)
+        raise ViolationError("shape of the log-density", measured=measured, allowed=allowed, source="the contract")
+    return value
 
 
 def score(teacher: Teacher, sample: Sample) -> Tensor:

@@ -58,6 +58,9 @@ FUNCTIONS: dict[str, tuple[Function, Function]] = {
 
 PREDICTORS = ("1", "y", "tanh y")
 
+CALLS = 8
+"""Calls of the sampler that are compared: what one call's rows share shows in the differences between calls."""
+
 
 def pairs(domain: Domain) -> list[tuple[Tensor, Tensor]]:
     """Flat indices i and j of near pairs of sites, by displacement; the first are i = j."""
@@ -235,21 +238,21 @@ def covariance_is_that_of_the_samples(subject: TeacherSubject, case: Case, evide
     "The rows of a batch are independent draws of one law, and so are two calls.",
     cause="a draw shared by the batch (one global offset), antithetic pairs, or a chain whose states become the rows",
     statistical=True,
-    space=CaseSpace(batches=(2048,), largest=40),
+    space=CaseSpace(batches=(512,), largest=40),
 )
 def rows_are_independent(subject: TeacherSubject, case: Case, evidence: Evidence) -> None:
-    teacher, sites = subject.example, subject.example.domain(case.size).sites
-    first = subject.draws(case, case.batch).x
-    second = teacher.sample(case.batch, case.size, generator=case.generator("second call")).x
-    scale = teacher.field.sigma_data
-    x, other = ((field / scale).flatten(2) for field in (first, second))
+    teacher, generator = subject.example, case.generator("calls")
+    samples = [teacher.sample(case.batch, case.size, generator=generator) for _ in range(CALLS)]
+    weight = weights(Context(samples[0].context.domain), samples[0].x)
+    fields = [(sample.x / teacher.field.sigma_data).flatten(2) for sample in samples]
+    x = torch.cat(fields)
     # Four rows a draw: what all rows of one law share drops out of the differences.
     a, c, b, d = x[: len(x) // 4 * 4].reshape(-1, 4, *x.shape[1:]).unbind(1)
     neighbours = [((a - b) * (c - d)).mean(2), ((a - d) * (c - b)).mean(2)]
     evidence.zero_mean(torch.cat(neighbours, dim=1), "correlation of neighbouring rows")
-    step = max(1, sites // 4)
-    columns = [x.mean(2) - other.mean(2), (x**2).mean(2) - (other**2).mean(2), (x - other)[:, :, ::step].flatten(1)]
-    evidence.zero_mean(torch.cat(columns, dim=1), "moments of one call less those of another")
+    moments = [torch.einsum("ebn,rcn->rbc", weight, y**power).flatten(1) for y in fields for power in (1, 2)]
+    first = torch.cat(moments[:2] * (CALLS - 1), dim=1)
+    evidence.zero_mean(torch.cat(moments[2:], dim=1) - first, "moments of one call less those of another")
 
 
 @teacher_check(
