@@ -17,6 +17,7 @@ def register_measures(register: Callable[[type[MeasureSpec]], None]) -> None:
     from sizetransfer.measures.locality import LocalitySpec
     from sizetransfer.measures.response import ResponseSpec
     from sizetransfer.measures.smoothed_response import SmoothedResponseSpec
+    from sizetransfer.measures.smoothed_score import SmoothedScoreSpec
 
     register(CleanScoreSpec)
     register(ResponseSpec)
@@ -24,3 +25,4 @@ def register_measures(register: Callable[[type[MeasureSpec]], None]) -> None:
     register(LocalitySpec)
     register(GenerationSpec)
     register(SmoothedResponseSpec)
+    register(SmoothedScoreSpec)
