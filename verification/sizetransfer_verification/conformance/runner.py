@@ -14,6 +14,8 @@ from dataclasses import replace
 from types import FrameType
 from typing import Any
 
+import torch
+
 from sizetransfer.errors import SpecError
 from sizetransfer.specs import did_you_mean
 from sizetransfer_verification.conformance.case import Case
@@ -91,7 +93,7 @@ def run_check(
     started = time.monotonic()
     run = _Run(check, subject)
     try:
-        with _time_limit(timeout), warnings.catch_warnings():
+        with _time_limit(timeout), _one_thread(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             outcome = run.outcome(example)
     except TimedOut:
@@ -190,6 +192,17 @@ class _Run:
 def _place(error: Exception) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     return f"{type(error).__name__} in {frames[-1].name}, line {frames[-1].lineno}" if frames else type(error).__name__
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """One thread of torch in the block: cases are so small that threads cost more than they bring."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextmanager
