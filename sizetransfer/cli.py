@@ -213,6 +213,8 @@ def show_run(run: Run, *, as_json: bool) -> None:
             for error in [number(v.error.value, v.error.standard_error) if v.error else "–"]
         ]
         show_table("Relative error of the clean score at the largest size, and verdict", columns, rows)
+    for name, reason in run.experiment.left_out.items():
+        click.echo(f"Left out: {name}: {reason}", err=True)
     for item in run.skipped:
         click.echo(f"Skipped: {item['measure']} of {item['label']}: {item['reason']}", err=True)
     for item in run.failures:

@@ -20,7 +20,7 @@ inputs, a share q of the squared response out of reach costs a relative error of
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Literal
 
@@ -166,9 +166,10 @@ class Verdict:
 def describe_rule(rule: VerdictRule) -> str:
     """The rule in words, with its thresholds; one paragraph a line."""
     significance = f"more than {rule.significance:g} combined standard errors"
+    among = " Larger radii are those of students of the same kind." if rule.compare == "kind" else ""
     return f"""\
 e(R, L) is the relative RMSE of the clean score of the student of radius R on the lattice of size L, the mean over \
-seeds; L* is the largest size; a global student counts as larger than every radius.
+seeds; L* is the largest size; a global student counts as larger than every radius.{among}
 fails: even the lowest e at L* among this and the larger radii exceeds {rule.failure:g}, by {significance}; or e \
 rises from the training size (the smallest size, where that was not measured) to L* by more than \
 {100 * rule.growth:g} % and by {significance}.
@@ -203,6 +204,20 @@ def verdicts(records: pd.DataFrame, experiment: Experiment) -> list[Verdict]:
         for teacher in experiment.teachers
         for student in students
     ]
+
+
+def regime(verdicts: Iterable[Verdict]) -> str:
+    """One word for a teacher, from the verdicts of its students in order of their radius.
+
+    ``fails`` if the largest radius does; ``radius-limited`` if a smaller one is, or fails where a larger one does not;
+    ``undecided`` if any is; else ``transfers``.
+    """
+    found = [verdict.verdict for verdict in verdicts]
+    if found[-1] == "fails":
+        return "fails"
+    if "radius-limited" in found or "fails" in found:
+        return "radius-limited"
+    return "undecided" if "undecided" in found else "transfers"
 
 
 _Numbers = Mapping[tuple[str, str, int], Estimate]
@@ -274,7 +289,12 @@ class _Case:
 
     def larger(self) -> list[str]:
         own = reach(self.radii[self.student])
-        return [student for student, radius in self.radii.items() if reach(radius) > own]
+        return [student for student, radius in self.radii.items() if reach(radius) > own and self._compared(student)]
+
+    def _compared(self, student: str) -> bool:
+        """Whether the rule holds this case's student against another one."""
+        students = self.experiment.students
+        return self.rule.compare == "all" or students[student].kind == students[self.student].kind
 
     def larger_errors(self) -> dict[str, Estimate]:
         """Errors at the largest size of the students of larger radius that have one, lowest first."""

@@ -383,12 +383,15 @@ class VerdictRule(Spec):
         improvement: relative fall of the error, by a larger radius, that counts as an improvement.
         growth: relative rise of the error, from the training size to the largest, that counts as a failure to transfer.
         failure: relative error at the largest size beyond which even the best radius of the sweep fails.
+        compare: the larger radii that a student is held against: ``all`` of the experiment, or those of students of the
+            same ``kind`` alone, where students differ in more than the radius.
     """
 
     significance: float = Field(3.0, gt=0)
     improvement: float = Field(0.1, ge=0)
     growth: float = Field(0.1, ge=0)
     failure: float = Field(0.5, gt=0)
+    compare: Literal["all", "kind"] = "all"
 
 
 class PaperValue(Spec):
@@ -437,6 +440,8 @@ class Experiment(Spec):
         training, evaluation, verdict, report: see those classes.
         dtype: arithmetic of training and evaluation.
         allow_wrapped_radius: train students whose receptive field wraps around the training torus all the same.
+        optional: names of students that are left out where no installed distribution has their kind.
+        left_out: what was, with the reason: filled in when the experiment is loaded.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
@@ -452,6 +457,8 @@ class Experiment(Spec):
     report: ReportSpec = ReportSpec()
     dtype: Literal["float32", "float64"] = "float32"
     allow_wrapped_radius: bool = False
+    optional: tuple[str, ...] = ()
+    left_out: Mapping[str, str] = {}
 
     @field_validator("teachers", "students", mode="before")
     @classmethod

@@ -59,12 +59,15 @@ class TrainingResult:
         seconds: wall time of this call.
         score_calls: fields whose clean score the teacher was asked for, in all steps.
         steps: steps done in all.
+        step_seconds: mean cost of a step of this call, with drawing and scoring its fields: processor time on a
+            processor, wall time on an accelerator; ``None`` if there was no step.
     """
 
     history: list[dict[str, float]]
     seconds: float
     score_calls: int
     steps: int
+    step_seconds: float | None = None
 
 
 @dataclass
@@ -118,12 +121,15 @@ def train(
     if checkpoint is not None and checkpoint.exists():
         _restore(state, checkpoint, _identity(student, spec, seed))
     student.train()
+    clock = _clock(student)
+    first, before = state.step, clock()
     while state.step < spec.steps:
         loss = _advance(state, teacher, spec, seed)
         if checkpoint is not None and state.step % spec.checkpoint_every == 0 and state.step < spec.steps:
             _save(state, checkpoint, _identity(student, spec, seed))
         if on_step is not None:
             on_step(state.step, loss)
+    done, spent = state.step - first, clock() - before
     if state.average is not None:
         student.load_state_dict(state.average.module.state_dict())
     student.eval()
@@ -132,7 +138,14 @@ def train(
         seconds=time.perf_counter() - started,
         score_calls=0 if spec.objective == "denoising" else state.step * spec.batch,
         steps=state.step,
+        step_seconds=spent / done if done else None,
     )
+
+
+def _clock(student: Student) -> Callable[[], float]:
+    """What a step costs is processor time, which other work on the machine leaves alone; an accelerator has its own."""
+    devices = {parameter.device.type for parameter in student.parameters()}
+    return time.process_time if devices == {"cpu"} else time.perf_counter
 
 
 def _check(teacher: Teacher, spec: TrainingSpec) -> None:

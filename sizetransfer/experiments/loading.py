@@ -45,24 +45,65 @@ def load(
         overrides: values by dotted path, for example ``{"training.steps": 300}``; they are applied last.
         registry: finds kinds and experiments; by default that of this process.
 
+    Returns:
+        The experiment; students that it calls optional and whose kind is not installed stand in ``left_out``.
+
     Raises:
         SpecError: no such experiment, preset or field; a wrong value; malformed YAML, with line and column.
     """
     registry = registry or default_registry()
     path = _find(name_or_path, registry)
     data = _read(path)
+    named = {*_mapping(data.get("students")), *_mapping(data.get("left_out"))}
     presets = data.pop("presets", None) or {}
     chosen = _choose(preset or data.get("preset"), presets, path)
     if chosen is not None and chosen in presets:
         data = merged(data, presets[chosen])
     for dotted, value in overrides.items():
         data = _overridden(data, dotted, value)
-    data = {"name": path.stem, **data, "preset": chosen}
+    data = _without_missing({"name": path.stem, **data, "preset": chosen}, named, registry)
     try:
         return Experiment.parse(data, lookup=registry.lookup)
     except SizetransferError as error:
         error.where = f"{path}: {error.where}" if error.where else str(path)
         raise
+
+
+def _without_missing(data: dict[str, Any], named: set[str], registry: Registry) -> dict[str, Any]:
+    """Leave out the optional students whose kind is not registered, and say why.
+
+    Args:
+        data: the experiment with preset and overrides.
+        named: students of the file itself, of which preset or overrides may have removed some.
+        registry: knows the kinds.
+
+    Raises:
+        SpecError: a student that was never there is called optional.
+    """
+    students, left_out = dict(_mapping(data.get("students"))), dict(_mapping(data.get("left_out")))
+    optional = data.get("optional") or ()
+    for name in optional if isinstance(optional, list | tuple) else ():
+        if name not in named and name not in students:
+            raise SpecError(
+                "There is no such student to be optional.",
+                where="optional",
+                expected=f"names of students: {', '.join(map(str, students))}",
+                got=repr(name),
+                fix=did_you_mean(str(name), map(str, students)) or "take the name out",
+            )
+        kind = _mapping(students.get(name)).get("kind")
+        if isinstance(kind, str):
+            try:
+                registry.lookup("student", kind)
+            except SpecError as error:
+                del students[name]
+                left_out[name] = " ".join(filter(None, [error.what, error.fix]))
+    return {**data, "students": students, "left_out": left_out} if left_out else data
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    """The value itself, or nothing if it is no mapping: validation reports that."""
+    return value if isinstance(value, Mapping) else {}
 
 
 def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,10 @@ r"""The figures of a report, by name, for any experiment: any teachers, students
 - ``response-profile``: :math:`|\partial s_i/\partial x_j|` against the distance of i and j;
 - ``smoothed-range``: effective range of the smoothed score against the noise level (:mod:`.figure_smoothed`);
 - ``generation``: local observables of generated fields against L (:mod:`.figure_generation`);
+- ``architectures``: :math:`e` against L of students of several kinds, a panel for each teacher, and the regime of each
+  kind; ``architecture-responses``: far-response error against R, and what a step cost (:mod:`.figure_architectures`);
+- ``repair``: :math:`e` against L of every student, with the least error of a radius where it is known, and the field's
+  deviation (:mod:`.figure_repair`);
 - ``training``: training loss against steps.
 
 A figure whose numbers the run does not have is :class:`Omitted`, with the reason.
@@ -16,7 +20,7 @@ A figure whose numbers the run does not have is :class:`Omitted`, with the reaso
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,12 +31,14 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from sizetransfer.diagnosis import Verdict, measure_name
+from sizetransfer.diagnosis import measure_name, regime
 from sizetransfer.errors import SpecError
 from sizetransfer.report import style
 from sizetransfer.report.data import ReportData
 from sizetransfer.report.drawing import Drawing, Omitted
+from sizetransfer.report.figure_architectures import architecture_responses, architectures
 from sizetransfer.report.figure_generation import generation
+from sizetransfer.report.figure_repair import repair
 from sizetransfer.report.figure_smoothed import smoothed_range
 from sizetransfer.report.training import training_curves
 from sizetransfer.specs import PaperValue, did_you_mean
@@ -84,20 +90,6 @@ def regimes(data: ReportData) -> Drawing | Omitted:
         f"{data.error_bars()}",
         panels.figure,
     )
-
-
-def regime(verdicts: Iterable[Verdict]) -> str:
-    """One word for a teacher, from the verdicts of its students in order of their radius.
-
-    ``fails`` if the largest radius does; ``radius-limited`` if a smaller one is, or fails where a larger one does not;
-    ``undecided`` if any is; else ``transfers``.
-    """
-    found = [verdict.verdict for verdict in verdicts]
-    if found[-1] == "fails":
-        return "fails"
-    if "radius-limited" in found or "fails" in found:
-        return "radius-limited"
-    return "undecided" if "undecided" in found else "transfers"
 
 
 def _title_with_verdict(axes: Axes, teacher: str, data: ReportData) -> None:
@@ -439,5 +431,8 @@ FIGURES: Mapping[str, Callable[[ReportData], Drawing | Omitted]] = {
     "response-profile": response_profile,
     "smoothed-range": smoothed_range,
     "generation": generation,
+    "architectures": architectures,
+    "architecture-responses": architecture_responses,
+    "repair": repair,
     "training": training,
 }

@@ -269,6 +269,57 @@ def missing_trials(data: ReportData) -> list[str]:
     ]
 
 
+@dataclass(frozen=True)
+class Cost:
+    """What a student's training cost: parameters, and microseconds for each site and step, teacher's share included.
+
+    Attributes:
+        student: its name.
+        parameters: adjustable numbers.
+        microseconds: mean over seeds on the teacher that is cheapest to draw and to score, with its standard error.
+        teacher: that teacher.
+    """
+
+    student: str
+    parameters: int
+    microseconds: Estimate
+    teacher: str
+
+
+def costs(data: ReportData) -> list[Cost]:
+    """The cost of every trained student of which the manifest knows it, in order of the radius."""
+    found: dict[tuple[str, str], list[float]] = {}
+    parameters: dict[str, int] = {}
+    for trial in data.run.manifest.get("trials", ()):
+        if trial.get("step_seconds") and trial.get("training_sites"):
+            spent = 1e6 * trial["step_seconds"] / trial["training_sites"]
+            found.setdefault((trial["student"], trial["teacher"]), []).append(spent)
+            parameters[trial["student"]] = trial["parameters"]
+    result = []
+    for student in data.radii:
+        own = {teacher: _mean(values) for (name, teacher), values in found.items() if name == student}
+        if own:
+            teacher = min(own, key=lambda name: own[name].value)
+            result.append(Cost(student, parameters[student], own[teacher], teacher))
+    return result
+
+
+def _mean(values: Sequence[float]) -> Estimate:
+    mean, count = sum(values) / len(values), len(values)
+    if count == 1:
+        return Estimate(mean, math.nan)
+    variance = sum((value - mean) ** 2 for value in values) / (count - 1)
+    return Estimate(mean, math.sqrt(variance / count), count, "seeds")
+
+
+def cost_rows(data: ReportData) -> list[tuple[str, str, str, str]]:
+    """Lines of the table of costs: student, parameters, cost, and the teacher on which it was measured."""
+    return [
+        (data.student_label(cost.student), f"{cost.parameters:,}", format_estimate(cost.microseconds), cost.teacher)
+        for cost in costs(data)
+    ]
+
+
 def skipped_groups(data: ReportData) -> list[tuple[str, str, int, str]]:
     """What was skipped, once for each measure and reason: measure, reason, number of trials, and their labels."""
     groups: dict[tuple[str, str], list[str]] = {}

@@ -7,6 +7,9 @@ convolution extends the support by one site in Chebyshev distance, so the radius
 
 (paper §4.1). Nothing couples far sites: there is no normalisation over space or batch, and the noise level enters
 by a scale and a shift per channel.
+
+``centred`` is a control, not local: the mean over all sites is taken off the field before anything else, so that a mean
+that grows with the lattice never meets the network.
 """
 
 from __future__ import annotations
@@ -42,6 +45,7 @@ class CNNStudentSpec(StudentSpec):
         "given", description="whether the context's condition channels (the sublattice, say) are seen"
     )
     noise_frequencies: int = Field(6, ge=1, description="octaves of the noise embedding")
+    centred: bool = Field(False, description="whether the mean over all sites is taken off first; the radius is global")
 
     def build(self, field: FieldInfo) -> CNNStudent:
         require_geometry(self, field)
@@ -50,10 +54,10 @@ class CNNStudentSpec(StudentSpec):
 
 
 class CNNStudent(Student):
-    """Local convolutional score network with exact radius 2B + 2 (see the module's formula)."""
+    """Local convolutional score network with exact radius 2B + 2, or centred and global (see the module's formula)."""
 
     def __init__(self, spec: CNNStudentSpec, field: FieldInfo) -> None:
-        super().__init__(field, radius=2 * spec.blocks + 2)
+        super().__init__(field, radius=None if spec.centred else 2 * spec.blocks + 2)
         self.spec = spec
         self.conditions = field.condition_channels if spec.condition == "given" else 0
         self.ignores = frozenset() if spec.condition == "given" else frozenset({"condition"})
@@ -67,7 +71,8 @@ class CNNStudent(Student):
         self, x: Float[Tensor, "batch channels *size"], sigma: Float[Tensor, "batch"], context: Context
     ) -> Float[Tensor, "batch channels *size"]:
         noise = self.embedding(sigma)
-        score = self.precondition(lambda scaled: self._network(scaled, noise, context), x, sigma)
+        field = centred(x, context) if self.spec.centred else x
+        score = self.precondition(lambda scaled: self._network(scaled, noise, context), field, sigma)
         return score if context.mask is None else score * context.mask
 
     def _network(self, x: Tensor, noise: Tensor, context: Context) -> Tensor:
@@ -76,3 +81,12 @@ class CNNStudent(Student):
             hidden = block(hidden, noise)
         result: Tensor = self.output(F.silu(hidden))
         return result
+
+
+def centred(x: Float[Tensor, "batch channels *size"], context: Context) -> Float[Tensor, "batch channels *size"]:
+    """The field without its mean over live sites, channel by channel."""
+    sites = tuple(range(2, x.ndim))
+    if context.mask is None:
+        return x - x.mean(sites, keepdim=True)
+    live = context.mask.to(x)
+    return x - (live * x).sum(sites, keepdim=True) / live.sum(sites, keepdim=True).clamp_min(1)
