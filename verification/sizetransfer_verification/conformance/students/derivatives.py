@@ -118,8 +118,8 @@ def second_derivatives(subject: StudentSubject, case: Case, evidence: Evidence) 
 
     def slope(field: Tensor) -> Tensor:
         score = differentiable(student, field, sigma, context, evidence)
-        options = {"create_graph": True, "materialize_grads": True}
-        (row,) = torch.autograd.grad((score * weights).sum(), field, **options)
+        total = (score * weights).sum()
+        (row,) = torch.autograd.grad(total, field, create_graph=True, materialize_grads=True)
         return (row * across).sum()
 
     x.requires_grad_()

@@ -106,10 +106,11 @@ def declarations(subject: StudentSubject, case: Case, evidence: Evidence) -> Non
     radius: object = student.radius
     valid = radius is None or (isinstance(radius, int) and not isinstance(radius, bool) and radius >= 0)
     evidence.holds(valid, "radius", measured=f"{type(radius).__name__} {radius!r}", allowed="None, or an int >= 0")
-    for name, declared, known in (
+    given: tuple[tuple[str, object, tuple[str, ...]], ...] = (
         ("ignores", student.ignores, IGNORED),
         ("unsupported", student.unsupported, FEATURES),
-    ):
+    )
+    for name, declared, known in given:
         valid = isinstance(declared, frozenset) and declared <= set(known)
         evidence.holds(valid, name, measured=repr(declared), allowed=f"a frozenset of some of {', '.join(known)}")
 

@@ -20,6 +20,7 @@ from sizetransfer_verification.conformance.students.setting import (
     LOCAL,
     TORUS,
     answer,
+    at,
     differentiable,
     direction,
     graph_of,
@@ -137,7 +138,7 @@ def _window(centre: Site, radius: int) -> tuple[slice, ...]:
 def _pasted(into: Tensor, centre: Site, patch: Tensor, origin: Site, radius: int) -> Tensor:
     """``into``, with what surrounds ``origin`` in ``patch`` around ``centre``."""
     result = into.clone()
-    result[(..., *_window(centre, radius))] = patch[(..., *_window(origin, radius))]
+    at(result, _window(centre, radius)).copy_(at(patch, _window(origin, radius)))
     return result
 
 
@@ -167,7 +168,7 @@ def same_patch_same_score(subject: StudentSubject, case: Case, evidence: Evidenc
     expected = answer(student, x, spread(sigma), context)
     score = answer(student, wide, spread(sigma), around)
     what = f"score at the centre of a patch on {sizes[1]} sites along each axis instead of {sizes[0]}"
-    got, wanted = score[(..., *centre)], expected[(..., *origin)]
+    got, wanted = at(score, centre), at(expected, origin)
     evidence.close(got, wanted, what, "value", scale=float(expected.abs().max()))
     return None
 
@@ -214,10 +215,10 @@ def walls_are_seen(subject: StudentSubject, case: Case, evidence: Evidence) -> N
     lattice = lattice_of(context.domain)
     centre = lattice.centre()
     wall = (0, *centre[1:])
-    score = answer(student, x, sigma, context)[(..., *wall)]
+    score = at(answer(student, x, sigma, context), wall)
     # The surroundings of the site at the wall, moved to the centre; zeros where the wall was.
     far = answer(student, _moved(x, lattice, centre[0]), sigma, _moved_context(context, lattice, centre[0]))
-    expected = far[(..., *centre)]
+    expected = at(far, centre)
     scale = float(far.abs().max())
     if "walls" in student.ignores:
         evidence.close(score, expected, "score at a wall that is declared to be ignored", "value", scale=scale)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -137,6 +138,12 @@ def probes(domain: Domain, case: Case, period: int = 1) -> list[Site]:
     return list(dict.fromkeys(found))
 
 
+def at(values: Tensor, site: Sequence[int | slice]) -> Tensor:
+    """``values`` of shape ``(B, C, *S)`` at a site, or in a window given by slices."""
+    index: tuple[Any, ...] = (..., *site)
+    return values[index]
+
+
 def influences(score: Tensor, x: Tensor, sites: list[Site], weights: Tensor) -> list[Tensor]:
     """How much each site of ``x`` influences the score at each of ``sites``: sums of ``|J_ij|``, shape ``*S``.
 
@@ -148,8 +155,7 @@ def influences(score: Tensor, x: Tensor, sites: list[Site], weights: Tensor) -> 
     """
     found = []
     for site in sites:
-        at_site = score[(slice(None), slice(None), *site)] @ weights
-        (row,) = torch.autograd.grad(at_site.sum(), x, retain_graph=True, materialize_grads=True)
+        (row,) = torch.autograd.grad((at(score, site) @ weights).sum(), x, retain_graph=True, materialize_grads=True)
         found.append(row.abs().sum((0, 1)))
     return found
 
