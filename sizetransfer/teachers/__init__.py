@@ -14,9 +14,11 @@ def register_teachers(register: Callable[[type[TeacherSpec]], None]) -> None:
     from sizetransfer.teachers.flow import FlowTeacherSpec
     from sizetransfer.teachers.gaussian import GaussianTeacherSpec
     from sizetransfer.teachers.gaussian_graph import GaussianGraphTeacherSpec
+    from sizetransfer.teachers.hard_valid import HardValidTeacherSpec
     from sizetransfer.teachers.phi4 import Phi4TeacherSpec
 
     register(FlowTeacherSpec)
     register(GaussianTeacherSpec)
     register(GaussianGraphTeacherSpec)
+    register(HardValidTeacherSpec)
     register(Phi4TeacherSpec)
