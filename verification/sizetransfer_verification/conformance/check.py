@@ -63,6 +63,11 @@ class Check(Generic[AnySubject]):
     function: Callable[[AnySubject, Case, Evidence], None]
 
 
+LAW: Need[TeacherSubject] = Need(
+    "draws of the law itself (a sampler)", lambda subject: getattr(subject.example, "draws_its_law", True)
+)
+"""What every statistical check of a teacher needs: functions without a sampler are only asked about points."""
+
 _STUDENT_CHECKS: dict[str, Check[StudentSubject]] = {}
 _TEACHER_CHECKS: dict[str, Check[TeacherSubject]] = {}
 
@@ -95,6 +100,9 @@ def teacher_check(
     space: CaseSpace | None = None,
 ) -> Callable[[Callable[[TeacherSubject, Case, Evidence], None]], Check[TeacherSubject]]:
     """Register a function as a check of teachers; its id is ``teacher/`` and its name with hyphens."""
+
+    if statistical:
+        needs = (*needs, LAW)
 
     def register(function: Callable[[TeacherSubject, Case, Evidence], None]) -> Check[TeacherSubject]:
         name = f"teacher/{function.__name__.replace('_', '-')}"
