@@ -31,10 +31,7 @@ class TableOfFloat64(SmallCNN):
     "A batch of one is squeezed away.",
     "output-like-input",
     "sizes-from-twice-the-radius",
-    "nothing-beyond-the-radius",
-    "radius-is-reached",
     "functional-transformations",
-    "second-derivatives",
 )
 class SqueezedBatch(SmallCNN):
     def scaled_score(self, x, sigma, context):
@@ -270,7 +267,6 @@ class FirstSigmaForAll(SmallCNN):
     "nothing-beyond-the-radius",
     "same-patch-same-score",
     "functional-transformations",
-    "second-derivatives",
 )
 class BatchStatistics(SmallCNN):
     def activation(self, hidden):
@@ -283,7 +279,6 @@ class BatchStatistics(SmallCNN):
     "rows-do-not-mix",
     "radius-is-reached",
     "functional-transformations",
-    "second-derivatives",
 )
 class BatchMean(SmallCNN):
     def activation(self, hidden):
