@@ -74,7 +74,7 @@ class GaussianLaw(Teacher):
         Raises:
             OracleError: a noise level is not positive, or the field does not fit the teacher.
         """
-        return self._log_density(x, _variance(sigma, len(x)))
+        return self._log_density(x, noise_variance(sigma, len(x)))
 
     def score(self, sample: Sample) -> Float[Tensor, "batch channels *size"]:
         """Clean score ``-Q x``, like ``sample.x``."""
@@ -89,7 +89,7 @@ class GaussianLaw(Teacher):
             OracleError: a noise level is not positive, or the field does not fit the teacher.
         """
         modes = self._modes_of(x)
-        v = modes.expand(_variance(sigma, len(x)))
+        v = modes.expand(noise_variance(sigma, len(x)))
         return modes.filter(x, lambda c: -1 / (c + v))
 
     def posterior_mean(
@@ -97,7 +97,7 @@ class GaussianLaw(Teacher):
     ) -> Float[Tensor, "batch channels *size"]:
         """E[X_0 | x] = C (C + sigma^2)^-1 x, like ``x``; errors as for :meth:`smoothed_score`."""
         modes = self._modes_of(x)
-        v = modes.expand(_variance(sigma, len(x)))
+        v = modes.expand(noise_variance(sigma, len(x)))
         return modes.filter(x, lambda c: c / (c + v))
 
     def posterior_covariance(
@@ -108,7 +108,7 @@ class GaussianLaw(Teacher):
         Raises:
             OracleError: a noise level is not positive, or the site is not on the lattice.
         """
-        v = _variance(sigma, len(x))
+        v = noise_variance(sigma, len(x))
         return self._rows(context, site, v, lambda c, v: c * v / (c + v))
 
     def covariance(self, size: int, sites: Tensor) -> Tensor:
@@ -136,7 +136,7 @@ class GaussianLaw(Teacher):
         Raises:
             OracleError: a noise level is not positive, or the site is not on the lattice.
         """
-        return self._rows(context, site, _variance(sigma, None), lambda c, v: -1 / (c + v))
+        return self._rows(context, site, noise_variance(sigma, None), lambda c, v: -1 / (c + v))
 
     def _rows(self, context: Context, site: Site, v: Tensor, gain: Any) -> Tensor:
         """Row at ``site`` of the matrix with eigenvalues ``gain(c, v)``: ``(B, C, C, *S)``."""
@@ -168,8 +168,8 @@ class GaussianLaw(Teacher):
         return self.modes(tuple(x.shape[2:]))
 
 
-def _variance(sigma: object, batch: int | None) -> Tensor:
-    """``sigma ** 2``, checked to be ``(batch,)``; ``None``: of any length."""
+def noise_variance(sigma: object, batch: int | None) -> Tensor:
+    """``sigma ** 2``, with ``sigma`` checked to be ``(batch,)``; ``None``: of any length."""
     if not isinstance(sigma, Tensor) or sigma.ndim != 1 or batch not in (None, len(sigma)):
         raise OracleError(
             "There must be one noise level for each field.",

@@ -9,7 +9,9 @@ springs, whose law is unchanged when positions and displacements turn together. 
 other sizes (numbers of sites), another domain and other fields of its specification. The graph is given by its edges,
 by positions and a cutoff, or drawn: sites thrown one by one into a periodic box, one for each unit of volume, where no
 earlier site is nearer than ``separation`` (random sequential addition), joined below the cutoff. That rule is the same
-at every size. One dense diagonalisation for each size, with work of order N^3, then answers at every noise level.
+at every size. One dense diagonalisation for each size, with work of order N^3, then answers at every noise level. On
+more than ``DENSE_SITES`` sites fields are drawn, and scores told, by linear systems along the edges instead
+(:mod:`sizetransfer.teachers.graph_solver`), with work of order N; the other oracles diagonalise there too.
 """
 
 from __future__ import annotations
@@ -20,16 +22,20 @@ from functools import lru_cache
 from typing import Any, ClassVar, Literal
 
 import torch
+from jaxtyping import Float
 from pydantic import Field, model_validator
 from torch import Tensor
 
 from sizetransfer.domain import Graph, edges_within, shorter_way
 from sizetransfer.errors import OracleError, SpecError
 from sizetransfer.gaussian import Couplings, GraphModes, NormalModes
+from sizetransfer.oracle import Context, Sample
 from sizetransfer.randomness import stream
 from sizetransfer.specs import FieldInfo, TeacherSpec
-from sizetransfer.teachers.gaussian import GaussianLaw
+from sizetransfer.teachers.gaussian import GaussianLaw, noise_variance
+from sizetransfer.teachers.graph_solver import GraphSolver
 
+DENSE_SITES = 1024
 REFERENCE_SITES = 256
 ATTEMPTS_PER_SITE = 1000
 
@@ -155,6 +161,31 @@ class GaussianGraphTeacher(GaussianLaw):
         self.check_size(size)
         return _graph(self.spec, size)
 
+    def sample(self, batch: int, size: int, *, generator: torch.Generator) -> Sample:
+        if size <= DENSE_SITES:
+            return super().sample(batch, size, generator=generator)
+        context = self.context(batch, size)
+        return Sample(_graph_solver(self.spec, size).sample(batch, generator=generator, like=self.anchor), context)
+
+    def score(self, sample: Sample) -> Float[Tensor, "batch channels *size"]:
+        solver = self._solver(sample.x)
+        return super().score(sample) if solver is None else solver.score(sample.x)
+
+    def smoothed_score(
+        self, x: Float[Tensor, "batch channels *size"], sigma: Float[Tensor, "batch"], context: Context
+    ) -> Float[Tensor, "batch channels *size"]:
+        solver = self._solver(x)
+        if solver is None:
+            return super().smoothed_score(x, sigma, context)
+        return solver.smoothed_score(x, noise_variance(sigma, len(x)))
+
+    def _solver(self, x: Tensor) -> GraphSolver | None:
+        """What answers for large fields; nothing for small ones, and for those that do not fit."""
+        if x.ndim != 3 or x.shape[1] != self.field.channels or x.shape[2] <= DENSE_SITES:
+            return None
+        self.check_size(x.shape[2])
+        return _graph_solver(self.spec, x.shape[2])
+
     def modes(self, shape: tuple[int, ...]) -> NormalModes:
         if len(shape) != 1:
             raise OracleError(
@@ -255,3 +286,9 @@ def _graph_modes(spec: GaussianGraphTeacherSpec, size: int) -> GraphModes:
     # Kept for later calls, so they must not be tensors of an inference mode that the first caller was in.
     with torch.inference_mode(False):
         return GraphModes(spec, _graph(spec, size).laplacian, spec.channels)
+
+
+@lru_cache(maxsize=8)
+def _graph_solver(spec: GaussianGraphTeacherSpec, size: int) -> GraphSolver:
+    with torch.inference_mode(False):
+        return GraphSolver(spec, _graph(spec, size), spec.channels)
