@@ -69,8 +69,8 @@ def output_like_input(subject: StudentSubject, case: Case, evidence: Evidence) -
 
 
 @student_check(
-    "Every size of at least 2R + 1 is accepted, odd or even.",
-    cause="strides, pooling or windows that divide the lattice; a refusal of sizes that the training never had",
+    "Every size of at least 2R + 1 is accepted, odd or even: every multiple of the declared translation period.",
+    cause="undeclared strides, pooling or windows that divide the lattice; a refusal of sizes that the training never had",
     level="api",
     space=CaseSpace(examples=5, batches=(1,), largest=40, dtypes=("float32",)),
 )
@@ -78,8 +78,9 @@ def sizes_from_twice_the_radius(subject: StudentSubject, case: Case, evidence: E
     field, student = subject.field(case), subject.student(case)
     radius = student.radius if isinstance(student.radius, int) else 1
     # On a graph sizes count sites, so all of them hold whatever the radius is.
-    least = case.size if field.geometry == "graph" else 2 * radius + 1
-    for size in range(least, least + 3):
+    period = 1 if field.geometry == "graph" else student.translation_period
+    least = case.size if field.geometry == "graph" else period * -(-(2 * radius + 1) // period)
+    for size in range(least, least + 3 * period, period):
         asked = replace(case, size=size)
         if size > least and subject.domain(asked).sites > LARGEST_ACCEPTED:
             return
