@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from sizetransfer.errors import ConformanceError, SpecError
 from sizetransfer.oracle import Teacher
-from sizetransfer.registry import default_registry
+from sizetransfer.registry import KindEntry, default_registry
 from sizetransfer.specs import FieldInfo, StudentSpec, TeacherSpec, did_you_mean
 from sizetransfer_verification.conformance.case import Case
 from sizetransfer_verification.conformance.check import Check, Level, checks, list_hash
@@ -192,11 +192,10 @@ def subjects_of(given: TeacherLike | StudentLike) -> list[Subject]:
         return [TeacherSubject(given)]
     if kind in owners["student"]:
         return [StudentSubject(given)]
-    of_distribution: list[Subject] = []
-    for name, entry in owners["teacher"].items():
-        of_distribution += [TeacherSubject(name)] if kind == entry.distribution else []
-    for name, entry in owners["student"].items():
-        of_distribution += [StudentSubject(name)] if kind == entry.distribution else []
+    of_distribution: list[Subject] = [
+        *(TeacherSubject(name) for name, entry in owners["teacher"].items() if _stands_alone(kind, entry)),
+        *(StudentSubject(name) for name, entry in owners["student"].items() if _stands_alone(kind, entry)),
+    ]
     if not of_distribution:
         known = [*owners["teacher"], *owners["student"]]
         trouble = "; ".join(map(str, registry.trouble()))
@@ -208,3 +207,9 @@ def subjects_of(given: TeacherLike | StudentLike) -> list[Subject]:
             fix=did_you_mean(kind, known) or "`sizetransfer list` and `sizetransfer plugins` show what there is",
         )
     return of_distribution
+
+
+def _stands_alone(distribution: str, entry: KindEntry) -> bool:
+    """Whether a kind belongs to the distribution and can be built without a field that only a user can give."""
+    required = any(field.is_required() for field in entry.spec_class.model_fields.values())
+    return entry.distribution == distribution and not required

@@ -70,7 +70,7 @@ def output_like_input(subject: StudentSubject, case: Case, evidence: Evidence) -
 
 @student_check(
     "Every size of at least 2R + 1 is accepted, odd or even: every multiple of the declared translation period.",
-    cause="undeclared strides, pooling or windows that divide the lattice; a refusal of sizes that the training never had",
+    cause="undeclared strides, pooling or windows that divide the lattice; sizes refused that the training never had",
     level="api",
     space=CaseSpace(examples=5, batches=(1,), largest=40, dtypes=("float32",)),
 )
