@@ -21,8 +21,8 @@ FIELD = FieldInfo(dim=2)
 STUDENTS = {
     "cnn R=4": {"kind": "cnn", "blocks": 1, "width": 40},
     "cnn R=8": {"kind": "cnn", "blocks": 3, "width": 24},
-    "sliding-attention R=4": {"kind": "sliding-attention", "depth": 4, "window": 1, "width": 28},
-    "sliding-attention R=8": {"kind": "sliding-attention", "depth": 4, "window": 2, "width": 28},
+    "sliding-attention R=4": {"kind": "sliding-attention", "depth": 4, "window": 1, "width": 28, "heads": 7},
+    "sliding-attention R=8": {"kind": "sliding-attention", "depth": 4, "window": 2, "width": 28, "heads": 7},
     "message-passing R=4": {"kind": "message-passing", "depth": 4, "width": 32},
     "message-passing R=8": {"kind": "message-passing", "depth": 8, "width": 22},
     "unet": {"kind": "unet", "levels": 2, "width": 18},

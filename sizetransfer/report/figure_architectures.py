@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -21,7 +22,9 @@ from sizetransfer.report.drawing import Drawing, Omitted
 from sizetransfer.report.tables import Cost, costs
 
 LARGEST_RESPONSE_ERROR = 3.0
-LINES = ("--", "-", "-.", ":")
+LineStyle = Literal["--", "-", "-.", ":"]
+LINES: tuple[LineStyle, ...] = (":", "-.", "--", "-")
+"""Lines of an architecture's students; the largest radius has the last one."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class Architecture:
     name: str
     students: tuple[str, ...]
     colours: Mapping[str, str]
-    lines: Mapping[str, str]
+    lines: Mapping[str, LineStyle]
 
 
 def group(data: ReportData) -> list[Architecture]:
@@ -50,9 +53,8 @@ def group(data: ReportData) -> list[Architecture]:
 
 def _styled(name: str, students: Sequence[str], index: int) -> Architecture:
     colour = style.COLOURS[index % len(style.COLOURS)]
-    lines = {student: LINES[-(len(students) - place) % len(LINES)] for place, student in enumerate(students)}
-    if len(students) <= 2:  # the largest radius has the full line
-        lines = dict(zip(students, LINES[2 - len(students) :], strict=False))
+    last = len(students) - 1
+    lines = {student: LINES[-1 - (last - place) % len(LINES)] for place, student in enumerate(students)}
     return Architecture(name, tuple(students), style.student_shades(students, colour), lines)
 
 
@@ -181,7 +183,8 @@ def _far(data: ReportData) -> pd.DataFrame:
     for kind in ("response", "jacobian"):
         far = data.values(kind, "far_error")
         if len(far):
-            return far[far["size"] == far["size"].max()]
+            largest: pd.DataFrame = far[far["size"] == far["size"].max()]
+            return largest
     return far
 
 
