@@ -6,8 +6,8 @@ ports and of the theme,
 .. math:: P(m_b | S) = \frac1K \sum_k \prod_{i \in b} \operatorname{softmax}\bigl(a_{S_i} + c_k\bigr)_{m_i} .
 
 Layer :math:`\ell` of the flow permutes the labels of each block, :math:`m_i \leftarrow \pi(m_i)`, by a permutation
-:math:`\pi` that is a function of the ports of the block, of those of its six neighbours and of the block's parity in the
-tiling (paper appendix B.1). Given S the flow is a bijection of the types with an explicit inverse, so
+:math:`\pi` that is a function of the ports of the block, of those of its six neighbours and of the block's parity in
+the tiling (paper appendix B.1). Given S the flow is a bijection of the types with an explicit inverse, so
 
 .. math:: \log P(M|S) = \sum_b \log P\bigl((F_S^{-1} M)_b\,\big|\,S\bigr)
 

@@ -1,8 +1,8 @@
 r"""The law of the port states S: blocks of paths, drawn without rejection and valid by construction.
 
 The box is tiled into cubic blocks. Every block independently takes a pattern from a finite library: the empty one, the
-single edges and the two-edge paths that stay inside it; in a block of 2x2x2 sites 1 + 12 + 24 patterns. A class c (empty, edge,
-path) has probability :math:`w_c`, shared evenly by its :math:`n_c` patterns (paper appendix B.1):
+single edges and the two-edge paths that stay inside it; in a block of 2x2x2 sites 1 + 12 + 24 patterns. A class c
+(empty, edge, path) has probability :math:`w_c`, shared evenly by its :math:`n_c` patterns (paper appendix B.1):
 
 .. math:: \log P(S) = \sum_{\text{blocks } b} \log\frac{w_{c(b)}}{n_{c(b)}},
 

@@ -63,13 +63,13 @@ class HardValidTeacherSpec(TeacherSpec):
     channels: int = Field(1, ge=1, description="components of the field on an occupied site")
     pre_flow_depth: int = Field(0, ge=0, description="affine couplings before the smoother")
     flow_depth: int = Field(4, ge=0, description="affine couplings after the smoother")
-    smoother_depth: int = Field(4, ge=0, description="layers of the additive smoother")
+    smoother_depth: int = Field(3, ge=0, description="layers of the additive smoother")
     cutoff: int = Field(3, ge=1, description="Euclidean cutoff of the smoother's kernel, in lattice steps")
     power: float = Field(1.0, description="the kernel decays as distance ** -power")
     gain: float = Field(1.0, description="size of one smoother update")
     nonlinear: bool = Field(True, description="tanh inside the smoother")
     correction: float = Field(0.0, ge=0, description="size of the smoother's local correction; zero: none")
-    coupling_gain: float = Field(0.1, ge=0, description="scale of the conditioner's outputs: the nonlinear remainder")
+    coupling_gain: float = Field(0.05, ge=0, description="scale of the conditioner's outputs: the nonlinear remainder")
     clip: float = Field(1.5, gt=0, description="bound on a coupling's log-scale")
     width: int = Field(64, ge=1, description="hidden channels of a conditioner")
     embedding: int = Field(16, ge=1, description="channels of the embeddings of ports and types")
@@ -172,9 +172,7 @@ class HardValidTeacher(Teacher):
             OracleError: blocks do not tile the box.
         """
         self.check_size(size)
-        return self.type_law.sample(
-            self.port_law.sample(batch, (size,) * 3, generator=generator), generator=generator
-        )
+        return self.type_law.sample(self.port_law.sample(batch, (size,) * 3, generator=generator), generator=generator)
 
     def sample_field(self, state: ValidState, *, generator: torch.Generator) -> tuple[Sample, Tensor]:
         """Draw one field for each configuration of ports and types; also return log p(X | S, M), ``(B,)``."""
@@ -221,15 +219,18 @@ class HardValidTeacher(Teacher):
         return ValidState(ports, sample.labels["types"], self.spec.types)
 
     def log_probability_ports(self, sample: Sample) -> Float[Tensor, "batch"]:
-        """log P(S), float64 of shape ``(B,)``; minus infinity where a block shows no pattern of the library."""
+        """Log-probability of the ports, log P(S), float64 of shape ``(B,)``.
+
+        It is minus infinity where a block shows no pattern of the library.
+        """
         return self.port_law.log_probability(self.state(sample).ports)
 
     def log_probability_types(self, sample: Sample) -> Float[Tensor, "batch"]:
-        """log P(M | S), float64 of shape ``(B,)``."""
+        """Log-probability of the types given the ports, log P(M | S), float64 of shape ``(B,)``."""
         return self.type_law.log_probability(self.state(sample))
 
     def to_latent(self, sample: Sample) -> tuple[Tensor, Tensor]:
-        """The latent field of each field given its ports and types, with ``log |det dx/dz|`` on occupied sites, ``(B,)``.
+        """Map fields to latent fields, ports and types given; also return ``log |det dx/dz|`` on occupied sites.
 
         Raises:
             OracleError: ports, types or field break a constraint; with the site.
@@ -238,7 +239,7 @@ class HardValidTeacher(Teacher):
         return self.field_law.inverse(x, given)
 
     def from_latent(self, z: Tensor, state: ValidState) -> tuple[Tensor, Tensor]:
-        """The field of each latent field given ports and types: the inverse of :meth:`to_latent`.
+        """Map latent fields to fields, the inverse of :meth:`to_latent`.
 
         Raises:
             OracleError: the latent field is not zero on an empty site; with the site.
@@ -247,7 +248,7 @@ class HardValidTeacher(Teacher):
         return self.field_law(z, self.field_law.given(state))
 
     def log_density(self, sample: Sample) -> Float[Tensor, "batch"]:
-        """log p(X | S, M) of the field on its occupied sites, given ports and types; shape ``(B,)``.
+        """Conditional log-density log p(X | S, M) of the field on its occupied sites, shape ``(B,)``.
 
         Raises:
             OracleError: ports, types or field break a constraint; with the site.
@@ -320,6 +321,4 @@ def _field_law(spec: HardValidTeacherSpec, random: np.random.Generator) -> Field
         *(smoother(layer) for layer in range(spec.smoother_depth)),
         *couplings(spec.flow_depth),
     ]
-    return FieldLaw(
-        layers, random, embedding=spec.embedding, count=spec.types, cutoff=spec.cutoff, power=spec.power
-    )
+    return FieldLaw(layers, random, embedding=spec.embedding, count=spec.types, cutoff=spec.cutoff, power=spec.power)
