@@ -127,6 +127,12 @@ def _regimes(axes: Axes, verdicts: Sequence[Verdict], groups: Sequence[Architect
     axes.set_xlabel("regime")
 
 
+def named(student: str, data: ReportData) -> str:
+    """The student's own name, which says what it is, with its radius."""
+    radius = data.radii[student]
+    return f"{student} ({'global' if radius is None else f'R = {radius}'})"
+
+
 def _handles(data: ReportData, groups: Sequence[Architecture]) -> list[list[Line2D]]:
     markers = style.student_markers(list(data.radii))
     return [
@@ -137,7 +143,7 @@ def _handles(data: ReportData, groups: Sequence[Architecture]) -> list[list[Line
                 color=architecture.colours[student],
                 linestyle=architecture.lines[student],
                 marker=markers[student],
-                label=data.student_label(student),
+                label=named(student, data),
             )
             for architecture in groups
             for student in architecture.students

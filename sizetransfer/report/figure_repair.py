@@ -7,11 +7,13 @@ import math
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
+from matplotlib.ticker import FormatStrFormatter, LogLocator, NullLocator
 
 from sizetransfer.diagnosis import in_standard_errors
 from sizetransfer.report import style
 from sizetransfer.report.data import ReportData
 from sizetransfer.report.drawing import Drawing, Omitted
+from sizetransfer.report.figure_architectures import named
 from sizetransfer.specs import VerdictRule
 
 
@@ -32,7 +34,7 @@ def repair(data: ReportData) -> Drawing | Omitted:
         for axes in (upper, lower):
             style.size_axis(axes, clean["size"])
             style.mark_training_size(axes, data.experiment.training.size)
-            axes.set_yscale("log")
+            _plain_logarithmic(axes)
         upper.set_xlabel("")
         _errors(upper, rows, data)
         _irreducible(upper, teacher, noise, data)
@@ -92,6 +94,14 @@ def _errors(axes: Axes, rows: pd.DataFrame, data: ReportData) -> None:
             )
 
 
+def _plain_logarithmic(axes: Axes) -> None:
+    """A logarithmic vertical axis whose labels are plain numbers."""
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.yaxis.set_major_formatter(FormatStrFormatter("%g"))
+    axes.yaxis.set_minor_locator(NullLocator())
+
+
 def _irreducible(axes: Axes, teacher: str, noise: float, data: ReportData) -> None:
     """Dashed: the least error of each local student's radius, in the student's colour."""
     rows = data.values("locality", "locality_error", teacher=teacher, coordinate=noise)
@@ -112,9 +122,7 @@ def _deviations(axes: Axes, rows: pd.DataFrame) -> None:
 def _handles(data: ReportData) -> list[Line2D]:
     students = list(data.radii)
     markers, colours = style.student_markers(students), style.teacher_colours(students)
-    return [
-        Line2D([], [], color=colours[name], marker=markers[name], label=data.student_label(name)) for name in students
-    ]
+    return [Line2D([], [], color=colours[name], marker=markers[name], label=named(name, data)) for name in students]
 
 
 def _marks() -> list[Line2D]:
