@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import torch
 from mutant import Mutant
+from teacher_kills import KILLS
 
 from sizetransfer.errors import OracleError
 from sizetransfer.noise import expand
@@ -146,20 +147,18 @@ def subject(cls: type[Teacher]) -> TeacherSubject:
 MUTANTS: list[Mutant] = []
 
 
-def broken(base: type[Teacher], name: str, defect: str, *killers: str) -> Callable[[type], type]:
+def killers(name: str, meant: str) -> tuple[str, ...]:
+    """The check that is meant to find the mutant, then the others that do."""
+    first = f"teacher/{meant}"
+    return (first, *(killer for killer in KILLS[name] if killer != first))
+
+
+def broken(base: type[Teacher], name: str, defect: str, meant: str) -> Callable[[type], type]:
     """Collect methods that replace those of a healthy teacher; ``super()`` in them is the healthy one."""
 
     def register(methods: type) -> type:
         cls = type(methods.__name__, (methods, base), {})
-        MUTANTS.append(
-            Mutant(
-                name,
-                defect,
-                tuple(f"teacher/{killer}" for killer in killers),
-                lambda: subject(cls),
-                lambda: subject(base),
-            )
-        )
+        MUTANTS.append(Mutant(name, defect, killers(name, meant), lambda: subject(cls), lambda: subject(base)))
         return cls
 
     return register
@@ -248,6 +247,18 @@ class Hot:
     def sample(self, batch, size, *, generator):
         drawn = super().sample(batch, size, generator=generator)
         return drawn.with_x(1.1 * drawn.x)
+
+
+@broken(
+    GaussianTeacher,
+    "sampler-nearly-right",
+    "The sampler's fields are one per cent too large.",
+    "samples-follow-the-score-closely",
+)
+class Warm:
+    def sample(self, batch, size, *, generator):
+        drawn = super().sample(batch, size, generator=generator)
+        return drawn.with_x(1.01 * drawn.x)
 
 
 @broken(Wells, "truncated-tail", "The sampler cuts the noise off at 1.5 deviations.", "samples-follow-the-score")
@@ -603,7 +614,7 @@ MUTANTS.append(
     Mutant(
         "specification-without-seed",
         "The specification does not decide the weights.",
-        ("teacher/specification-rebuilds-the-teacher",),
+        killers("specification-without-seed", "specification-rebuilds-the-teacher"),
         lambda: TeacherSubject(SeedlessSpec(width=4)),
         lambda: TeacherSubject(FlowTeacherSpec(width=4)),
     )

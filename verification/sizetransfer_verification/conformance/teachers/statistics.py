@@ -126,6 +126,23 @@ def samples_follow_the_score(subject: TeacherSubject, case: Case, evidence: Evid
 
 
 @teacher_check(
+    "Stein with ten times the draws: the clean score is that of the law that is sampled.",
+    cause="a sampler of nearly the right temperature, or chains that have not forgotten where they started",
+    level="full",
+    statistical=True,
+    needs=(SCORE, deterministic("score")),
+    space=CaseSpace(batches=(20000,), largest=40, noises=(1.0,)),
+)
+def samples_follow_the_score_closely(subject: TeacherSubject, case: Case, evidence: Evidence) -> None:
+    generator, teacher = case.generator("more draws"), subject.example
+    columns = []
+    for _ in range(max(1, case.batch // 1000)):
+        sample = teacher.sample(1000, case.size, generator=generator)
+        columns.append(stein(sample.x, score(teacher, sample), sample.context, teacher.field.sigma_data))
+    evidence.zero_mean(torch.cat(columns), "E[s_j f(x_i)] + delta_ij E[f'(x_i)]")
+
+
+@teacher_check(
     "Fisher: the score of the samples fluctuates as much as it responds, E[(u.s)^2] = -E[u.(ds/dx)u].",
     cause="a score of the right mean but of another temperature, or a response without its non-linear part",
     statistical=True,
