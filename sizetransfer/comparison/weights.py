@@ -64,7 +64,7 @@ def residual(spectrum: Tensor, v: Tensor, last: float | Tensor, churn: float) ->
 
 def _spread(variance: float | Tensor, spectrum: Tensor) -> Tensor:
     """``variance`` with an axis of length one for each of the eigenvalues'."""
-    return torch.as_tensor(variance).to(spectrum).reshape(-1, *(1,) * spectrum.ndim)
+    return torch.as_tensor(variance, dtype=spectrum.dtype, device=spectrum.device).reshape(-1, *(1,) * spectrum.ndim)
 
 
 def gamma(churn: float) -> float:

@@ -74,6 +74,19 @@ def test_a_defect_of_the_shipped_bound_is_found(monkeypatch, name):
     assert search(name).refuted
 
 
+def test_claims_stand_whatever_the_default_dtype():
+    # The tests' default is float64; a number that passes through the default dtype loses its digits elsewhere.
+    torch.set_default_dtype(torch.float32)
+    try:
+        found = search("gaussian-continuous", examples=20)
+        white = GaussianConfiguration((3, 3), 1.0, 1e-3, ((0, 0),), 1e-3, 4.0, 0.0, "continuous", start="white")
+        one = found.claim.compare(white)
+    finally:
+        torch.set_default_dtype(torch.float64)
+    assert not found.refuted
+    assert one.ratio == pytest.approx(1.0, abs=1e-4)
+
+
 def test_a_violation_is_shrunk_to_the_simplest_numbers():
     smallest = search("gaussian-steps/half-the-noise", seed=3).smallest
     assert smallest == GaussianConfiguration()

@@ -207,21 +207,16 @@ def oracle_from_functions(
         smoothed_score: ``smoothed_score(x, sigma)``, score of the noisy field; sigma has shape ``(B,)``.
         posterior_mean: ``posterior_mean(x, sigma)``, E[X_0|x], like x.
         posterior_covariance: ``posterior_covariance(x, sigma, site)``, shape ``(B, C, C, *S)``.
-        points: where there is no sampler, fields to test on, called like ``sample``; by default white noise of standard
-            deviation ``sigma_data``. Checks that need draws of the law are then not applicable.
+        points: where there is no sampler, fields to test on, called like ``sample``; by default white noise.
         dim: axes of the lattice.
         channels: numbers a site.
         periodic: torus or open box.
-        sigma_data: standard deviation of one number, in units of the field; by default measured from ``sample`` or
-            ``points``, and one where there is neither.
+        sigma_data: standard deviation of one number; by default measured from ``sample`` or ``points``, or one.
         sizes: the sizes at which the functions are defined; by default all.
         normalised: whether the density integrates to one; otherwise it is taken as an energy.
         exact_sampler: whether draws are exact; otherwise they count as those of a Markov chain.
         translation_period: the law is unchanged by translations of so many steps.
         even: the law is unchanged by ``x -> -x``.
-
-    Returns:
-        A teacher with exactly the capabilities whose functions were given.
 
     Raises:
         SpecError: no function to check, or a sampler without an argument for its randomness.

@@ -100,7 +100,6 @@ def teacher_check(
     space: CaseSpace | None = None,
 ) -> Callable[[Callable[[TeacherSubject, Case, Evidence], None]], Check[TeacherSubject]]:
     """Register a function as a check of teachers; its id is ``teacher/`` and its name with hyphens."""
-
     if statistical:
         needs = (*needs, LAW)
 

@@ -74,9 +74,11 @@ def _configuration(
     )
 
 
-def _at_least(truth: Enclosure) -> Quantity:
-    # The Runge-Kutta method keeps ten digits of the laws, whose distances are of size one at most.
-    return numeric(truth.lower, 1e-9)
+def _at_least(process: Process, noise: float | None = None) -> Quantity:
+    """The truth from below; a distance changes by no more than mean and deviation of the patch."""
+    # The Runge-Kutta method keeps ten digits of these.
+    scale = math.sqrt(float(process.configuration.covariance[0, 0]) + process.configuration.vm)
+    return numeric(process.truth(noise).lower, 1e-9 * scale)
 
 
 def _total(initial: Enclosure, drift: float) -> Quantity:
@@ -88,13 +90,13 @@ def _total(initial: Enclosure, drift: float) -> Quantity:
 def shipped(one: GaussianConfiguration) -> Comparison:
     """The bound of :func:`sizetransfer.comparison.gaussian_theorem1`, against the truth by dense algebra."""
     found = one.shipped().bound
-    return Comparison(_at_least(Process(one).truth()), Quantity(found.value, found.kind, found.error + 1e-12))
+    return Comparison(_at_least(Process(one)), Quantity(found.value, found.kind, found.error + 1e-12))
 
 
 def dense(one: GaussianConfiguration) -> Comparison:
     """The bound by dense algebra."""
     process = Process(one)
-    return Comparison(_at_least(process.truth()), _total(process.initial(), process.drift()))
+    return Comparison(_at_least(process), _total(process.initial(), process.drift()))
 
 
 def _with_errors(
@@ -105,7 +107,7 @@ def _with_errors(
     def compare(one: GaussianConfiguration) -> Comparison:
         process = Process(one)
         drift = sum(change(one, errors).cost() for errors in process.errors)
-        return Comparison(_at_least(process.truth()), _total(process.initial(), drift))
+        return Comparison(_at_least(process), _total(process.initial(), drift))
 
     return compare
 
@@ -116,7 +118,7 @@ def _of_process(**options: object) -> Callable[[GaussianConfiguration], Comparis
     def compare(one: GaussianConfiguration) -> Comparison:
         process = Process(one)
         careless = replace(process, **options)  # type: ignore[arg-type]
-        return Comparison(_at_least(process.truth()), _total(process.initial(), careless.drift()))
+        return Comparison(_at_least(process), _total(process.initial(), careless.drift()))
 
     return compare
 
@@ -138,12 +140,12 @@ def _mean_only(_: GaussianConfiguration, errors: Errors) -> Errors:
 
 def _clean_law(one: GaussianConfiguration) -> Comparison:
     process = Process(one)
-    return Comparison(_at_least(process.truth(noise=0.0)), _total(process.initial(), process.drift()))
+    return Comparison(_at_least(process, noise=0.0), _total(process.initial(), process.drift()))
 
 
 def _without_start(one: GaussianConfiguration) -> Comparison:
     process = Process(one)
-    return Comparison(_at_least(process.truth()), _total(Enclosure(0.0, 0.0), process.drift()))
+    return Comparison(_at_least(process), _total(Enclosure(0.0, 0.0), process.drift()))
 
 
 @dataclass(frozen=True)
@@ -250,7 +252,8 @@ def gaussian_claims() -> tuple[Claim[GaussianConfiguration] | Claim[GaussianInfl
 def _careless(steps: Strategy, continuous: Strategy) -> tuple[Claim[GaussianConfiguration], ...]:
     """Bounds with one ingredient wrong."""
     both = configurations("euler", "ancestral", "continuous")
-    # With nothing else that is wrong: other errors, which the bound counts, would hide the truncation.
+    # With nothing else that is wrong: other errors, which the bound counts in full, would hide the mistake.
+    pushed = configurations("euler", "ancestral", bias=(1.0, 0.1, 0.01), gain=(0.0,), start=("exact",), steps=(16, 4))
     local: dict[str, Sequence[Any]] = {"radius": (0, 1, 2), "gain": (0.0,), "bias": (0.0,), "start": ("exact",)}
     return (
         Claim(
@@ -263,7 +266,7 @@ def _careless(steps: Strategy, continuous: Strategy) -> tuple[Claim[GaussianConf
         Claim(
             "gaussian-steps/missing-weight",
             "Errors of a step outside the patch cost nothing.",
-            steps,
+            pushed,
             _with_errors(_patch_only),
             mistake="the weights of all other sites are missing",
         ),
