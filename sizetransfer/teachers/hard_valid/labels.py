@@ -48,19 +48,18 @@ class TypeFlow:
         self.permutations = torch.cat([torch.zeros_like(permutations[:, :1]), permutations], dim=1)
         self.inverses = self.permutations.argsort(dim=1)
         many = len(permutations)
-        self.motifs = torch.from_numpy(random.integers(0, many, size=(depth, CODES)))
-        self.motifs[:, 0] = 0
-        self.places = torch.from_numpy(random.integers(0, many, size=(depth, 7)))
+        # What a site adds to the key: of each of the six blocks around, then of the block itself.
+        self.motifs = torch.from_numpy(random.integers(0, many, size=(depth, 7, CODES)))
+        self.motifs[..., 0] = 0
         self.parities = torch.from_numpy(random.integers(0, many, size=(depth, 2)))
 
     def keys(self, ports: ValidPorts, layer: int) -> Tensor:
         """Index of the permutation of every site's block in a layer, integers of shape ``B *S``."""
-        many, device = len(self.permutations), ports.codes.device
-        motif = to_blocks(self.motifs[layer].to(device)[ports.codes], self.side).sum(-1)
-        places, parities = self.places[layer].tolist(), self.parities[layer].to(device)
-        key = places[6] * motif + parities[block_parity(motif.shape[1:]).to(device)]
+        many, codes = len(self.permutations), to_blocks(ports.codes, self.side)
+        motifs, parities = self.motifs[layer].to(codes.device), self.parities[layer].to(codes.device)
+        key = motifs[6][codes].sum(-1) + parities[block_parity(codes.shape[1:4]).to(codes.device)]
         for direction in range(6):
-            key = key + places[direction] * neighbour(motif, direction)
+            key = key + neighbour(motifs[direction][codes].sum(-1), direction)
         return over_sites(key % many, self.side)
 
     def forward(self, ports: ValidPorts, types: Tensor) -> Tensor:
