@@ -20,8 +20,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sizetransfer.domain import Site
 from sizetransfer.errors import OracleError
 from sizetransfer.ising.limits import Cost, Limits
+from sizetransfer.ising.perfect import strip_samples, torus_samples
 from sizetransfer.ising.rows import Rows, rows_of
 from sizetransfer.ising.strips import strip_cost, strip_tables
 from sizetransfer.ising.torus import first_row_weights, torus_cost, torus_tables
@@ -72,12 +74,12 @@ class IsingModel:
 
     def mean(self, h: Float[Tensor, "batch height width"]) -> Float[Tensor, "batch height width"]:
         """All means, differentiable by the fields once; errors as for :meth:`moments`."""
-        means: Tensor = _Means.apply(h, self)
+        means: Tensor = _Means.apply(h, self)  # type: ignore[no-untyped-call]
         return means
 
     def site_mean(self, h: Float[Tensor, "batch height width"]) -> Float[Tensor, "batch"]:
         """Mean of the spin at (0, 0) of each field, in half the time; differentiable by the fields once."""
-        means: Tensor = _SiteMean.apply(h, self)
+        means: Tensor = _SiteMean.apply(h, self)  # type: ignore[no-untyped-call]
         return means
 
     def covariance_rows(
@@ -94,31 +96,37 @@ class IsingModel:
         h, rows = self._checked(h)
         return torus_tables(h.roll(-row, 1), rows, with_first_row=True).covariance.roll(row, 2)
 
-    def covariance(
-        self, h: Float[Tensor, "batch height width"], site: tuple[int, int]
-    ) -> Float[Tensor, "batch height width"]:
+    def covariance(self, h: Float[Tensor, "batch height width"], site: Site) -> Float[Tensor, "batch height width"]:
         """Covariances of the spin at a site with every other; errors as for :meth:`covariance_rows`."""
         self._check_site(h, site)
         if self._closed:
             return self.covariance_rows(h, site[0])[:, site[1]]
         h, rows = self._checked(h)
-        return strip_tables(h, rows, site).covariance[:, 0]
+        return strip_tables(h, rows, (site[0], site[1])).covariance[:, 0]
 
-    def cost(self, shape: tuple[int, int], batch: int = 1) -> Cost:
+    def samples(
+        self, h: Float[Tensor, "height width"], draws: int, *, generator: torch.Generator
+    ) -> Float[Tensor, "draws height width"]:
+        """Independent, perfect samples of the spins in one field; errors as for :meth:`moments`."""
+        checked, rows = self._checked(h[None])
+        draw = torus_samples if self._closed else strip_samples
+        return draw(checked[0], rows, draws, generator)
+
+    def cost(self, shape: tuple[int, int], batch: int = 1, sweeps: int = 2) -> Cost:
         """Estimate of the memory and the time of one call for all means and one row of covariances."""
-        return torus_cost(shape, batch) if self._closed else strip_cost(shape, batch)
+        return torus_cost(shape, batch, sweeps=sweeps) if self._closed else strip_cost(shape, batch)
 
     @property
     def _closed(self) -> bool:
         return self.boundary == "torus"
 
-    def _checked(self, h: Tensor) -> tuple[Tensor, Rows]:
+    def _checked(self, h: Tensor, sweeps: int = 2) -> tuple[Tensor, Rows]:
         """The fields in double precision, and the states of their rows."""
         if h.ndim != 3 or min(h.shape) < 1:
             _refuse("The fields are no fields on a square lattice.", "h", "shape (batch, height, width)", h.shape)
         if not bool(h.isfinite().all()):
             _refuse("A field is infinite or not a number.", "h = x/v", "finite numbers", "others")
-        self.require((h.shape[1], h.shape[2]), len(h))
+        self.require((h.shape[1], h.shape[2]), len(h), sweeps)
         double = h if h.is_complex() else h.detach().double()
         return double, self.rows(h.shape[2], h.device)
 
@@ -126,13 +134,13 @@ class IsingModel:
         """The states of a row."""
         return rows_of(width, self.beta, closed=self.boundary != "open", device=device)
 
-    def require(self, shape: tuple[int, int], batch: int = 1) -> None:
+    def require(self, shape: tuple[int, int], batch: int = 1, sweeps: int = 2) -> None:
         """Refuse lattices beyond the limits.
 
         Raises:
             TooLargeError: with the estimate.
         """
-        self.cost(shape, batch).require(
+        self.cost(shape, batch, sweeps).require(
             self.limits,
             what=f"The exact Ising model on a {shape[0]} x {shape[1]} {_NAMES[self.boundary]}",
             where=f"IsingModel(boundary={self.boundary!r}), {batch} field{'s' * (batch > 1)}",
@@ -140,7 +148,7 @@ class IsingModel:
             "any torus",
         )
 
-    def _check_site(self, h: Tensor, site: tuple[int, int]) -> None:
+    def _check_site(self, h: Tensor, site: Site) -> None:
         if len(site) != 2 or not all(0 <= a < n for a, n in zip(site, h.shape[1:], strict=True)):
             shape = tuple(h.shape[1:])
             _refuse("The site is not on the lattice.", "site", f"two coordinates from zero, below {shape}", site)
@@ -163,7 +171,7 @@ class _Means(torch.autograd.Function):
         return model.moments(h).mean
 
     @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         (h,) = ctx.saved_tensors
         size = gradient.abs().amax().double().clamp_min(torch.finfo(torch.float64).tiny)
@@ -179,13 +187,13 @@ class _SiteMean(torch.autograd.Function):
     def forward(ctx: Any, h: Tensor, model: IsingModel) -> Tensor:
         ctx.save_for_backward(h)
         ctx.model = model
-        checked, rows = model._checked(h)
         if model.boundary != "torus":
             return model.moments(h).mean[:, 0, 0]
+        checked, rows = model._checked(h, sweeps=1)
         return first_row_weights(checked, rows) @ rows.spins[0]
 
     @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         (h,) = ctx.saved_tensors
         found = torch.zeros_like(h)

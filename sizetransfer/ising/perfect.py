@@ -56,8 +56,8 @@ def torus_samples(h: Tensor, rows: Rows, draws: int, generator: torch.Generator)
     weights = rows.weights(h[None])[0][0]
     first = _draw_shared(first_row_weights(h[None], rows)[0], draws, generator)
     found = torch.empty(draws, len(h), dtype=torch.int64, device=h.device)
-    for part in torch.arange(draws, device=h.device).split(_chunk(rows)):
-        starts, column = first[part].unique(return_inverse=True)
+    for part in torch.split(torch.arange(draws, device=h.device), _chunk(rows)):
+        starts, column = torch.unique(first[part], return_inverse=True)
         found[part] = _rows_after(first[part], column, _backward_columns(weights, rows, starts), rows, generator)
     return _spins(found, rows)
 
@@ -87,7 +87,7 @@ def strip_samples(h: Tensor, rows: Rows, draws: int, generator: torch.Generator)
     weights = rows.weights(h[None])[0]
     table = (weights * backward_vectors(weights, rows))[0]
     found = torch.empty(draws, len(h), dtype=torch.int64, device=h.device)
-    for part in torch.arange(draws, device=h.device).split(_chunk(rows)):
+    for part in torch.split(torch.arange(draws, device=h.device), _chunk(rows)):
         states = [_draw_shared(table[0], len(part), generator)]
         for conditional in table[1:]:
             states.append(_draw(conditional * rows.bonds_to(states[-1]), generator))
@@ -117,7 +117,7 @@ class TorusSampler:
     def __init__(self, height: int, rows: Rows) -> None:
         self.rows = rows
         names = _representatives(rows)
-        self.classes, sizes = names.unique(return_counts=True)
+        self.classes, sizes = torch.unique(names, return_counts=True)
         weights = rows.weights(torch.zeros(1, height, rows.width, dtype=torch.float64, device=rows.device))[0][0]
         self.table = _backward_columns(weights, rows, self.classes)
         # Row 1 with all that follows it, and the bonds that join it to row 0; all columns have one scale.
@@ -127,7 +127,7 @@ class TorusSampler:
     def draw(self, draws: int, generator: torch.Generator) -> Tensor:
         """Spins ``(draws, H, W)``, float64."""
         found = []
-        for part in torch.arange(draws).split(_chunk(self.rows)):
+        for part in torch.split(torch.arange(draws), _chunk(self.rows)):
             column = _draw_shared(self.shares, len(part), generator)
             states = _rows_after(self.classes[column], column, self.table, self.rows, generator)
             found.append(self._moved(_spins(states, self.rows), generator))

@@ -15,8 +15,8 @@ replaced by 1/t on the n bonds of a path from 0 to r. Each Pfaffian changes by t
 .. math:: M = \bigoplus_{\text{bonds}} t\begin{pmatrix}0&1\\-1&0\end{pmatrix} - (1-t^2)\,B^TA^{-1}B ,
 
 B the two ends of every bond. Paths that go down first and then right are nested, so that one elimination of M gives the
-correlations with a whole row. In the periodic sector :math:`A^{-1}` diverges at :math:`\beta_c`; near it the table, which
-is analytic in :math:`\beta` on a finite torus, is interpolated between couplings around it.
+correlations with a whole row. In the periodic sector :math:`A^{-1}` diverges at :math:`\beta_c`; near it the table,
+which is analytic in :math:`\beta` on a finite torus, is interpolated between couplings around it.
 
 References:
     Kasteleyn 1963, Dimer statistics and phase transitions, Journal of Mathematical Physics 4.
@@ -268,7 +268,7 @@ def _path_matrix(t: float, inverses: Tensor, down: int, longest: int) -> Tensor:
 def leading_pfaffians(matrices: Tensor) -> Tensor:
     """Pfaffians of all leading blocks of even size of skew matrices ``(..., 2n, 2n)``: ``(..., n + 1)``, from 1.
 
-    Elimination in the given order, two rows at a time: every pivot is the ratio of two Pfaffians that follow each other.
+    Elimination in the given order, two rows at a time: every pivot is the ratio of a Pfaffian to the one before it.
     """
     matrix = matrices.clone()
     found = [matrix.new_ones(matrix.shape[:-2])]

@@ -5,9 +5,9 @@ Where the first row is not joined to the last, a sweep needs one vector of :math
 .. math:: F_0 = D_0, \quad F_r = D_r V F_{r-1}, \qquad B_{H-1} = 1, \quad B_{r-1} = V D_r B_r, \qquad
     P(\text{row } r = a) = F_r(a)\,B_r(a)/Z .
 
-Rows are rings on a cylinder and open chains in a box. Time and memory are :math:`O(H\,W\,2^W)`: long cylinders test size
-transfer in arbitrary fields. Covariances with one row take two vectors for each of its sites, one for spin up and one
-for spin down, so that they keep their digits as on a torus (:mod:`sizetransfer.ising.torus`).
+Rows are rings on a cylinder and open chains in a box. Time and memory are :math:`O(H\,W\,2^W)`: long cylinders test
+size transfer in arbitrary fields. Covariances with one site take two vectors, for its spin up and down, so that they
+keep their digits as on a torus (:mod:`sizetransfer.ising.torus`).
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ from torch import Tensor
 from sizetransfer.ising.limits import Cost
 from sizetransfer.ising.rows import Rows
 
-WORKSPACE = 2**25
+WORKSPACE = 2**24
 """Bytes that the kept forward sweep of a block takes: what a processor's cache nearly holds."""
 
 
@@ -168,13 +168,12 @@ def rescaled(x: Tensor, log: Tensor) -> tuple[Tensor, Tensor]:
 
 def first_row_weights(h: Tensor, rows: Rows) -> Tensor:
     """Probabilities of the states of row 0, ``(B, S)``, by a forward sweep alone."""
-    weights, _ = rows.weights(h)
     height = h.shape[1]
     columns = max(1, min(rows.states, WORKSPACE // (8 * 4 * rows.states)))
     together = max(1, WORKSPACE // (8 * 4 * rows.states * columns))
     found = []
     for first in range(0, len(h), together):
-        part = weights[first : first + together]
+        part, _ = rows.weights(h[first : first + together])
         values, logs = [], []
         for block in _blocks(rows.states, columns):
             # B_0 by the backward recursion, which needs nothing kept.

@@ -13,6 +13,7 @@ def register_students(register: Callable[[type[StudentSpec]], None]) -> None:
     """Register every built-in student."""
     from sizetransfer.students.cnn import CNNStudentSpec
     from sizetransfer.students.optimal_local import OptimalLocalSpec
+    from sizetransfer.students.optimal_local_ising import OptimalLocalIsingSpec
     from sizetransfer.students.sliding_attention import SlidingAttentionSpec
     from sizetransfer.students.spectral import SpectralStudentSpec
     from sizetransfer.students.unet import UNetStudentSpec
@@ -20,6 +21,7 @@ def register_students(register: Callable[[type[StudentSpec]], None]) -> None:
 
     register(CNNStudentSpec)
     register(OptimalLocalSpec)
+    register(OptimalLocalIsingSpec)
     register(SlidingAttentionSpec)
     register(SpectralStudentSpec)
     register(UNetStudentSpec)

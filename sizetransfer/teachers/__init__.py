@@ -15,10 +15,12 @@ def register_teachers(register: Callable[[type[TeacherSpec]], None]) -> None:
     from sizetransfer.teachers.gaussian import GaussianTeacherSpec
     from sizetransfer.teachers.gaussian_graph import GaussianGraphTeacherSpec
     from sizetransfer.teachers.hard_valid import HardValidTeacherSpec
+    from sizetransfer.teachers.ising import IsingTeacherSpec
     from sizetransfer.teachers.phi4 import Phi4TeacherSpec
 
     register(FlowTeacherSpec)
     register(GaussianTeacherSpec)
     register(GaussianGraphTeacherSpec)
     register(HardValidTeacherSpec)
+    register(IsingTeacherSpec)
     register(Phi4TeacherSpec)
