@@ -276,7 +276,7 @@ def test_the_command_writes_json():
 
 
 def test_the_command_fails_where_a_careless_claim_stands():
-    result = CliRunner().invoke(theorem, ["gaussian-steps/missing-weight", "--examples", "1"])
+    result = CliRunner().invoke(theorem, ["ising-all-fields/sign", "--examples", "1"])
     assert result.exit_code == 1
     assert "WRONG" in result.output
 
