@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     )
     from sizetransfer_verification.strangers import oracle_from_functions
     from sizetransfer_verification.symbolic import identities
+    from sizetransfer_verification.theorem import claims, search
 
 _HOMES = {
     "Case": "conformance",
@@ -33,6 +34,8 @@ _HOMES = {
     "parametrize_with_checks": "conformance",
     "oracle_from_functions": "strangers",
     "identities": "symbolic",
+    "claims": "theorem",
+    "search": "theorem",
 }
 
 __all__ = [  # noqa: PLE0604, RUF100
@@ -43,9 +46,11 @@ __all__ = [  # noqa: PLE0604, RUF100
     "check_student",
     "check_teacher",
     "checks",
+    "claims",
     "identities",
     "oracle_from_functions",
     "parametrize_with_checks",
+    "search",
 ]
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 import click
 
 from sizetransfer.errors import SpecError
-from sizetransfer_verification.symbolic.command import symbolic
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -17,12 +17,25 @@ if TYPE_CHECKING:
 _STYLES = {"passed": "green", "failed": "red", "timed out": "red", "unexpected pass": "red"}
 
 
-@click.group()
+class Verifications(click.Group):
+    """The commands; those of a subpackage are imported when they are listed or called."""
+
+    subpackages = ("symbolic", "theorem")
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted([*super().list_commands(ctx), *self.subpackages])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self.subpackages:
+            return super().get_command(ctx, cmd_name)
+        module = import_module(f"sizetransfer_verification.{cmd_name}.command")
+        command: click.Command = getattr(module, cmd_name)
+        return command
+
+
+@click.group(cls=Verifications)
 def verify() -> None:
-    """Prove the identities; check teachers and students against their contracts."""
-
-
-verify.add_command(symbolic)
+    """Prove the identities, search for violations of Theorem 1, check teachers and students against their contracts."""
 
 
 @verify.command("checks")
