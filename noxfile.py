@@ -14,7 +14,7 @@ import nox
 
 ROOT = Path(__file__).parent
 CONSTRAINTS = ROOT / "constraints.txt"
-EVERYTHING = (".", "./verification", "./plugins/example")
+EVERYTHING = (".", "./verification", "./plugins/example", "./plugins/graph")
 PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 
 nox.needs_version = ">=2025.2.9"

@@ -70,17 +70,19 @@ class GraphSolver:
         modes = self._rotate(x.double())
         strengths = self._per_channel(modes)
         factor = v.double()[:, None, None] * strengths
-        solution = _Solution.apply(modes, self, factor)
+        solution = _solution(modes, self, factor)
         return -self._rotate_back(strengths * self._precision(solution)).to(x)
 
     def _precision(self, x: Tensor) -> Tensor:
         """``(m^2 + L) x``, along the edges."""
         sources, targets = self.graph.directed_edges.to(x.device)
         degrees = self.degrees.to(x.device)
-        return (self.mass**2 + degrees) * x - torch.zeros_like(x).index_add(2, targets, x[..., sources])
+        heard = torch.zeros_like(x).index_add(2, targets, x[..., sources])
+        return (self.mass**2 + degrees) * x - heard
 
     def _per_channel(self, like: Tensor) -> Tensor:
-        return self.strengths.to(like)[None, :, None]
+        strengths: Tensor = self.strengths.to(like)
+        return strengths[None, :, None]
 
     def _rotate(self, x: Tensor) -> Tensor:
         rotated: Tensor = torch.einsum("ij,bin->bjn", self.rotation.to(x), x)
@@ -101,8 +103,12 @@ class _Solution(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        solution: Tensor = _Solution.apply(gradients[0], ctx.solver, ctx.factor)
-        return solution, None, None
+        return _solution(gradients[0], ctx.solver, ctx.factor), None, None
+
+
+def _solution(charges: Tensor, solver: GraphSolver, factor: Tensor) -> Tensor:
+    solution: Tensor = _Solution.apply(charges, solver, factor)  # type: ignore[no-untyped-call]
+    return solution
 
 
 def solve(charges: Tensor, precision: Any, constant: Tensor, factor: Tensor) -> Tensor:

@@ -100,7 +100,8 @@ def _harmonics(spec: EquivariantSpec) -> o3.Irreps:
 
 def _paths(hidden: o3.Irreps, harmonics: o3.Irreps, target: o3.Irreps) -> o3.TensorProduct:
     """All couplings of hidden features and harmonics to what the target holds, channel by channel."""
-    outputs, instructions = [], []
+    outputs: list[tuple[int, o3.Irrep]] = []
+    instructions: list[tuple[int, int, int, str, bool]] = []
     for first, (multiplicity, irrep) in enumerate(hidden):
         for second, (_, harmonic) in enumerate(harmonics):
             for out in irrep * harmonic:
@@ -132,7 +133,8 @@ class _NoiseModulation(nn.Module):
     def forward(self, hidden: Tensor, noise: Tensor) -> Tensor:
         scale, shift = self.linear(noise)[:, None].chunk(2, dim=-1)
         shifts: Tensor = shift[..., self.index] * self.scalars
-        return hidden * (1 + scale[..., self.index]) + shifts
+        scaled: Tensor = hidden * (1 + scale[..., self.index])
+        return scaled + shifts
 
 
 def _single(irreps: o3.Irreps) -> list[tuple[int, o3.Irrep]]:
@@ -179,7 +181,7 @@ class EquivariantStudent(GraphStudent):
         self.layers = nn.ModuleList(_Layer(spec, field, hidden) for _ in range(spec.depth))
         self.output = o3.Linear(hidden, channels)
         nn.init.zeros_(self.output.weight)
-        self.register_load_state_dict_post_hook(_restore_constants)
+        self.register_load_state_dict_post_hook(_restore_constants)  # type: ignore[no-untyped-call]
         _restore_constants(self)
 
     def network(self, sites: Tensor, noise: Tensor, edges: Edges) -> Tensor:
@@ -196,7 +198,7 @@ class EquivariantStudent(GraphStudent):
 
     def _embedded(self, sites: Tensor) -> Tensor:
         """The inputs in three dimensions, where a vector of one or two components gets zeros, and a constant one."""
-        field, rest = sites.split([self.field.channels, self.conditions], dim=-1)
+        field, rest = sites[..., : self.field.channels], sites[..., self.field.channels :]
         if _is_vector(self.field):
             field = F.pad(field, (0, SPACE - self.field.dim))
         return torch.cat([field, rest, torch.ones_like(sites[..., :1])], dim=-1)

@@ -28,9 +28,10 @@ class _FilterConvolution(NeighbourSum):
 
     def __init__(self, field: FieldInfo, width: int, features: int) -> None:
         super().__init__(field)
-        self.filters = nn.Sequential(nn.Linear(features, width), nn.SiLU(), nn.Linear(width, width))
+        last = nn.Linear(width, width)
         # At first every neighbour counts alike, and aloud: small filters learn to listen late.
-        nn.init.ones_(self.filters[-1].bias)
+        nn.init.ones_(last.bias)
+        self.filters = nn.Sequential(nn.Linear(features, width), nn.SiLU(), last)
 
     def forward(self, hidden: Tensor, edges: Edges, features: Tensor) -> Tensor:
         return self.summed(hidden, edges, filters=self.filters(features))

@@ -31,7 +31,7 @@ from sizetransfer_graph.libraries import MessagePassing
 from sizetransfer_graph.specs import GraphStudentSpec
 
 
-class NeighbourSum(MessagePassing):
+class NeighbourSum(MessagePassing):  # type: ignore[misc]
     """Sum of messages over the edges of every site, scaled by one over the root of a lattice's neighbours.
 
     Subclasses define torch-geometric's ``message``: it takes ``x_j``, the features ``B E F`` of the sources, and rows
