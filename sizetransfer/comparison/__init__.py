@@ -8,6 +8,7 @@ feel. Read in this order:
 - :mod:`~sizetransfer.comparison.distance`, :mod:`~sizetransfer.comparison.patches`: the distance;
 - :mod:`~sizetransfer.comparison.fields`: Gaussian fields and linear operators on tori and graphs;
 - :mod:`~sizetransfer.comparison.weights`: influence weights and their budgets;
+- :mod:`~sizetransfer.comparison.ferromagnet`: what holds for Ising models whatever the field;
 - :mod:`~sizetransfer.comparison.linear`, :mod:`~sizetransfer.comparison.rollout`: linear scores, exactly;
 - :mod:`~sizetransfer.comparison.theorem`: the bound, exactly;
 - :mod:`~sizetransfer.comparison.monte_carlo`: the same by sampling, for any teacher with a smoothed score;
@@ -16,6 +17,11 @@ feel. Read in this order:
 
 from sizetransfer.comparison.api import HasCovarianceSpectrum, budget_is_uniform, gaussian_field, theorem1_bound
 from sizetransfer.comparison.distance import Normal, TestFunction, bounded_lipschitz, optimal_test_function
+from sizetransfer.comparison.ferromagnet import (
+    FerromagnetCertificate,
+    FerromagnetInfluence,
+    ferromagnet_certificate,
+)
 from sizetransfer.comparison.fields import Basis, GaussianField, Patch, PlaneWaves, Sites, WaveBlocks
 from sizetransfer.comparison.linear import FieldLaw, LinearScore, NotLinearError, linear_score
 from sizetransfer.comparison.monte_carlo import (
@@ -51,6 +57,8 @@ __all__ = [
     "Basis",
     "DobrushinBound",
     "Enclosure",
+    "FerromagnetCertificate",
+    "FerromagnetInfluence",
     "FieldLaw",
     "GaussianField",
     "GaussianInfluence",
@@ -77,6 +85,7 @@ __all__ = [
     "dobrushin_bound",
     "empirical_distance",
     "empirical_line_distance",
+    "ferromagnet_certificate",
     "gaussian_budget",
     "gaussian_distance",
     "gaussian_field",

@@ -6,7 +6,8 @@ The posterior of the spins is the Ising model in the field :math:`h = x/v` (pape
 .. math:: \log p_v(x) = \log\frac{Z(x/v)}{Z(0)} - \frac{\|x\|^2 + N}{2v} - \frac N2\log2\pi v .
 
 The best score of receptive radius r at site i is that of the ball's marginal: :math:`E[s_i | x_{B_r(i)}]` is the mean
-in the field that is zero outside the ball. Its response is Cov(s_i, s_j) in that field inside the ball, and zero outside.
+in the field that is zero outside the ball. Its response is Cov(s_i, s_j) in that field inside the ball, and zero
+outside.
 """
 
 from __future__ import annotations

@@ -121,6 +121,11 @@ class IsingTeacher(Teacher):
         self._samplers: dict[tuple[int, torch.device], TorusSampler] = {}
         self._tuned: dict[int, _Tuned] = {}
 
+    @property
+    def coupling(self) -> float:
+        """The coupling of each bond."""
+        return self.spec.coupling
+
     def domain(self, size: int) -> Domain:
         """The domain with ``size`` sites along each axis; on a cylinder, along its length."""
         if self.spec.boundary == "cylinder":
