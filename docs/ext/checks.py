@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 from sphinx.util import logging
 
 if TYPE_CHECKING:
-    from sizetransfer_verification.conformance import Check
     from sphinx.application import Sphinx
+
+    from sizetransfer_verification.conformance import Check
 
 PAGE = "conformance"
 MATRIX = Path(__file__).parents[1] / "_static" / "kill-matrix.csv"

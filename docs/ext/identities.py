@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 from sphinx.util import logging
 
 if TYPE_CHECKING:
-    from sizetransfer_verification.symbolic import Identity
     from sphinx.application import Sphinx
+
+    from sizetransfer_verification.symbolic import Identity
 
 PAGE, MARKER = "identities", "<!-- identities -->"
 

@@ -17,6 +17,7 @@ sys.path.insert(0, str(ROOT / "tests" / "support"))
 def row(family: str, position: int) -> dict[str, str]:
     """One mutant with the checks that kill it."""
     import torch
+
     from sizetransfer_verification.conformance import run_checks
 
     torch.set_num_threads(1)

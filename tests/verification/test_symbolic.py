@@ -17,6 +17,8 @@ from types import ModuleType
 import pytest
 import sympy as sp
 from click.testing import CliRunner
+
+from sizetransfer.errors import ConformanceError, PluginError, SpecError
 from sizetransfer_verification.symbolic import (
     Identity,
     NegativeControl,
@@ -31,8 +33,6 @@ from sizetransfer_verification.symbolic import command as command_module
 from sizetransfer_verification.symbolic.algebra import decide, numerator
 from sizetransfer_verification.symbolic.command import symbolic
 from sizetransfer_verification.symbolic.posterior import Atoms, FormalMoments, IsingSpins, Posterior
-
-from sizetransfer.errors import ConformanceError, PluginError, SpecError
 
 IDENTITIES = identities()
 BY_NAME = {identity.name: identity for identity in IDENTITIES}
