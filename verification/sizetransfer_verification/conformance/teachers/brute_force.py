@@ -21,6 +21,7 @@ from sizetransfer_verification.conformance.teachers.setting import (
     DENSITY,
     NOISE_ORACLE,
     Setting,
+    at_site,
     deterministic,
     epsilon,
     few_variables,
@@ -71,7 +72,7 @@ def noisy_oracles_agree_with_brute_force(subject: TeacherSubject, case: Case, ev
         mean = asked.posterior_mean().flatten()
         evidence.close(mean, found.mean, "E[X_0 | x] against the grid", "quadrature", scale=scale, slack=slack)
         slack = spread + epsilon(teacher, "posterior_covariance")
-        expected = found.covariance.reshape(*shape, *shape)[(slice(None), *asked.site)]
+        expected = at_site(found.covariance.reshape(*shape, *shape), asked.site, 1)
         got = asked.posterior_covariance()[0]
         evidence.close(got, expected, "Cov(X_0 | x) against the grid", "quadrature", scale=scale**2, slack=slack)
 
@@ -94,7 +95,7 @@ def _grids(subject: TeacherSubject, case: Case, asked: Setting) -> tuple[Tensor,
 def _posterior(asked: Setting, points: Tensor) -> Moments:
     x, v = asked.noisy.x, float(asked.sigma[0]) ** 2
     logarithms = []
-    for block in points.split(50_000):
+    for block in torch.split(points, 50_000):
         fields = block.reshape(-1, *x.shape[1:])
         context = rows(asked.sample, [0] * len(fields)).context
         logarithms.append(log_density(asked.teacher, Sample(fields, context)))

@@ -36,6 +36,7 @@ from sizetransfer_verification.conformance.teachers.setting import (
     exact,
     few_variables,
     jacobian,
+    live,
     log_density,
     score,
     setting,
@@ -60,7 +61,7 @@ def score_is_the_gradient_of_the_log_density(subject: TeacherSubject, case: Case
     errors, floors = torch.zeros(len(steps)).double(), torch.zeros(len(steps)).double()
     size = variables(sample) + float(log_density(teacher, sample).abs().max())
     for index in range(3):
-        direction = normal(sample.x.shape, generator=case.generator("direction", index), like=sample.x)
+        direction = live(sample, normal(sample.x.shape, generator=case.generator("direction", index), like=sample.x))
         slope = (exact_score * direction).flatten(1).sum(1)
         for place, step in enumerate(steps):
             forward, backward = (log_density(teacher, sample.with_x(sample.x + h * direction)) for h in (step, -step))
@@ -101,7 +102,7 @@ def score_is_differentiable(subject: TeacherSubject, case: Case, evidence: Evide
         )
         left = normal(x.shape, generator=case.generator("left"), like=x)
         (pulled,) = torch.autograd.grad((value * left).sum(), x)
-    right = normal(x.shape, generator=case.generator("right"), like=x)
+    right = live(sample, normal(x.shape, generator=case.generator("right"), like=x))
     step = 1e-3 * teacher.field.sigma_data
     found = difference(lambda point: score(teacher, sample.with_x(point)), sample.x, right, step)
     scale = float((pulled.abs() * right.abs()).flatten(1).sum(1).max())
@@ -154,8 +155,8 @@ def _rolled(sample: Sample, steps: tuple[int, ...]) -> Sample:
 )
 def law_is_even(subject: TeacherSubject, case: Case, evidence: Evidence) -> None:
     asked = setting(subject, case)
-    samples = (sample.with_x(-sample.x) for sample in (asked.sample, asked.noisy))
-    turned = Setting(asked.teacher, *samples, asked.sigma, asked.site).answers()
+    clean, noisy = (sample.with_x(-sample.x) for sample in (asked.sample, asked.noisy))
+    turned = Setting(asked.teacher, clean, noisy, asked.sigma, asked.site).answers()
     for name, answer in asked.answers().items():
         odd = name not in ("log_density", "energy", "posterior_covariance")
         evidence.close(turned[name], -answer if odd else answer, f"{name} of the field with the other sign", "value")

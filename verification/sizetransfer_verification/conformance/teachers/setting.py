@@ -193,7 +193,7 @@ def setting(subject: TeacherSubject, case: Case, *, teacher: Teacher | None = No
     # Every row has a noise level of its own, so that one level used for all is found out.
     factor = 1 + 0.25 * torch.arange(case.batch, dtype=torch.float64)
     sigma = case.noise * teacher.field.sigma_data * factor
-    noise = normal(clean.x.shape, generator=case.generator("noise"), like=clean.x)
+    noise = live(clean, normal(clean.x.shape, generator=case.generator("noise"), like=clean.x))
     noisy = clean.with_x(clean.x + expand(sigma, clean.x) * noise)
     return Setting(teacher, moved(clean, like), moved(noisy, like), sigma.to(like), case.site(clean.context.domain))
 
@@ -214,9 +214,20 @@ def rows(sample: Sample, index: Sequence[int]) -> Sample:
     return Sample(sample.x[chosen], type(context)(context.domain, condition, mask), labels)
 
 
+def live(sample: Sample, direction: Tensor) -> Tensor:
+    """The direction, like ``sample.x``, without its components on dead sites, which are no coordinates of the law."""
+    return direction if sample.context.mask is None else direction * sample.context.mask.to(direction)
+
+
 def variables(sample: Sample) -> int:
     """Numbers in one field."""
     return sample.x[0].numel()
+
+
+def at_site(values: Tensor, site: Site, axes: int) -> Tensor:
+    """``values[:, ..., site]``: the numbers of one site, which stands behind so many other axes."""
+    index: tuple[int | slice, ...] = (*[slice(None)] * axes, *site)
+    return values[index]
 
 
 def few_variables(sample: Sample, most: int) -> None:
@@ -242,9 +253,10 @@ def jacobian(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         if value.requires_grad:
             numbers = value.flatten()
             gradients = [
-                torch.autograd.grad(number, point, retain_graph=True, allow_unused=True)[0] for number in numbers
+                torch.autograd.grad(number, point, retain_graph=True, allow_unused=True, materialize_grads=True)[0]
+                for number in numbers
             ]
-            return torch.stack([torch.zeros_like(x) if row is None else row for row in gradients]).flatten(1)
+            return torch.stack(gradients).flatten(1)
     units = torch.eye(x.numel(), dtype=x.dtype, device=x.device).reshape(-1, *x.shape)
     return torch.stack([difference(function, x, unit).flatten() for unit in units], dim=1)
 

@@ -27,6 +27,7 @@ from sizetransfer_verification.conformance.teachers.setting import (
     SCORE,
     SMOOTHED,
     Setting,
+    at_site,
     converges,
     deterministic,
     difference,
@@ -71,7 +72,7 @@ def response_is_the_posterior_covariance(subject: TeacherSubject, case: Case, ev
     v, shape = float(asked.sigma[0]) ** 2, asked.noisy.x.shape[1:]
     matrix = scaled_jacobian(asked)
     matrix = v * (matrix + torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device))
-    found = matrix.reshape(*shape, *shape)[(slice(None), *asked.site)]
+    found = at_site(matrix.reshape(*shape, *shape), asked.site, 1)
     expected = asked.posterior_covariance()[0]
     what = f"v^2 ds/dx + v against Cov(X_0 at {asked.site}, X_0 | x)"
     evidence.close(found, expected, what, "derivative", scale=v)

@@ -36,8 +36,10 @@ from sizetransfer_verification.conformance.teachers.setting import (
     SCORE,
     SMOOTHED,
     Setting,
+    at_site,
     deterministic,
     exact,
+    live,
     log_density,
     score,
 )
@@ -170,7 +172,7 @@ def noisy_setting(subject: TeacherSubject, case: Case, noise: float) -> Setting:
     sample, teacher = subject.draws(case, case.batch), subject.example
     sigma = torch.full((case.batch,), noise * teacher.field.sigma_data, dtype=sample.x.dtype)
     white = normal(sample.x.shape, generator=case.generator("noise", str(noise)), like=sample.x)
-    noisy = sample.with_x(sample.x + expand(sigma, sample.x) * white)
+    noisy = sample.with_x(sample.x + expand(sigma, sample.x) * live(sample, white))
     return Setting(teacher, sample, noisy, sigma, case.site(sample.context.domain))
 
 
@@ -224,11 +226,11 @@ def posterior_mean_predicts_the_clean_field(subject: TeacherSubject, case: Case,
 def posterior_covariance_is_that_of_the_residual(subject: TeacherSubject, case: Case, evidence: Evidence) -> None:
     asked, scale = noisy_setting(subject, case, 1.0), subject.example.field.sigma_data
     residual = (asked.sample.x - asked.posterior_mean()) / scale
-    here = residual[(slice(None), slice(None), *asked.site)]
+    here = at_site(residual, asked.site, 2)
     product = torch.einsum("bc,bd...->bcd...", here, residual)
     apart = (product - asked.posterior_covariance() / scale**2).flatten(1)
     # Weighted with a function of x too: right on average is not right for every x.
-    seen = torch.tanh(asked.noisy.x[(slice(None), 0, *asked.site)] / scale) ** 2
+    seen = torch.tanh(at_site(asked.noisy.x, asked.site, 2)[:, 0] / scale) ** 2
     columns = torch.cat([apart, apart * seen[:, None]], dim=1)
     evidence.zero_mean(columns, f"E[residual residual^T] - E[Cov(X_0 at {asked.site}, X_0 | x)]")
 
