@@ -105,7 +105,7 @@ class LocalNetwork(nn.Module):
         """Field ``B C *S`` and embedding ``B E *S`` to ``B outputs *S``."""
         inputs = torch.cat([*(F.pad(x, shift) for shift in SHIFTS), embedding], dim=1)
         hidden = torch.tanh(self.get_buffer("inner") @ inputs.flatten(2))
-        parts = (self.get_buffer("outer") @ hidden).unflatten(2, x.shape[2:]).unflatten(1, (27, -1)).unbind(1)
+        parts = (self.get_buffer("outer") @ hidden).reshape(len(x), 27, -1, *x.shape[2:]).unbind(1)
         shifted = [F.pad(part, shift) for part, shift in zip(parts, SHIFTS, strict=True)]
         return self.gain * torch.stack(shifted).sum(0)
 

@@ -112,8 +112,8 @@ class HardValidTeacher(Teacher):
     """
 
     def __init__(self, spec: HardValidTeacherSpec) -> None:
-        info = {"dim": 3, "periodic": False, "condition_channels": condition_channels(spec.types)}
-        super().__init__(FieldInfo(channels=spec.channels, **info))
+        conditions = condition_channels(spec.types)
+        super().__init__(FieldInfo(dim=3, channels=spec.channels, periodic=False, condition_channels=conditions))
         self.spec = spec
         random = np.random.Generator(np.random.PCG64(spec.seed))
         self.port_law = PortLaw(spec.block, spec.weights)
@@ -131,7 +131,7 @@ class HardValidTeacher(Teacher):
             name: Exactness()
             for name in ("sample", "log_density", "score", "log_probability_ports", "log_probability_types")
         }
-        self.field = FieldInfo(channels=spec.channels, sigma_data=self._estimate_scale(), **info)
+        self.field = self.field.model_copy(update={"sigma_data": self._estimate_scale()})
 
     def _estimate_scale(self) -> float:
         """Root mean square of the field on occupied sites of a box, to two decimals: the same on every machine."""
@@ -245,7 +245,8 @@ class HardValidTeacher(Teacher):
             OracleError: the latent field is not zero on an empty site; with the site.
         """
         state.require_zero(z)
-        return self.field_law(z, self.field_law.given(state))
+        x, log_det = self.field_law(z, self.field_law.given(state))
+        return x, log_det
 
     def log_density(self, sample: Sample) -> Float[Tensor, "batch"]:
         """Conditional log-density log p(X | S, M) of the field on its occupied sites, shape ``(B,)``.

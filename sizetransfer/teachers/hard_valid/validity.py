@@ -124,7 +124,7 @@ def first_field_on_empty(ports: Tensor, x: Tensor) -> Violation | None:
     if not bool(faults.any()):
         return None
     row, *place = (int(index) for index in faults.nonzero()[0])
-    values = x.detach()[(row, slice(None), *place)].tolist()
+    values = x.detach().movedim(1, -1)[(row, *place)].tolist()
     return Violation("field on empty", row, tuple(place), None, f"field {', '.join(f'{value:g}' for value in values)}")
 
 
