@@ -40,6 +40,9 @@ from sizetransfer.students.geometry import require_geometry
 TILES = {1: 16, 2: 4, 3: 3}
 """Sites along each axis of a tile of queries, by dimension; benchmarks/test_attention.py compares others."""
 
+BIAS_SPREAD = 2.0
+"""Standard deviation of the initial biases: each head then puts most of its weight on a few neighbours."""
+
 
 class SlidingAttentionSpec(StudentSpec):
     """Attention in a sliding window of radius depth * window, on tori and in open boxes of one to three dimensions."""
@@ -164,7 +167,8 @@ class WindowAttention(nn.Module):
         self.tile = TILES[dim] if tile is None else tile
         self.projection = nn.Linear(width, 3 * width)
         self.mixing = nn.Linear(width, width)
-        self.bias = nn.Parameter(torch.zeros(heads, (2 * window + 1) ** dim))
+        # Heads that begin with different neighbours learn local filters much faster than heads that begin with means.
+        self.bias = nn.Parameter(BIAS_SPREAD * torch.randn(heads, (2 * window + 1) ** dim))
         self.register_buffer("index", relative_index(self.tile, window, dim), persistent=False)
 
     def forward(self, hidden: Tensor) -> Tensor:
