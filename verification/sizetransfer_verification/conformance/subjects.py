@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from sizetransfer.api import chosen
 from sizetransfer.domain import Domain, Graph, Lattice
 from sizetransfer.errors import ConformanceError, SizetransferError
-from sizetransfer.oracle import Context, Sample, Teacher
+from sizetransfer.oracle import Context, Exactness, Sample, Teacher
 from sizetransfer.randomness import normal, seeded_initialisation, stream
 from sizetransfer.specs import FieldInfo, StudentSpec, TeacherSpec
 from sizetransfer.student import Student
@@ -141,13 +141,22 @@ class TeacherSubject:
         return tuple(found)
 
     def sizes(self, space: CaseSpace) -> Sequence[Sequence[int]]:
-        """The sizes of the space that the teacher accepts; the smallest accepted one where there are none."""
+        """The sizes of the space that the teacher accepts; the smallest accepted one where there are none.
+
+        Of a teacher whose samples are declared Monte Carlo one size stands for all, the second: its chains are tuned
+        anew for every size.
+        """
+        inside = self._inside(space)
+        chains = self.example.exactness.get("sample", Exactness()).kind == "monte_carlo"
+        return (inside[:2][-1:] if chains else inside,)
+
+    def _inside(self, space: CaseSpace) -> list[int]:
         inside = [size for size, sites in self.accepted if space.smallest <= sites <= space.largest]
-        return (inside or [self.accepted[0][0]],)
+        return inside or [self.accepted[0][0]]
 
     def statistical_case(self, space: CaseSpace) -> Case:
         """The one case of a statistical check: the largest size of the space, its batch, the subject's seed."""
-        size = self.sizes(space)[0][-1]
+        size = self._inside(space)[-1]
         return Case(size=size, batch=space.batches[0], noise=space.noises[0], dtype=space.dtypes[0], seed=self.seed)
 
     def sample(self, case: Case) -> Sample:

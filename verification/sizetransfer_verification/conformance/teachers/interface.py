@@ -296,7 +296,7 @@ def specification_rebuilds_the_teacher(subject: TeacherSubject, case: Case, evid
     read = type(spec).model_validate_json(spec.model_dump_json())
     evidence.holds(read == spec, "specification through JSON", measured=repr(read), allowed=repr(spec))
     with global_randomness(3):
-        first = subject.fresh().to(case.torch_dtype)
+        first = subject.teacher(case)
     with global_randomness(4):
         second = read.build().frozen().to(case.torch_dtype)
     evidence.holds(first.field == second.field, "field", measured=repr(second.field), allowed=repr(first.field))
@@ -389,7 +389,7 @@ def single_precision_agrees_with_double(subject: TeacherSubject, case: Case, evi
     "sigma_data is the typical standard deviation of one component: within a factor of five on a lattice of moderate "
     "size.",
     cause="a variance in the place of a standard deviation, or a scale estimated on another lattice",
-    level="api",
+    level="core",
     space=CaseSpace(examples=1, batches=(1,), smallest=100, largest=300),
 )
 def scale_is_that_of_the_samples(subject: TeacherSubject, case: Case, evidence: Evidence) -> None:
