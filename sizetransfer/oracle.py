@@ -99,12 +99,14 @@ class Teacher(nn.Module, ABC):
         translation_period: translations by so many lattice steps along any axis leave the law unchanged, the condition
             moving along; none: nothing is declared.
         even: whether the law is unchanged by ``x -> -x``.
+        usual_sizes: sizes at which its oracles of noisy fields answer within seconds; none: whatever suits the domain.
     """
 
     field: FieldInfo
     exactness: Mapping[str, Exactness]
     translation_period: int | None = None
     even: bool = False
+    usual_sizes: tuple[int, ...] | None = None
 
     def __init__(self, field: FieldInfo) -> None:
         super().__init__()

@@ -20,6 +20,7 @@ from sizetransfer.comparison.distance import Normal, TestFunction, bounded_lipsc
 from sizetransfer.comparison.ferromagnet import (
     FerromagnetCertificate,
     FerromagnetInfluence,
+    certificate_of,
     ferromagnet_certificate,
 )
 from sizetransfer.comparison.fields import Basis, GaussianField, Patch, PlaneWaves, Sites, WaveBlocks
@@ -81,6 +82,7 @@ __all__ = [
     "WaveBlocks",
     "bounded_lipschitz",
     "budget_is_uniform",
+    "certificate_of",
     "covariance_weights",
     "dobrushin_bound",
     "empirical_distance",

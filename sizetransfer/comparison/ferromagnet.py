@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -36,8 +36,8 @@ from sizetransfer.comparison.quantities import Quantity
 from sizetransfer.comparison.weights import dobrushin_bound, ising_budget, ising_weights
 from sizetransfer.domain import Lattice
 from sizetransfer.errors import OracleError
-from sizetransfer.ising import CRITICAL, Limits, TooLargeError, zero_field
-from sizetransfer.oracle import Context
+from sizetransfer.ising import CRITICAL, Limits, TooLargeError, ZeroField, zero_field
+from sizetransfer.oracle import Context, Teacher
 
 
 @dataclass(frozen=True)
@@ -130,6 +130,32 @@ class FerromagnetInfluence:
     def __call__(self, x: Tensor, v: Tensor, context: Context) -> Tensor:
         """Weights ``B 1 H W``."""
         return self.certificate.weights(self.patch, v.double().cpu(), self.vm)[:, None].to(x)
+
+
+@runtime_checkable
+class HasSpinCoupling(Protocol):
+    """Is an Ising model of nearest neighbours, seen through noise: everything here follows from its coupling."""
+
+    @property
+    def coupling(self) -> float:
+        """Coupling of each bond."""
+        ...
+
+    def zero_field(self, size: int) -> ZeroField:
+        """Its correlations without field."""
+        ...
+
+
+def certificate_of(teacher: Teacher, size: int) -> FerromagnetCertificate | None:
+    """The certificate of a teacher of ferromagnetic spins, at one size; none for any other teacher.
+
+    Raises:
+        OracleError: neither the exact table nor Dobrushin's bound is within reach.
+    """
+    if not isinstance(teacher, HasSpinCoupling) or not teacher.coupling >= 0:
+        return None
+    height, width = teacher.domain(size).shape
+    return ferromagnet_certificate(teacher.coupling, (height, width))
 
 
 def _variance(sigma: float) -> float:

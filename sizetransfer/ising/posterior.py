@@ -137,7 +137,7 @@ class IsingPosterior:
         h = self._field(x, sigma).detach() * inside
         v = sigma.double().square()[:, None, None]
         row = self.model.covariance(h, site) / v.square() * inside
-        row[(slice(None), *site)] -= 1 / v[:, 0, 0]
+        row[:, site[0], site[1]] -= 1 / v[:, 0, 0]
         return row.to(x)
 
     def _local_on_torus(self, h: Tensor, radius: int, reference: int | None) -> Tensor:

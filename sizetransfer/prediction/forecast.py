@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
-from sizetransfer.comparison import Quantity
+from sizetransfer.comparison import Quantity, certificate_of
 from sizetransfer.errors import SpecError
 from sizetransfer.measures.clean_score import CleanScoreSpec
 from sizetransfer.measures.locality import LocalitySpec
@@ -200,7 +200,7 @@ def predict(
         theorem=tuple(theorem_row(teacher, student, best.get(size), size, spec, ready=ready) for size in sizes),
         errors=tuple(error for size in sizes for error in _errors(teacher, student, size, spec, rows)) if ready else (),
         cone=light_cone(teacher, sizes[-1], spec),
-        notes=tuple(_notes(teacher, student, sizes, source, ready=ready)),
+        notes=(*_notes(teacher, student, sizes, source, ready=ready), *_certified_radii(teacher, sizes[-1], spec)),
     )
 
 
@@ -413,3 +413,15 @@ def _notes(
     if student is not None and not ready:
         found.append("The student is only specified: it contributes its radius; training comes on top.")
     return found
+
+
+def _certified_radii(teacher: Teacher, size: int, spec: PredictionSpec) -> list[str]:
+    """For ferromagnetic spins: at which noise levels which radius is certified to suffice, for the best score."""
+    certificate = certificate_of(teacher, size)
+    if certificate is None:
+        return []
+    radii = {sigma: certificate.sufficient_radius(sigma, spec.rule.tolerance).value for sigma in spec.sigmas}
+    levels = ", ".join(f"{radius:g} at sigma {sigma:g}" for sigma, radius in radii.items())
+    share = f"{100 * spec.rule.tolerance:g} %"
+    means = f"certified, by correlations without field, to be within {share} of the exact one"
+    return [f"At L = {size}, the best score of these radii is {means}: {levels}."]

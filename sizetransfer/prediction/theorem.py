@@ -15,6 +15,7 @@ from sizetransfer.comparison import (
     Quantity,
     Theorem1,
     budget_is_uniform,
+    certificate_of,
     gaussian_field,
     gaussian_weights,
     patch_budget,
@@ -69,7 +70,7 @@ class LightCone:
         size: sites along each axis.
         sigmas: noise levels, ascending.
         weights: the largest weight at each distance from the patch, one row for each noise level.
-        kind: ``exact``.
+        kind: ``exact``, or ``certificate`` where they are bounds that hold for every field.
     """
 
     size: int
@@ -100,7 +101,7 @@ def theorem_row(
     patch = spec.patch_on(teacher.domain(size).shape)
     field, reason = _field(teacher, size)
     if field is None:
-        return TheoremRow(size, patch, reason=reason)
+        return _certified(teacher, size, patch, spec) or TheoremRow(size, patch, reason=reason)
     if student is None:
         return _budget_alone(teacher, field, size, patch, spec, "no student was given")
     low, high = spec.noise_range(teacher)
@@ -119,6 +120,16 @@ def theorem_row(
     return _row(found, size, patch, f"best score of radius {student.radius}", "the student is not trained")
 
 
+def _certified(teacher: Teacher, size: int, patch: tuple[Site, ...], spec: PredictionSpec) -> TheoremRow | None:
+    """The budget that holds for every field, for ferromagnetic spins; none for other teachers."""
+    certificate = certificate_of(teacher, size)
+    if certificate is None:
+        return None
+    low, high = spec.noise_range(teacher)
+    budget = certificate.budget(low**2, high**2, sites=len(patch))
+    return TheoremRow(size, patch, budget=budget, size_uniform=certificate.size_uniform, reason=_SPINS)
+
+
 def _field(teacher: Teacher, size: int) -> tuple[GaussianField | None, str]:
     """The teacher's law where it is Gaussian, or the reason why it is not there."""
     try:
@@ -132,6 +143,10 @@ def _field(teacher: Teacher, size: int) -> tuple[GaussianField | None, str]:
 
 
 _NOT_GAUSSIAN = "Theorem 1 is exact for Gaussian fields; for this teacher no certified influence weights are known"
+_SPINS = (
+    "for spins the budget is a certificate for every field; drift errors take rollouts: theorem1_bound with "
+    'method="monte-carlo"'
+)
 _NOT_LINEAR = (
     f"the student is not linear: the drift error is an estimate from {ROLLOUTS} rollouts of {ROLLOUT_STEPS} Euler "
     "steps, whose discretisation it contains, and the truth is not known"
@@ -178,16 +193,25 @@ def _budget_alone(
 
 
 def light_cone(teacher: Teacher, size: int, spec: PredictionSpec) -> LightCone | None:
-    """Influence weights between the noise levels of the reverse process; none for a teacher that is not Gaussian."""
+    """Influence weights between the noise levels of the reverse process; none where they are not known.
+
+    They are exact for Gaussian fields, and bounds that hold for every field for ferromagnetic spins.
+    """
     domain = teacher.domain(size)
     patch = spec.patch_on(domain.shape)
     low, high = spec.noise_range(teacher)
     field, _ = _field(teacher, size)
-    if field is None:
-        return None
+    certificate = certificate_of(teacher, size) if field is None else None
     sigmas = torch.logspace(math.log10(low), math.log10(high), LEVELS, dtype=torch.float64)
-    weights = gaussian_weights(field, patch, sigmas**2, low**2).cpu().reshape(LEVELS, -1, domain.sites).amax(1)
+    if field is not None:
+        weights = gaussian_weights(field, patch, sigmas**2, low**2)
+    elif certificate is not None:
+        weights = certificate.weights(patch, sigmas**2, low**2)
+    else:
+        return None
+    weights = weights.cpu().reshape(LEVELS, -1, domain.sites).amax(1)
     distance = torch.stack([domain.distance(site) for site in patch]).amin(0).flatten()
+    kind: Kind = "exact" if certificate is None else "certificate"
     table = weights.new_zeros(LEVELS, int(distance.max()) + 1)
     table.scatter_reduce_(1, distance.expand(LEVELS, -1), weights, "amax")
-    return LightCone(size, tuple(sigmas.tolist()), tuple(map(tuple, table.tolist())), "exact")
+    return LightCone(size, tuple(sigmas.tolist()), tuple(map(tuple, table.tolist())), kind)

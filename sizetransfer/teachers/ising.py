@@ -107,13 +107,16 @@ class _Tuned:
 class IsingTeacher(Teacher):
     """Ising model with exact oracles of noisy fields (see the module)."""
 
-    translation_period, even = 1, True
+    translation_period: int | None = 1
+    even = True
+    usual_sizes = (6, 8, 10)
 
     def __init__(self, spec: IsingTeacherSpec) -> None:
         super().__init__(FieldInfo(dim=2, periodic=spec.boundary == "torus", sigma_data=1.0))
         self.spec = spec
         if spec.boundary != "torus":
             self.translation_period = None
+            self.usual_sizes = (16, 32, 64) if spec.boundary == "cylinder" else (8, 10, 12)
         oracles = ("smoothed_score", "smoothed_log_density", "posterior_mean", "posterior_covariance", "log_partition")
         self.exactness = {name: Exactness() for name in oracles}
         # The weaker of two samplers, one for small and one for large lattices; sample_exactness tells which.

@@ -164,3 +164,41 @@ def test_the_weights_serve_theorem_1():
     )
     bound = certificate.weights(patch, torch.tensor([1.0]), 0.3)[0]
     assert bool((table.weights[0] - 5 * table.standard_errors[0] <= bound).all())
+
+
+# --- diagnose -----------------------------------------------------------------------------------------------------
+
+
+def predicted(**teacher):
+    return st.diagnose({"kind": "ising", **teacher}, sizes=(4, 6), sigmas=(0.5, 5.0), patch=((0, 0), (0, 1)))
+
+
+def test_diagnose_gives_certified_budgets_weights_and_radii():
+    found = predicted(beta_over_critical=0.5)
+    certificate = ferromagnet_certificate(0.5 * CRITICAL, (6, 6))
+    row = found.theorem[-1]
+    assert row.budget == certificate.budget(0.05**2, 10.0**2, sites=2)
+    assert row.size_uniform
+    assert found.cone is not None
+    assert found.cone.kind == "certificate"
+    # The largest weight at the patch itself, at the lowest level: one site with its neighbour in the patch.
+    assert found.cone.weights[0][0] == pytest.approx(1.0)
+    radii = [f"{certificate.sufficient_radius(sigma).value:g} at sigma {sigma:g}" for sigma in (0.5, 5.0)]
+    assert ", ".join(radii) in found.notes[-1]
+    assert not predicted(beta_over_critical=1.0).theorem[-1].size_uniform
+
+
+def test_diagnose_certifies_nothing_of_antiferromagnets():
+    found = predicted(beta=-0.2)
+    assert found.theorem[-1].budget is None
+    assert found.cone is None
+    assert "certified" not in found.notes[-1]
+
+
+def test_diagnose_asks_only_what_the_solver_reaches():
+    from sizetransfer.prediction import PredictionSpec
+
+    for fields in ({}, {"boundary": "cylinder"}, {"boundary": "open"}):
+        teacher = st.teacher("ising", **fields)
+        for size in PredictionSpec().sizes_for(teacher):
+            assert IsingModel(0.4, teacher.spec.boundary).cost(teacher.domain(size).shape, 8).seconds < 10
