@@ -76,9 +76,9 @@ class HardValidTeacherSpec(TeacherSpec):
     wall_cap: int = Field(4, ge=1, description="distance to the wall from which on students see no difference")
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "local": {"cutoff": 1},
-        "medium": {"cutoff": 3},
-        "wide": {"cutoff": 5},
+        "local": {"cutoff": 1, "gain": 0.5},
+        "medium": {"cutoff": 3, "gain": 1.0},
+        "wide": {"cutoff": 5, "gain": 1.5},
     }
 
     def build(self) -> HardValidTeacher:
