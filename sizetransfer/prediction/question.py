@@ -103,7 +103,8 @@ class PredictionSpec(Spec):
         if self.sizes is None:
             # A graph's size counts its sites, as a chain's does.
             axes = teacher.field.dim if teacher.field.geometry == "lattice" else 1
-            defaults = teacher.usual_sizes or DEFAULT_SIZES.get(axes, (6, 8))
+            usual = teacher.usual_sizes
+            defaults: tuple[int, ...] = DEFAULT_SIZES.get(axes, (6, 8)) if usual is None else usual
             fitting = tuple(size for size in defaults if _refusal(teacher, size) is None)
             return fitting or (defaults[0],)
         for size in self.sizes:

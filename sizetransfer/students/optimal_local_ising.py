@@ -6,9 +6,10 @@ the score of the ball's marginal, and so the optimum of denoising score matching
 mean is that of the Ising model in the field x/v inside the ball and none outside (:mod:`sizetransfer.ising.posterior`):
 one exact solution for every site and every field.
 
-``reference: lattice`` takes the law of every lattice it meets, as far as the solver reaches: the exact optimum there,
-and no rule of what it sees alone. A number takes the law of a torus of that side for all sizes: one rule, as a trained
-student has, and the optimum up to what goes around that torus.
+The law is that of a reference torus of a given side, for all sizes: one rule, as a trained student has, and the
+optimum up to what goes around that torus. ``reference: auto`` takes a side of 8, or 2r + 2 where that is more; in an open
+box and on a cylinder there is no such rule. ``reference: lattice`` takes the law of every lattice it meets, as far as the
+solver reaches: the exact optimum there, and no rule of what it sees alone.
 """
 
 from __future__ import annotations
@@ -27,14 +28,16 @@ from sizetransfer.specs import FieldInfo, StudentSpec
 from sizetransfer.student import Student
 from sizetransfer.students.geometry import require_geometry
 
+SMALLEST_REFERENCE = 8
+
 
 class OptimalLocalIsingSpec(IsingCoupling, StudentSpec):
     """Best score of a given radius for an Ising model; its coupling is that of the teacher."""
 
     kind: Literal["optimal-local-ising"] = "optimal-local-ising"
     radius: int = Field(3, ge=0, description="receptive radius r, Chebyshev")
-    reference: Literal["lattice"] | int = Field(
-        "lattice", description="torus whose law is used: each lattice's own, or one of that side for all sizes"
+    reference: Literal["auto", "lattice"] | int = Field(
+        "auto", description="side of the torus whose law is used: 8 or 2 radius + 2, each lattice's own, or a number"
     )
     memory: float = Field(4.0, gt=0, description="GiB that a call may take")
     seconds: float = Field(600.0, gt=0, description="seconds on one core that a call may take")
@@ -65,6 +68,12 @@ class OptimalLocalIsingSpec(IsingCoupling, StudentSpec):
             )
         return OptimalLocalIsingStudent(self, field)
 
+    def reference_side(self, field: FieldInfo) -> int | None:
+        """Side of the torus whose law serves for such fields; none: each lattice's own law."""
+        if self.reference == "lattice" or (self.reference == "auto" and not field.periodic):
+            return None
+        return max(SMALLEST_REFERENCE, 2 * self.radius + 2) if self.reference == "auto" else self.reference
+
 
 class OptimalLocalIsingStudent(Student):
     """Best local score of an Ising model (see the module's formula); it has no weights."""
@@ -76,7 +85,8 @@ class OptimalLocalIsingStudent(Student):
     def __init__(self, spec: OptimalLocalIsingSpec, field: FieldInfo) -> None:
         super().__init__(field, radius=spec.radius)
         self.spec = spec
-        self.reads_domain = spec.reference == "lattice"
+        self.reference = spec.reference_side(field)
+        self.reads_domain = self.reference is None
 
     def forward(
         self, x: Float[Tensor, "batch channels *size"], sigma: Float[Tensor, "batch"], context: Context
@@ -96,6 +106,5 @@ class OptimalLocalIsingStudent(Student):
                 fix="use it with the teacher ising",
             )
         limits = Limits(self.spec.memory, self.spec.seconds)
-        reference = None if self.spec.reference == "lattice" else self.spec.reference
         posterior = IsingPosterior(self.spec.coupling, context.domain, limits)
-        return posterior.local_score(x, sigma, self.spec.radius, reference=reference)
+        return posterior.local_score(x, sigma, self.spec.radius, reference=self.reference)

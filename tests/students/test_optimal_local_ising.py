@@ -21,7 +21,8 @@ def teacher_of(**fields):
 
 
 def student_of(teacher, radius, **fields):
-    return st.student("optimal-local-ising", teacher.field, radius=radius, **{"beta_over_critical": 0.9, **fields})
+    fields = {"beta_over_critical": 0.9, "reference": "lattice", **fields}
+    return st.student("optimal-local-ising", teacher.field, radius=radius, **fields)
 
 
 def noisy(teacher, size):
@@ -115,6 +116,15 @@ def test_one_reference_torus_serves_all_sizes():
     assert float((found[..., 5:9, 5:9] - fixed(x, SIGMA, context)[..., 1:5, 1:5]).abs().max()) < 1e-13
     with pytest.raises(TooLargeError):
         own(large, SIGMA, Context(teacher.domain(16)))
+
+
+def test_the_usual_reference_fits_the_ball():
+    teacher = teacher_of()
+    assert [student_of(teacher, r, reference="auto").reference for r in (1, 3, 4)] == [8, 8, 10]
+    assert student_of(teacher_of(boundary="open"), 1, reference="auto").reads_domain
+    x, context = noisy(teacher, 8)
+    usual, own = student_of(teacher, 1, reference="auto"), student_of(teacher, 1)
+    assert torch.equal(usual(x, SIGMA, context), own(x, SIGMA, context))
 
 
 def test_rows_and_dtypes():
