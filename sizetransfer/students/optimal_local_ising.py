@@ -7,9 +7,9 @@ mean is that of the Ising model in the field x/v inside the ball and none outsid
 one exact solution for every site and every field.
 
 The law is that of a reference torus of a given side, for all sizes: one rule, as a trained student has, and the
-optimum up to what goes around that torus. ``reference: auto`` takes a side of 8, or 2r + 2 where that is more; in an open
-box and on a cylinder there is no such rule. ``reference: lattice`` takes the law of every lattice it meets, as far as the
-solver reaches: the exact optimum there, and no rule of what it sees alone.
+optimum up to what goes around that torus. ``reference: auto`` takes a side of 8, or 2r + 2 where that is more; in an
+open box and on a cylinder there is no such rule. ``reference: lattice`` takes the law of every lattice it meets, as far
+as the solver reaches: the exact optimum there, and no rule of what it sees alone.
 """
 
 from __future__ import annotations
