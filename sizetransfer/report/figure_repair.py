@@ -7,7 +7,6 @@ import math
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FormatStrFormatter, LogLocator, NullLocator
 
 from sizetransfer.diagnosis import in_standard_errors
 from sizetransfer.report import style
@@ -25,20 +24,19 @@ def repair(data: ReportData) -> Drawing | Omitted:
     deviation = data.values("clean-score", "field_std")
     teachers = list(data.experiment.teachers)
     figure = style.new_figure(max(3.1 * len(teachers), 6.0) + 0.4, 5.6)
-    grid = figure.subplots(
-        2, len(teachers), squeeze=False, sharex=True, sharey="row", gridspec_kw={"height_ratios": [3, 1]}
-    )
+    grid = figure.subplots(2, len(teachers), squeeze=False, sharex=True, gridspec_kw={"height_ratios": [3, 1]})
     for column, teacher in enumerate(teachers):
         upper, lower = grid[0][column], grid[1][column]
         rows, noise = _best_errors(data, teacher)
         for axes in (upper, lower):
             style.size_axis(axes, clean["size"])
             style.mark_training_size(axes, data.experiment.training.size)
-            _plain_logarithmic(axes)
         upper.set_xlabel("")
         _errors(upper, rows, data)
         _irreducible(upper, teacher, noise, data)
         _deviations(lower, deviation[deviation["teacher"] == teacher])
+        for axes in (upper, lower):
+            axes.set_ylim(0, 1.05 * float(axes.get_ylim()[1]))
         upper.set_title(teacher if math.isnan(noise) else f"{teacher}, $\\sigma$ = {noise:g}", loc="left", fontsize=10)
     grid[0][0].set_ylabel("relative error of the score")
     grid[1][0].set_ylabel("field's deviation")
@@ -92,14 +90,6 @@ def _errors(axes: Axes, rows: pd.DataFrame, data: ReportData) -> None:
             axes.plot(
                 [size], value, marker="o", markersize=13, mfc="none", color=colour, linestyle="none", label="breaks"
             )
-
-
-def _plain_logarithmic(axes: Axes) -> None:
-    """A logarithmic vertical axis whose labels are plain numbers."""
-    axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    axes.yaxis.set_major_formatter(FormatStrFormatter("%g"))
-    axes.yaxis.set_minor_locator(NullLocator())
 
 
 def _irreducible(axes: Axes, teacher: str, noise: float, data: ReportData) -> None:
