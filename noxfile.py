@@ -56,7 +56,7 @@ def quickstart(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """Run the test suite. Arguments go to pytest."""
-    install(session, "tests", distributions=EVERYTHING)
+    install(session, "tests", "docs", distributions=EVERYTHING)
     session.run("pytest", "-n", "2", "--dist", "worksteal", *session.posargs, env={"OMP_NUM_THREADS": "1"})
 
 
