@@ -95,8 +95,10 @@ class Ledger:
 
     def _entry(self, key: str, trial: Trial) -> dict[str, Any]:
         result = self.results.get(key)
-        taken = ("device", "seconds", "training_seconds", "step_seconds", "steps", "parameters", "training_sites")
-        taken += ("training_score_calls", "evaluation_score_calls")
+        taken = [
+            *("device", "seconds", "training_seconds", "step_seconds", "steps", "parameters", "training_sites"),
+            *("training_score_calls", "evaluation_score_calls"),
+        ]
         body = result.body if result is not None else {}
         return {
             "trial": key,
