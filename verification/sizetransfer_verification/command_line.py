@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import click
@@ -18,17 +19,17 @@ _STYLES = {"passed": "green", "failed": "red", "timed out": "red", "unexpected p
 
 
 class Verifications(click.Group):
-    """The commands; those of a subpackage are imported when they are listed or called."""
+    """The commands; those of other modules are imported when they are listed or called."""
 
-    subpackages = ("symbolic", "theorem")
+    homes = MappingProxyType({"symbolic": "symbolic.command", "theorem": "theorem_command"})
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted([*super().list_commands(ctx), *self.subpackages])
+        return sorted([*super().list_commands(ctx), *self.homes])
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in self.subpackages:
+        if cmd_name not in self.homes:
             return super().get_command(ctx, cmd_name)
-        module = import_module(f"sizetransfer_verification.{cmd_name}.command")
+        module = import_module(f"sizetransfer_verification.{self.homes[cmd_name]}")
         command: click.Command = getattr(module, cmd_name)
         return command
 

@@ -26,8 +26,6 @@ from typing import ClassVar, Literal
 
 import numpy as np
 import torch
-from scipy.integrate import solve_ivp
-from scipy.special import erf
 from torch import Tensor
 
 from sizetransfer.comparison import Enclosure, FieldLaw, LinearScore, Theorem1, gaussian_distance, gaussian_theorem1
@@ -207,6 +205,8 @@ def mean_absolute(mean: Array, variance: Array) -> Array:
     """E|N(mean, variance)|."""
     std = np.sqrt(np.maximum(variance, 1e-300))
     gaussian = std * math.sqrt(2 / math.pi) * np.exp(-0.5 * (mean / std) ** 2)
+    from scipy.special import erf
+
     value: Array = gaussian + np.abs(mean) * erf(np.abs(mean) / (std * math.sqrt(2)))
     return value
 
@@ -241,6 +241,8 @@ class Process:
         covariance = one.function(one.residual(v, one.vm, churn))[np.ix_(places, places)]
         directions = rows / np.maximum(weights, 1e-300)
         precision = (directions * np.linalg.solve(covariance, directions)).sum(0)
+        from scipy.special import erf
+
         bounded: Array = weights * erf(np.sqrt(0.5 * precision))
         return bounded
 
@@ -292,6 +294,8 @@ class Process:
         mean, covariance = self._start()
         state = np.concatenate([mean, covariance.ravel()])
         span, where = (edges[0], edges[-1]), np.append(times, edges[-1])
+        from scipy.integrate import solve_ivp
+
         solution = solve_ivp(slope, span, state, method="DOP853", t_eval=where, rtol=1e-10, atol=1e-13)
         factor = 0.5 * (1 + self._churn**2)
         for n, time in enumerate(times):

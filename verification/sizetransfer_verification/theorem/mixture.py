@@ -26,7 +26,6 @@ from functools import cached_property, lru_cache
 from typing import ClassVar, Literal
 
 import numpy as np
-from scipy.special import ndtr
 
 from sizetransfer_verification.theorem.claim import Configuration
 from sizetransfer_verification.theorem.line import Array, atom_masses, hat_masses, normal_density, signed_norm
@@ -449,6 +448,8 @@ def _transport(mean: Array, std: float, means: Array, weights: Array, exact_std:
     low = np.minimum(mean, means.min(1)) - 7 * widest
     high = np.maximum(mean, means.max(1)) + 7 * widest
     y = low + (high - low) * np.linspace(0, 1, 400)[:, None]
+    from scipy.special import ndtr
+
     exact = sum(weights[:, k] * ndtr((y - means[:, k]) / exact_std) for k in range(means.shape[1]))
     gap: Array = np.abs(ndtr((y - mean) / std) - exact)
     distance: Array = np.trapezoid(gap, axis=0) * (high - low) / 399

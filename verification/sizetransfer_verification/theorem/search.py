@@ -25,6 +25,7 @@ class Search:
     Attributes:
         claim: what was searched for.
         seed: of the search.
+        asked: configurations that were to be drawn.
         examples: different configurations that were compared.
         violations: how many of them refute the claim, those met while shrinking included.
         smallest: the smallest configuration that refutes it, or none.
@@ -36,6 +37,7 @@ class Search:
 
     claim: Claim[Any]
     seed: int
+    asked: int = 0
     examples: int = 0
     violations: int = 0
     smallest: Configuration | None = None
@@ -105,7 +107,7 @@ def search(claim: Claim[Any] | str, *, examples: int | None = None, seed: int = 
         raise SpecError(
             "A search needs an example.", where="examples", expected="1 or more", got=str(examples), fix="raise it"
         )
-    found = Search(claim, seed)
+    found = Search(claim, seed, asked=examples)
     _run(found, examples)
     return found
 
@@ -139,8 +141,9 @@ def _run(found: Search, examples: int) -> None:
 
     def test(configuration: Configuration) -> None:
         comparison = found.claim.compare(configuration)
-        seen.add(configuration.to_json())
-        _note(found, configuration, comparison)
+        name = configuration.to_json()
+        _note(found, configuration, comparison, new=name not in seen)
+        seen.add(name)
         if comparison.refuted:
             raise _RefutedError
         if math.isfinite(comparison.ratio):
@@ -162,9 +165,10 @@ def _run(found: Search, examples: int) -> None:
     found.examples = len(seen)
 
 
-def _note(found: Search, configuration: Configuration, comparison: Comparison) -> None:
+def _note(found: Search, configuration: Configuration, comparison: Comparison, *, new: bool) -> None:
     if comparison.refuted:
-        found.violations += 1
+        # hypothesis runs a violation again while it shrinks and reports.
+        found.violations += new
         found.smallest, found.comparison = configuration, comparison
     elif not found.refuted and comparison.truth.value > 1e3 * comparison.truth.error and comparison.bound.value < 2:
         ratio = comparison.bound.value / comparison.truth.value

@@ -1,4 +1,4 @@
-"""``sizetransfer verify theorem``: thin, and nothing heavy is imported before it runs."""
+"""``sizetransfer verify theorem``: outside the subpackage, whose import loads torch, so that help comes at once."""
 
 from __future__ import annotations
 
@@ -27,8 +27,11 @@ def theorem(context: click.Context, names: tuple[str, ...], examples: int | None
     from sizetransfer_verification.theorem import claims, search
     from sizetransfer_verification.theorem.search import named
 
-    chosen = [claim for claim in claims() if not names or claim.name.startswith(names)]
-    chosen = chosen or [named(name) for name in names]
+    every = claims()
+    for name in names:
+        if not any(claim.name.startswith(name) for claim in every):
+            named(name)
+    chosen = [claim for claim in every if not names or claim.name.startswith(names)]
     found = []
     for claim in chosen:
         found.append(search(claim, examples=examples, seed=seed))
@@ -46,6 +49,8 @@ def theorem(context: click.Context, names: tuple[str, ...], examples: int | None
 def _line(found: Search) -> str:
     """One line for a claim that stands, a few for one that is refuted."""
     mark = "ok   " if found.as_expected else "WRONG"
+    if not found.refuted and found.claim.careless:
+        return f"{mark} {found.claim.name} ({found.claim.mistake}): not refuted in {found.examples} configurations"
     if not found.refuted:
         quantiles = ", ".join(f"{100 * q:g} %: {value:.3g}" for q, value in found.quantiles.items())
         said = f"{found.examples} configurations, 0 violations; bound/truth at quantiles {quantiles or '-'}"
@@ -60,9 +65,12 @@ def _line(found: Search) -> str:
 
 
 def _summary(found: list[Search]) -> str:
+    """Counts of claims, configurations and violations, and what a search that was too short means."""
     stand, fall = ([one for one in found if one.claim.careless is careless] for careless in (False, True))
+    short = [one for one in fall if not one.refuted and one.asked < one.claim.examples]
+    hint = " Those that stand were searched with fewer examples than they need; leave --examples out." if short else ""
     return (
         f"\n{len(stand)} claims: {sum(one.examples for one in stand)} configurations searched, "
         f"{sum(one.violations for one in stand)} violations. {len(fall)} careless versions: "
-        f"{sum(one.refuted for one in fall)} refuted."
+        f"{sum(one.refuted for one in fall)} refuted.{hint}"
     )
