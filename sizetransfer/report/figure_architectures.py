@@ -22,6 +22,8 @@ from sizetransfer.report.drawing import Drawing, Omitted
 from sizetransfer.report.tables import Cost, costs
 
 LARGEST_RESPONSE_ERROR = 3.0
+PALETTE = (*style.COLOURS[:5], *style.COLOURS[:4:-1])
+"""Colours of architectures; the two blues are farthest apart."""
 LineStyle = Literal["--", "-", "-.", ":"]
 LINES: tuple[LineStyle, ...] = (":", "-.", "--", "-")
 """Lines of an architecture's students; the largest radius has the last one."""
@@ -52,10 +54,12 @@ def group(data: ReportData) -> list[Architecture]:
 
 
 def _styled(name: str, students: Sequence[str], index: int) -> Architecture:
-    colour = style.COLOURS[index % len(style.COLOURS)]
-    last = len(students) - 1
+    colour, last = PALETTE[index % len(PALETTE)], len(students) - 1
+    # Lighter for smaller radii; the largest has the colour itself.
+    colours = {student: style.shade(colour, 0.6 * place / max(1, last)) for place, student in enumerate(students[:-1])}
+    colours[students[-1]] = colour
     lines = {student: LINES[-1 - (last - place) % len(LINES)] for place, student in enumerate(students)}
-    return Architecture(name, tuple(students), style.student_shades(students, colour), lines)
+    return Architecture(name, tuple(students), colours, lines)
 
 
 # --- architectures --------------------------------------------------------------------------------------------
@@ -164,7 +168,7 @@ def architecture_responses(data: ReportData) -> Drawing | Omitted:
     teachers = [teacher for teacher in data.experiment.teachers if (shown["teacher"] == teacher).any()]
     groups = group(data)
     columns = len(teachers) + bool(spent)
-    figure = style.new_figure(max(3.3 * columns, 5.0) + 0.4, 4.3)
+    figure = style.new_figure(max(2.7 * columns, 5.0) + 0.4, 4.3)
     panels = list(figure.subplots(1, columns, squeeze=False)[0])
     top = max([1.0, *(shown["value"] + shown["standard_error"].fillna(0))]) * 1.05
     for axes, teacher in zip(panels, teachers, strict=False):
@@ -201,7 +205,7 @@ def _responses(axes: Axes, rows: pd.DataFrame, groups: Sequence[Architecture], d
         own = [student for student in architecture.students if (rows["student"] == student).any()]
         line = rows.set_index("student").loc[own]
         x = [places[data.radii[student]] + (index - (len(groups) - 1) / 2) * width for student in own]
-        colour = style.COLOURS[index % len(style.COLOURS)]
+        colour = architecture.colours[architecture.students[-1]]
         axes.plot(x, line["value"], color=colour, linewidth=1.0, label=architecture.name)
         for student, place in zip(own, x, strict=True):
             style.plot_estimates(
@@ -238,7 +242,7 @@ def _costs(axes: Axes, spent: Sequence[Cost], groups: Sequence[Architecture]) ->
     axes.set_ylim(len(shown) - 0.4, -0.6)
     axes.set_xlim(0, 1.5 * most)
     axes.grid(visible=False, axis="y")
-    axes.set_xlabel("µs a site and training step; parameters")
+    axes.set_xlabel("µs a site and step; parameters", fontsize=9)
     axes.set_title("cost", loc="left", fontweight="bold")
 
 

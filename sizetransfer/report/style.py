@@ -24,7 +24,7 @@ from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator, ScalarFo
 from sizetransfer.report.data import ReportData
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#5B5B5B")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "h", "<")
 VERDICT_COLOURS: Mapping[str, str] = {
     "transfers": "#0B6E4F",
     "radius-limited": "#8A5A00",
