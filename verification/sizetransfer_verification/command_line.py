@@ -89,7 +89,7 @@ def plugin(
     failures = dict(_expected_failure(text) for text in expected)
     reports = []
     for name in names:
-        for subject in subjects_of(_choice(name)):
+        for subject in subjects_of(name):
             subject.seed = seed
             report = run_checks(
                 subject,
@@ -106,20 +106,6 @@ def plugin(
         show_json([report.to_json() for report in reports])
     if not all(report.ok for report in reports):
         context.exit(1)
-
-
-def _choice(name: str) -> str | dict[str, object]:
-    if "{" not in name:
-        return name
-    import yaml
-
-    try:
-        data = yaml.safe_load(name)
-    except yaml.YAMLError as error:
-        raise SpecError(
-            "The mapping cannot be read.", where=name, expected="YAML", got=str(error), fix="quote it for the shell"
-        ) from None
-    return dict(data)
 
 
 def _expected_failure(text: str) -> tuple[str, str]:

@@ -13,7 +13,7 @@ from sizetransfer.specs import FieldInfo, StudentSpec, TeacherSpec, did_you_mean
 from sizetransfer_verification.conformance.case import Case
 from sizetransfer_verification.conformance.check import Check, Level, checks, list_hash
 from sizetransfer_verification.conformance.report import Report
-from sizetransfer_verification.conformance.runner import DEFAULT_TIMEOUT, run_check, run_checks
+from sizetransfer_verification.conformance.runner import DEFAULT_TIMEOUT, require_libraries, run_check, run_checks
 from sizetransfer_verification.conformance.subjects import (
     StudentLike,
     StudentSubject,
@@ -107,10 +107,12 @@ class BoundCheck:
 
         Raises:
             ConformanceError: it failed.
+            PluginError: hypothesis or scipy is not installed.
             pytest.skip.Exception: it is not applicable.
         """
         import pytest
 
+        require_libraries()
         outcome = run_check(self.check, self.subject)
         if outcome.status == "not applicable":
             pytest.skip(outcome.reason)
@@ -166,11 +168,11 @@ def parametrize_with_checks(
 def subjects_of(given: TeacherLike | StudentLike) -> list[Subject]:
     """The subjects that a name, a specification or an object stands for.
 
-    A name is the kind of a teacher or of a student (``kind:preset`` likewise), or a distribution, which stands for
-    all teachers and students that it registers.
+    A name is the kind of a teacher or of a student (``kind:preset`` likewise, and a mapping as text,
+    ``"{kind: gaussian, mass: 0.3}"``), or a distribution, which stands for all teachers and students that it registers.
 
     Raises:
-        SpecError: no teacher, student or distribution has that name.
+        SpecError: no teacher, student or distribution has that name, or the text is no mapping.
         PluginError: it could not be imported.
     """
     if isinstance(given, Teacher | TeacherSpec):
@@ -185,6 +187,8 @@ def subjects_of(given: TeacherLike | StudentLike) -> list[Subject]:
             got=repr(given),
             fix="say which",
         )
+    if isinstance(given, str) and "{" in given:
+        given = _mapping(given)
     kind = given.split(":")[0].strip() if isinstance(given, str) else str(given.get("kind"))
     registry = default_registry()
     owners = {"teacher": registry.kinds("teacher"), "student": registry.kinds("student")}
@@ -207,6 +211,21 @@ def subjects_of(given: TeacherLike | StudentLike) -> list[Subject]:
             fix=did_you_mean(kind, known) or "`sizetransfer list` and `sizetransfer plugins` show what there is",
         )
     return of_distribution
+
+
+def _mapping(text: str) -> dict[str, object]:
+    import yaml
+
+    try:
+        data = yaml.safe_load(text)
+        found = "" if isinstance(data, dict) else f"a {type(data).__name__}"
+    except yaml.YAMLError as error:
+        found = str(error)
+    if found:
+        raise SpecError(
+            "The mapping cannot be read.", where=text, expected="YAML", got=found, fix="quote it for the shell"
+        )
+    return dict(data)
 
 
 def _stands_alone(distribution: str, entry: KindEntry) -> bool:

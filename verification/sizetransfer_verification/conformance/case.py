@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
@@ -44,10 +45,11 @@ class Case:
         """Read what :meth:`to_json` wrote; fields left out take their defaults.
 
         Raises:
-            SpecError: not JSON, or an unknown field.
+            SpecError: not JSON, an unknown field, or a number that no report shows.
         """
         try:
-            return cls(**json.loads(text))
+            case = cls(**json.loads(text))
+            case._check()
         except (TypeError, ValueError) as error:
             raise SpecError(
                 "The example cannot be read.",
@@ -56,6 +58,22 @@ class Case:
                 got=text,
                 fix=f"copy the example from a report ({error})",
             ) from None
+        return case
+
+    def _check(self) -> None:
+        """Refuse numbers that no report shows.
+
+        Raises:
+            ValueError: the first field that is wrong.
+        """
+        for name, least in (("member", 0), ("size", 1), ("batch", 1), ("seed", 0)):
+            number = getattr(self, name)
+            if type(number) is not int or number < least:
+                raise ValueError(f"{name} is an integer of at least {least}")
+        if not isinstance(self.noise, int | float) or not 0 < self.noise < math.inf:
+            raise ValueError("noise is a positive number")
+        if self.dtype not in ("float64", "float32") or not isinstance(self.device, str):
+            raise ValueError("dtype is float64 or float32, device the name of one")
 
     def to_json(self) -> str:
         """The case as JSON."""

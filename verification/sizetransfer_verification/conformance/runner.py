@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -27,6 +28,10 @@ from sizetransfer_verification.requirements import require
 
 DEFAULT_TIMEOUT = 120.0
 """Seconds that one check may take."""
+
+
+RINGS_AGAIN = 1.0
+"""Seconds after which an alarm that was lost (what is raised in a destructor is ignored) rings again."""
 
 
 class TimedOut(BaseException):
@@ -53,11 +58,20 @@ def run_checks(
         timeout: seconds for each check.
 
     Raises:
-        SpecError: an unknown level or id.
+        SpecError: an unknown level or id, a timeout that is not positive, or an example of another subject.
         PluginError: hypothesis or scipy is not installed.
     """
-    require("hypothesis", "The conformance suite")
-    require("scipy", "The conformance suite")
+    require_libraries()
+    if not timeout > 0:
+        raise SpecError(
+            "The timeout is not positive.",
+            where="timeout",
+            expected="seconds above zero",
+            got=f"{timeout:g}",
+            fix=f"leave it out ({DEFAULT_TIMEOUT:g} s)",
+        )
+    if example is not None:
+        subject.check_case(example)
     chosen = checks(subject.family, level, only)
     expected = dict(expected_failures or {})
     known = {check.id for check in checks(subject.family)}
@@ -77,6 +91,16 @@ def run_checks(
     return Report(subject.name, subject.family, level, list_hash(chosen), tuple(outcomes), subject.notes())
 
 
+def require_libraries() -> None:
+    """Refuse to run checks without the libraries that they need.
+
+    Raises:
+        PluginError: hypothesis or scipy is not installed.
+    """
+    require("hypothesis", "The conformance suite")
+    require("scipy", "The conformance suite")
+
+
 def _as_expected(outcome: Outcome, reason: str) -> Outcome:
     if outcome.status == "failed":
         return replace(outcome, status="expected failure", reason=f"expected: {reason}; {outcome.reason}")
@@ -93,9 +117,13 @@ def run_check(
     started = time.monotonic()
     run = _Run(check, subject)
     try:
-        with _time_limit(timeout), _one_thread(), warnings.catch_warnings():
+        with _time_limit(timeout) as alarm, _one_thread(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            run.alarm = alarm
             outcome = run.outcome(example)
+        # The alarm may ring where hypothesis, or a library beneath it, turns what is raised into an error of its own.
+        if alarm.is_set():
+            raise TimedOut
     except TimedOut:
         reason = f"It took longer than {timeout:g} s."
         cause = "a loop over sites, a dense matrix, or a chain that does not end; raise the timeout if it is right"
@@ -112,6 +140,7 @@ class _Run:
         self.case: Case | None = None
         self.runs = 0
         self.reasons: list[str] = []
+        self.alarm = threading.Event()
 
     def outcome(self, example: Case | None) -> Outcome:
         try:
@@ -159,6 +188,8 @@ class _Run:
         return None
 
     def once(self, case: Case) -> None:
+        if self.alarm.is_set():
+            raise TimedOut
         self.case = case
         self.runs += 1
         try:
@@ -190,8 +221,13 @@ class _Run:
 
 
 def _place(error: Exception) -> str:
+    """Where an exception comes from: the last line outside torch, which says more than one inside."""
     frames = traceback.extract_tb(error.__traceback__)
-    return f"{type(error).__name__} in {frames[-1].name}, line {frames[-1].lineno}" if frames else type(error).__name__
+    torch_itself = str(Path(torch.__file__).parent)
+    ours = [frame for frame in frames if not frame.filename.startswith(torch_itself)] or list(frames)
+    if not ours:
+        return type(error).__name__
+    return f"{type(error).__name__} in {ours[-1].name}, {Path(ours[-1].filename).name} line {ours[-1].lineno}"
 
 
 @contextmanager
@@ -206,21 +242,27 @@ def _one_thread() -> Iterator[None]:
 
 
 @contextmanager
-def _time_limit(seconds: float) -> Iterator[None]:
-    """Raise :class:`TimedOut` in the block after that time; only in the main thread of systems with alarms."""
+def _time_limit(seconds: float) -> Iterator[threading.Event]:
+    """Raise :class:`TimedOut` in the block after that time; only in the main thread of systems with alarms.
+
+    Yields:
+        an event, set when the time is over.
+    """
+    rung = threading.Event()
     if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
-        yield
+        yield rung
         return
 
     def ring(signum: int, frame: FrameType | None) -> None:
+        rung.set()
         raise TimedOut
 
     before = signal.signal(signal.SIGALRM, ring)
     remaining, _ = signal.getitimer(signal.ITIMER_REAL)
     started = time.monotonic()
-    signal.setitimer(signal.ITIMER_REAL, min(seconds, remaining) if remaining else seconds)
+    signal.setitimer(signal.ITIMER_REAL, min(seconds, remaining) if remaining else seconds, RINGS_AGAIN)
     try:
-        yield
+        yield rung
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property, lru_cache
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -13,7 +15,7 @@ from torch import Tensor, nn
 
 from sizetransfer.api import chosen
 from sizetransfer.domain import Domain, Graph, Lattice
-from sizetransfer.errors import ConformanceError, SizetransferError
+from sizetransfer.errors import ConformanceError, SizetransferError, SpecError
 from sizetransfer.oracle import Context, Exactness, Sample, Teacher
 from sizetransfer.randomness import normal, seeded_initialisation, stream
 from sizetransfer.specs import FieldInfo, StudentSpec, TeacherSpec
@@ -76,6 +78,14 @@ class TeacherSubject:
     def notes(self) -> tuple[str, ...]:
         return ()
 
+    def check_case(self, case: Case) -> None:
+        """Refuse an example that this teacher cannot be run on.
+
+        Raises:
+            SpecError: there is no such field or device.
+        """
+        _check_case(case, members=1, devices=self.devices)
+
     def reseed(self, seed: int) -> None:
         """Draw other fields from now on; the teacher stays."""
         self.seed = seed
@@ -84,14 +94,12 @@ class TeacherSubject:
     def fresh(self) -> Teacher:
         """The teacher built again from its specification, or a copy of the one that was given."""
         source = self._source
-        if isinstance(source, TeacherSpec):
-            built: object = source.build()
-        elif isinstance(source, Teacher):
-            built = copy.deepcopy(source)
-        elif callable(source):
-            built = source()
-        else:
-            built = source
+        try:
+            built = _teacher_from(source)
+        except SizetransferError:
+            raise
+        except Exception as error:
+            raise _cannot_be_built("teacher", source, error) from error
         if not isinstance(built, Teacher):
             raise ConformanceError(
                 "What was given builds no teacher.",
@@ -228,6 +236,14 @@ class StudentSubject:
     def notes(self) -> tuple[str, ...]:
         return tuple(f"refused {field.to_json()}: {reason}" for field, reason in self.refused.items())
 
+    def check_case(self, case: Case) -> None:
+        """Refuse an example that this student cannot be run on.
+
+        Raises:
+            SpecError: there is no such field or device.
+        """
+        _check_case(case, members=len(self.fields), devices=self.devices)
+
     def _taken(self, fields: Sequence[FieldInfo]) -> Iterator[FieldInfo]:
         for field in fields:
             try:
@@ -235,6 +251,8 @@ class StudentSubject:
             except SizetransferError as error:
                 self.refused[field] = error.what
                 continue
+            except Exception as error:
+                raise _cannot_be_built("student", self.spec or self._builder, error) from error
             yield field
         if len(self.refused) == len(fields):
             raise ConformanceError(
@@ -358,6 +376,37 @@ class StudentSubject:
 
 
 Subject = TeacherSubject | StudentSubject
+
+
+def _teacher_from(source: TeacherLike) -> object:
+    if isinstance(source, TeacherSpec):
+        return source.build()
+    if isinstance(source, Teacher):
+        return copy.deepcopy(source)
+    return source() if callable(source) else source
+
+
+def _cannot_be_built(family: str, source: object, error: Exception) -> ConformanceError:
+    frames = traceback.extract_tb(error.__traceback__)
+    return ConformanceError(
+        f"The {family} cannot be built.",
+        where=f"{source}, {Path(frames[-1].filename).name} line {frames[-1].lineno}" if frames else str(source),
+        expected=f"a {family}, or a SpecError that says what it does not take",
+        got=f"{type(error).__name__}: {error}",
+        fix=f"build the {family} by hand to see the whole traceback",
+    )
+
+
+def _check_case(case: Case, *, members: int, devices: tuple[str, ...]) -> None:
+    if 0 <= case.member < members and case.device.split(":")[0] in devices:
+        return
+    raise SpecError(
+        "The example belongs to another subject or machine.",
+        where="example",
+        expected=f"member below {members}, device {' or '.join(devices)}",
+        got=case.to_json(),
+        fix="give the fields= of the report that showed it, or choose another device",
+    )
 
 
 @lru_cache(maxsize=64)
