@@ -65,7 +65,7 @@ def _line(found: Search) -> str:
 
 
 def _summary(found: list[Search]) -> str:
-    """Counts of claims, configurations and violations, and what a search that was too short means."""
+    """The counts, and why a careless version may stand."""
     stand, fall = ([one for one in found if one.claim.careless is careless] for careless in (False, True))
     short = [one for one in fall if not one.refuted and one.asked < one.claim.examples]
     hint = " Those that stand were searched with fewer examples than they need; leave --examples out." if short else ""
