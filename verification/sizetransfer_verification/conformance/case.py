@@ -70,9 +70,12 @@ class Case:
             number = getattr(self, name)
             if type(number) is not int or number < least:
                 raise ValueError(f"{name} is an integer of at least {least}")
-        if not isinstance(self.noise, int | float) or not 0 < self.noise < math.inf:
+        # JSON may hold anything, whatever the annotations say.
+        noise: object = self.noise
+        device: object = self.device
+        if not isinstance(noise, int | float) or not 0 < noise < math.inf:
             raise ValueError("noise is a positive number")
-        if self.dtype not in ("float64", "float32") or not isinstance(self.device, str):
+        if self.dtype not in ("float64", "float32") or not isinstance(device, str):
             raise ValueError("dtype is float64 or float32, device the name of one")
 
     def to_json(self) -> str:
