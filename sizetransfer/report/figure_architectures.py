@@ -21,7 +21,8 @@ from sizetransfer.report.data import ReportData
 from sizetransfer.report.drawing import Drawing, Omitted
 from sizetransfer.report.tables import Cost, costs
 
-LARGEST_RESPONSE_ERROR = 3.0
+LARGEST_RESPONSE_ERROR = 1.5
+"""Larger ones belong to teachers that hardly respond far: the caption names them."""
 PALETTE = (*style.COLOURS[:5], *style.COLOURS[:4:-1])
 """Colours of architectures; the two blues are farthest apart."""
 LineStyle = Literal["--", "-", "-.", ":"]
@@ -170,7 +171,7 @@ def architecture_responses(data: ReportData) -> Drawing | Omitted:
     columns = len(teachers) + bool(spent)
     figure = style.new_figure(max(2.7 * columns, 5.0) + 0.4, 4.3)
     panels = list(figure.subplots(1, columns, squeeze=False)[0])
-    top = max([1.0, *(shown["value"] + shown["standard_error"].fillna(0))]) * 1.05
+    top = max([1.0, *shown["value"]]) * 1.15
     for axes, teacher in zip(panels, teachers, strict=False):
         _responses(axes, shown[shown["teacher"] == teacher], groups, data)
         axes.set_ylim(0, top)
@@ -249,8 +250,8 @@ def _costs(axes: Axes, spent: Sequence[Cost], groups: Sequence[Architecture]) ->
 def _responses_caption(far: pd.DataFrame, shown: pd.DataFrame) -> str:
     if far.empty:
         return ""
-    left = [str(teacher) for teacher in dict.fromkeys(far["teacher"]) if not (shown["teacher"] == teacher).any()]
-    beyond = f" Not shown, because the teacher hardly responds there: {', '.join(left)}." if left else ""
+    left = [f"{row['student']} on {row['teacher']}" for row in far.drop(shown.index).to_dict("records")]
+    beyond = f" Above {LARGEST_RESPONSE_ERROR:g} and not shown: {', '.join(left)}." if left else ""
     return (
         "Error of the student's response to the far region, relative to the teacher's (paper eq. (17)), against the "
         f"receptive radius; 1 (dashed) is what a student that does not respond gets.{beyond}"
