@@ -165,7 +165,7 @@ def rollout(
     context = context.to(initial)
     x = initial
     for index, (sigma, sigma_next) in enumerate(itertools.pairwise(levels), start=1):
-        noise = draw_noise(x, streams) if churn > 0 else torch.zeros_like(x)
+        noise = _on_live_sites(draw_noise(x, streams), context) if churn > 0 else torch.zeros_like(x)
         with torch.no_grad():
             moved = STEPS[method](_drift(score, context), x, sigma**2, sigma_next**2, churn, noise)
         x = moved if context.mask is None else torch.where(context.mask, moved, initial)
@@ -213,7 +213,12 @@ def draw_noise(like: Tensor, streams: Sequence[torch.Generator]) -> Tensor:
 
 
 def _drift(score: Score, context: Context) -> Drift:
-    return lambda x, v: score(x, x.new_full((len(x),), math.sqrt(v)), context)
+    return lambda x, v: _on_live_sites(score(x, x.new_full((len(x),), math.sqrt(v)), context), context)
+
+
+def _on_live_sites(values: Tensor, context: Context) -> Tensor:
+    """Zeros at dead sites: neither noise nor drift moves them, so no score sees them moved, within a step either."""
+    return values if context.mask is None else torch.where(context.mask, values, 0.0)
 
 
 def _streams(batch: int, generator: torch.Generator | Sequence[torch.Generator]) -> Sequence[torch.Generator]:

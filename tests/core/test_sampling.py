@@ -385,6 +385,25 @@ def test_score_sees_the_context_and_dead_sites_stay():
     torch.testing.assert_close(live, torch.tensor([0.0, 10.0, 20.0])[:, None].expand(3, 3), rtol=0, atol=6e-3)
 
 
+@pytest.mark.parametrize("churn", [0.0, 1.0])
+@pytest.mark.parametrize("method", STEPS)
+def test_dead_sites_are_shown_as_they_are_at_every_evaluation_of_the_score(method, churn):
+    """A score that sees them, and gives them one, must not find noise there in the middle of a step."""
+    mask = torch.rand((2, 1, 6, 5), generator=stream("mask")) < 0.4
+    context, seen = Context(Lattice((6, 5), periodic=False), mask=mask), []
+
+    def score(x, sigma, context):
+        seen.append(x[~mask])
+        return 1 - x / (1 + expand(sigma, x) ** 2)
+
+    spec = SamplerSpec(method=method, churn=churn, steps=4, noise=NOISE)
+    x = generate(score, spec, torch.zeros(2, 1, 6, 5), context=context, generator=stream("a"), sigma_data=1.0)
+    assert len(seen) == 4 * (2 if method == "heun" else 1)
+    assert all((dead == 0).all() for dead in seen)
+    assert (x[~mask] == 0).all()
+    assert (x[mask] != 0).all()
+
+
 def test_start_has_the_variance_of_noise_and_data():
     spec = SamplerSpec(steps=1, noise=NoiseSchedule(sigma_min=0.9999999, sigma_max=1.0), churn=0.0)
     like, context = torch.empty(1, 1, 200_000), Context(Lattice((200_000,)))
