@@ -78,6 +78,33 @@ class Sample:
 
 
 @dataclass(frozen=True)
+class Division:
+    """A division of the live sites of some fields into classes.
+
+    Attributes:
+        names: of the classes, in the words of the field that the teacher is from.
+        labels: index of the class of every site, int64 of shape ``B *S``, and -1 on sites of no class.
+    """
+
+    names: tuple[str, ...]
+    labels: Tensor
+
+
+@dataclass(frozen=True)
+class SiteClasses:
+    """Sites that are alike, and pairs of sites that are alike, by what the context says of them.
+
+    Attributes:
+        sites: divisions of the sites by name, by ``type`` say.
+        pairs: pairs of sites by the name of their class, each pair once: the row of the batch and the indices of two
+            sites into the flattened ``*S``, int64 of shape ``(3, n)``.
+    """
+
+    sites: Mapping[str, Division]
+    pairs: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
 class Exactness:
     """The declared error model of an oracle.
 
@@ -229,4 +256,22 @@ class HasCovariance(Protocol):
         Returns:
             Shape ``(C, n, C, n)``, float64, on the processor.
         """
+        ...
+
+
+@runtime_checkable
+class HasConditionalSamples(Protocol):
+    """Draws other fields in the context of a sample."""
+
+    def resample(self, sample: Sample, *, generator: torch.Generator) -> Sample:
+        """A sample with the same labels and context whose fields are drawn anew from their law given these."""
+        ...
+
+
+@runtime_checkable
+class HasSiteClasses(Protocol):
+    """Knows which sites of a sample are alike, given its labels."""
+
+    def site_classes(self, sample: Sample) -> SiteClasses:
+        """Divisions of the sites, and classes of pairs of sites, of every field of the sample."""
         ...

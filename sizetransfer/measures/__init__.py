@@ -12,6 +12,7 @@ from sizetransfer.specs import MeasureSpec
 def register_measures(register: Callable[[type[MeasureSpec]], None]) -> None:
     """Register every built-in measure."""
     from sizetransfer.measures.clean_score import CleanScoreSpec
+    from sizetransfer.measures.conditional_generation import ConditionalGenerationSpec
     from sizetransfer.measures.generation import GenerationSpec
     from sizetransfer.measures.jacobian import JacobianSpec
     from sizetransfer.measures.locality import LocalitySpec
@@ -24,5 +25,6 @@ def register_measures(register: Callable[[type[MeasureSpec]], None]) -> None:
     register(JacobianSpec)
     register(LocalitySpec)
     register(GenerationSpec)
+    register(ConditionalGenerationSpec)
     register(SmoothedResponseSpec)
     register(SmoothedScoreSpec)

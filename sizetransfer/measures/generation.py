@@ -49,6 +49,8 @@ POINTS, REACH = 1024, 10.0
 SMALLEST = 4
 
 Step = tuple[int, ...]
+Start = Literal["matched", "noise", "exact"]
+"""White noise of the variance of noise and data, or of noise alone, or exact fields with noise."""
 
 
 class GenerationSpec(MeasureSpec):
@@ -69,7 +71,7 @@ class GenerationSpec(MeasureSpec):
     sampler: SamplerSpec = Field(
         SamplerSpec(), description="the reverse process; its noise within that of the training"
     )
-    start: Literal["matched", "noise", "exact"] = Field(
+    start: Start = Field(
         "matched", description="white noise of the variance of noise and data, or of noise alone, or exact noisy fields"
     )
     tile: int | None = Field(None, ge=1, description="evaluate the student on tiles of so many sites along each axis")
@@ -112,28 +114,41 @@ class GenerationSpec(MeasureSpec):
 
         The jackknife leaves out a generated field together with the exact one whose context, or start, it shares.
         """
-        noise, spec = self.sampler.noise, self.sampler
         exact, control = (teacher.sample(len(streams), size, generator=generator) for _ in range(2))
         _require_room(_lattice(exact.context))
-        if self.start == "exact":
-            start = _noisy(exact, noise.sigma_max, streams).x
-            grid, context = spec.sigmas(), exact.context
-            x = sample(score, start, grid, context=context, method=spec.method, churn=spec.churn, generator=streams)
-        else:
-            scale = sigma_data if self.start == "matched" else 0.0
-            x = generate(score, spec, exact.x, context=exact.context, generator=streams, sigma_data=scale)
-        shared = [generator] * len(streams)
-        return exact.with_x(x), _noisy(exact, noise.sigma_min, shared), _noisy(control, noise.sigma_min, shared)
+        x = generated_fields(score, exact, self.sampler, self.start, streams, sigma_data)
+        last, shared = self.sampler.noise.sigma_min, [generator] * len(streams)
+        return exact.with_x(x), noisy(exact, last, shared), noisy(control, last, shared)
 
 
-def _noisy(clean: Sample, sigma: float, streams: Sequence[torch.Generator]) -> Sample:
+def generated_fields(
+    score: Score,
+    exact: Sample,
+    spec: SamplerSpec,
+    start: Start,
+    streams: Sequence[torch.Generator],
+    sigma_data: float,
+) -> Float[Tensor, "batch channels *size"]:
+    """Fields generated in the contexts of exact ones, from white noise or from these very fields with noise.
+
+    Raises:
+        NonFiniteError: the reverse process leaves the finite numbers; it names the step.
+    """
+    if start == "exact":
+        first, grid, context = noisy(exact, spec.noise.sigma_max, streams).x, spec.sigmas(), exact.context
+        return sample(score, first, grid, context=context, method=spec.method, churn=spec.churn, generator=streams)
+    scale = sigma_data if start == "matched" else 0.0
+    return generate(score, spec, exact.x, context=exact.context, generator=streams, sigma_data=scale)
+
+
+def noisy(clean: Sample, sigma: float, streams: Sequence[torch.Generator]) -> Sample:
     """The sample with noise of level ``sigma`` on its live sites."""
     x = clean.x + sigma * draw_noise(clean.x, streams)
     mask = clean.context.mask
     return clean.with_x(x if mask is None else torch.where(mask, x, clean.x))
 
 
-def _live(fields: Sample) -> Float[Tensor, "batch 1 *size"]:
+def live_sites(fields: Sample) -> Float[Tensor, "batch 1 *size"]:
     """Ones at live sites and zeros elsewhere, in double precision."""
     mask, x = fields.context.mask, fields.x
     return x.new_ones(len(x), 1, *x.shape[2:], dtype=torch.float64) if mask is None else mask.double()
@@ -186,7 +201,7 @@ def _pairs(x: Tensor, step: Step, *, periodic: bool) -> tuple[Tensor, Tensor]:
 
 def _moments(fields: Sample) -> Float[Tensor, "batch channels 6"]:
     """Averages of the first four powers over live sites, and of the two products over pairs of them."""
-    lattice, x, live = _lattice(fields.context), fields.x.double(), _live(fields)
+    lattice, x, live = _lattice(fields.context), fields.x.double(), live_sites(fields)
 
     def over_sites(values: Tensor) -> Tensor:
         return (values * live).flatten(2).sum(2) / live.flatten(2).sum(2)
@@ -210,15 +225,15 @@ def _observables(moments: Float[Tensor, "*rows channels 6"]) -> Float[Tensor, "*
 
 
 def _points(fields: Sample) -> Float[Tensor, "points"]:
-    """Where distribution functions are compared: evenly spaced around the mean of some fields."""
-    x = fields.x.double()
+    """Where distribution functions are compared: evenly spaced around the mean of some fields' live sites."""
+    x = fields.x.double()[live_sites(fields).expand_as(fields.x) > 0]
     centre, reach = float(x.mean()), REACH * float(x.std())
     return torch.linspace(centre - reach, centre + reach, POINTS, dtype=torch.float64, device=x.device)
 
 
 def _distributions(fields: Sample, points: Float[Tensor, "points"]) -> Float[Tensor, "batch channels 2 points"]:
     """Empirical distribution functions of a live site and of the mean over a live patch, field by field."""
-    lattice, x, live = _lattice(fields.context), fields.x.double(), _live(fields)
+    lattice, x, live = _lattice(fields.context), fields.x.double(), live_sites(fields)
     site = _distribution(x, live, points)
     for step in _steps(lattice.dim)[0]:
         (x, x_next), (live, live_next) = (_pairs(v, step, periodic=lattice.periodic) for v in (x, live))
@@ -240,12 +255,12 @@ def _leaving_out(values: Float[Tensor, "n *rest"]) -> Float[Tensor, "rows *rest"
     return sums / counts
 
 
-def _measured(estimates: Float[Tensor, "rows"], part: str) -> Measurement:
+def jackknifed(estimates: Float[Tensor, "rows"], part: str, coordinate: float = math.nan) -> Measurement:
     """The estimate from all fields with its jackknife error from those that leave one out."""
     value, left_out = estimates[0].item(), estimates[1:]
     n = len(left_out)
     error = math.sqrt((n - 1) / n * (left_out - left_out.mean()).square().sum().item())
-    return Measurement(part, value, error, n)
+    return Measurement(part, value, error, n, coordinate)
 
 
 def _compare(moments: Float[Tensor, "n 3 channels 6"]) -> Iterable[Measurement]:
@@ -253,11 +268,11 @@ def _compare(moments: Float[Tensor, "n 3 channels 6"]) -> Iterable[Measurement]:
     generated, exact, control = _observables(_leaving_out(moments)).unbind(1)
     _, variance, fourth, _, _ = exact.unbind(-1)
     units = torch.stack([variance.sqrt(), variance, fourth, variance, variance], dim=-1)
-    yield _measured(((generated - exact) / units).abs().mean((1, 2)), "observable_mae")
-    yield _measured(((control - exact) / units).abs().mean((1, 2)), "observable_mae_control")
+    yield jackknifed(((generated - exact) / units).abs().mean((1, 2)), "observable_mae")
+    yield jackknifed(((control - exact) / units).abs().mean((1, 2)), "observable_mae_control")
     for index, name in enumerate(OBSERVABLES):
         for part, values in (("generated", generated), ("exact", exact), ("difference", generated - exact)):
-            yield _measured(values[..., index].mean(1), f"{name}_{part}")
+            yield jackknifed(values[..., index].mean(1), f"{name}_{part}")
 
 
 def _distances(distributions: Float[Tensor, "n 3 channels 2 points"], spacing: float) -> Iterable[Measurement]:
@@ -266,4 +281,4 @@ def _distances(distributions: Float[Tensor, "n 3 channels 2 points"], spacing: f
     for part, other in (("", generated), ("_control", control)):
         distances = (other - exact).abs().sum(-1).mean(1) * spacing
         for index, name in enumerate(MARGINALS):
-            yield _measured(distances[:, index], f"{name}_distance{part}")
+            yield jackknifed(distances[:, index], f"{name}_distance{part}")

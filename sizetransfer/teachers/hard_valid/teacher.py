@@ -24,7 +24,7 @@ from pydantic import Field
 from torch import Tensor
 
 from sizetransfer.errors import OracleError
-from sizetransfer.oracle import Context, Exactness, Sample, Teacher
+from sizetransfer.oracle import Context, Exactness, Sample, SiteClasses, Teacher
 from sizetransfer.randomness import normal, stream
 from sizetransfer.specs import FieldInfo, TeacherSpec
 from sizetransfer.teachers.hard_valid.blocks import require_blocks
@@ -39,6 +39,7 @@ from sizetransfer.teachers.hard_valid.field import (
     latent_log_density,
 )
 from sizetransfer.teachers.hard_valid.labels import LARGEST_COUNT, TypeLaw
+from sizetransfer.teachers.hard_valid.motifs import site_classes
 from sizetransfer.teachers.hard_valid.ports import PatternWeights, PortLaw
 from sizetransfer.teachers.hard_valid.validity import ValidPorts, ValidState
 
@@ -192,6 +193,22 @@ class HardValidTeacher(Teacher):
         given = self.field_law.given(state)
         x, log_det = self.field_law(z * given.live, given)
         return x, latent_log_density(z * given.live, given.live) - log_det
+
+    def resample(self, sample: Sample, *, generator: torch.Generator) -> Sample:
+        """Draw other fields for the ports and types of a sample.
+
+        Raises:
+            OracleError: a label is missing or a constraint is broken; with the site.
+        """
+        return self.sample_field(self.state(sample), generator=generator)[0]
+
+    def site_classes(self, sample: Sample) -> SiteClasses:
+        """Sites by motif and by type, and pairs of neighbours; see :mod:`sizetransfer.teachers.hard_valid.motifs`.
+
+        Raises:
+            OracleError: a label is missing or a constraint is broken; with the site.
+        """
+        return site_classes(self.state(sample))
 
     def context(self, state: ValidState) -> Context:
         """What a student sees of ports and types; see :mod:`sizetransfer.teachers.hard_valid.encoding`."""
