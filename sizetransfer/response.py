@@ -8,6 +8,9 @@ For a score field s and a reference site i (paper eq. (5) and (17)):
   squared Frobenius norm of the row over the region; a uniform u instead sums signed entries, which may cancel;
 - response tail :math:`T_R = \sum_{j:\,d(i,j)>R} |J_{ij}|`, averaged over fields and reference sites;
 - effective range :math:`R_\epsilon`, the smallest R with :math:`T_R \le \epsilon\, T_0`.
+
+Where a context has a mask, dead sites take no part: they are neither perturbed nor counted, and reference sites are
+live ones, for every field its own (:func:`own_sites`).
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from sizetransfer.domain import Domain, Site
@@ -98,11 +101,27 @@ def jacobian_row(
     score: ScoreFunction, x: Float[Tensor, "batch channels *size"], site: Site, channel: int = 0
 ) -> Float[Tensor, "batch channels *size"]:
     r""":math:`\partial s_{c,i}(x)/\partial x` at ``site`` i and ``channel`` c, for every field of the batch."""
+    return jacobian_rows(score, x, torch.tensor([site] * len(x)), channel)
+
+
+def jacobian_rows(
+    score: ScoreFunction,
+    x: Float[Tensor, "batch channels *size"],
+    sites: Int[Tensor, "batch axes"],
+    channel: int = 0,
+) -> Float[Tensor, "batch channels *size"]:
+    """As :func:`jacobian_row`, at a site of its own for every field."""
     with torch.enable_grad():
         x = x.detach().requires_grad_()
-        at_site: tuple[slice | int, ...] = (slice(None), channel, *site)
-        (row,) = torch.autograd.grad(score(x)[at_site].sum(), x, materialize_grads=True)
+        (row,) = torch.autograd.grad(at_sites(score(x), sites)[:, channel].sum(), x, materialize_grads=True)
     return row
+
+
+def at_sites(
+    values: Float[Tensor, "batch channels *size"], sites: Int[Tensor, "batch axes"]
+) -> Float[Tensor, "batch channels"]:
+    """The numbers of one site of every field."""
+    return values[(torch.arange(len(sites)), slice(None), *sites.T)]
 
 
 def finite_difference(
@@ -171,6 +190,53 @@ def reference_sites(domain: Domain, count: int, margin: int = 0) -> Sequence[Sit
     from_second = min(count // 2, len(second))
     chosen = [_spread(first, count - from_second), _spread(second, from_second)]
     return [site for pair in itertools.zip_longest(*chosen) for site in pair if site is not None]
+
+
+def own_sites(
+    context: Context, wanted: Int[Tensor, "batch sites axes"], margin: int = 0
+) -> tuple[Int[Tensor, "batch sites axes"], Bool[Tensor, "batch"]]:
+    """Live reference sites of every field: for each wanted site the nearest live one of the bulk, each taken once.
+
+    Sites at an even number of steps, those of the same sublattice, come before the others. Without a mask the wanted
+    sites come back.
+
+    Args:
+        context: of B fields.
+        wanted: n sites for each of them, of the bulk of that margin.
+        margin: as for :func:`reference_sites`.
+
+    Returns:
+        The sites, and which fields have n live ones in the bulk; the sites of the others are the wanted ones.
+
+    Raises:
+        SpecError: no field has.
+    """
+    kept = torch.ones(len(wanted), dtype=torch.bool)
+    if context.mask is None:
+        return wanted, kept
+    bulk, found = context.domain.bulk(margin), wanted.clone()
+    for row, mask in enumerate(context.mask[:, 0].cpu()):
+        candidates = mask & bulk
+        kept[row] = int(candidates.sum()) >= wanted.shape[1]
+        for index in range(wanted.shape[1] if kept[row] else 0):
+            chosen = _nearest(candidates, context.domain, tuple(wanted[row, index].tolist()))
+            candidates[chosen] = False
+            found[row, index] = torch.tensor(chosen)
+    if not kept.any():
+        raise SpecError(
+            "No field has enough live sites to be probed.",
+            where=f"reference sites on {context.domain.shape}, margin {margin}",
+            expected=f"at least {wanted.shape[1]} live sites that far from the walls, in one field of {len(wanted)}",
+            got=f"at most {max(int((mask & bulk).sum()) for mask in context.mask[:, 0].cpu())}",
+            fix="choose a smaller margin, fewer sites, a larger lattice or more fields",
+        )
+    return found, kept
+
+
+def _nearest(candidates: Tensor, domain: Domain, site: Site) -> Site:
+    steps = domain.distance(site, "graph")
+    rank = steps + (domain.sites + 1) * (steps % 2) + 4 * (domain.sites + 1) * ~candidates
+    return tuple(int(index) for index in torch.unravel_index(rank.argmin(), domain.shape))
 
 
 def _spread(sites: Tensor, count: int) -> list[Site]:

@@ -3,24 +3,31 @@ r"""Error of a student's low-noise score against the exact clean score, at every
 .. math:: \mathrm{RelRMSE}_L = \sqrt{\frac{E\,\|s_\theta(x, \sigma_{\min}) - s_0(x)\|^2}{E\,\|s_0(x)\|^2}},
    \qquad x \sim p_L
 
-(paper eq. (16)). The student estimates the *smoothed* score, so even a perfect one keeps a floor of the size of
-:math:`s_{\sigma_{\min}} - s_0`: it vanishes with :math:`\sigma_{\min}` and is below 0.01 at 0.05 for the short- and
-medium-range families.
+(paper eq. (16)), over live sites. The student estimates the *smoothed* score, so even a perfect one keeps a floor of
+the size of :math:`s_{\sigma_{\min}} - s_0`: it vanishes with :math:`\sigma_{\min}` and is below 0.01 at 0.05 for the
+short- and medium-range families.
+
+In an open box the same ratio is also taken over the bulk alone, the sites more than ``margin`` steps away from the
+place outside, and over the rest, the boundary. With q the bulk's share of :math:`E\,\|s_0\|^2`, the squares add up:
+
+.. math:: \mathrm{RelRMSE}^2 = q\,\mathrm{RelRMSE}_{\mathrm{bulk}}^2 + (1 - q)\,\mathrm{RelRMSE}_{\mathrm{boundary}}^2
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Iterator
 from typing import ClassVar, Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor
 
+from sizetransfer.domain import Domain, Lattice
 from sizetransfer.oracle import HasScore, Sample, Teacher
 from sizetransfer.randomness import batches
-from sizetransfer.records import Measurement, root_ratio
+from sizetransfer.records import Measurement, jackknife, root_ratio
 from sizetransfer.response import require_finite, student_score, teacher_score
 from sizetransfer.specs import MeasureSpec
 from sizetransfer.student import Student
@@ -30,35 +37,103 @@ class CleanScoreSpec(MeasureSpec):
     """Relative root-mean-square error of the low-noise score against the exact clean score (paper eq. (16)).
 
     Parts: ``relative_rmse``; ``rmse``, the absolute error per live component; ``teacher_rms``, the size of the exact
-    score per live component; ``field_std``, the root mean square of the field. Errors are over independent fields.
+    score per live component; ``field_std``, the root mean square of the field. In an open box besides
+    ``bulk_relative_rmse, boundary_relative_rmse``; ``bulk_share``, of the bulk in the squared exact score; ``margin``,
+    the one that was taken; ``wall_relative_rmse`` by distance to the wall. NaN where no field has a live site there.
+
+    Errors are over independent fields: those that have a live site where the number is taken. Students of different
+    radius can be compared in the bulk if they are given the same margin.
     """
 
     kind: Literal["clean-score"] = "clean-score"
     requires: ClassVar[tuple[type, ...]] = (HasScore,)
     fields: int = Field(16, ge=2, description="independent fields at each size")
     batch: int = Field(8, ge=1, description="fields evaluated at a time; bounds the memory")
+    margin: int | None = Field(
+        None,
+        ge=0,
+        description="sites of the bulk have at least so many sites between them and every wall of an open box; none: "
+        "the student's radius, at most a quarter of the box, which a global student gets",
+    )
 
     def measure(
         self, teacher: Teacher, student: Student, size: int, *, sigma: float, seed: int
     ) -> Iterable[Measurement]:
         """Measure at one size; see :meth:`sizetransfer.specs.MeasureSpec.measure`."""
-        squared = [
-            _squared(teacher, student, teacher.sample(batch, size, generator=generator), sigma)
-            for batch, generator in batches(self.fields, self.batch, seed, "clean-score", size)
-        ]
+        margin = self._margin(student, teacher.domain(size))
+        squared, parts = [], []
+        for batch, generator in batches(self.fields, self.batch, seed, "clean-score", size):
+            sample = teacher.sample(batch, size, generator=generator)
+            squares, live = _with_live_sites(*_squares(teacher, student, sample, sigma))
+            squared.append(_means(squares, live))
+            if isinstance(sample.context.domain, Lattice) and not sample.context.domain.periodic:
+                parts.append(_by_wall(squares[:2], live, sample.context.domain))
         error, score, field = require_finite(torch.cat(squared, dim=1), f"clean-score at size {size}")
         yield root_ratio(error, score, "relative_rmse")
         one = torch.ones_like(error)
         yield root_ratio(error, one, "rmse")
         yield root_ratio(score, one, "teacher_rms")
         yield root_ratio(field, one, "field_std")
+        if parts:
+            yield from _near_and_far_from_walls(torch.cat(parts, dim=1), margin)
+
+    def _margin(self, student: Student, domain: Domain) -> int:
+        if self.margin is not None:
+            return self.margin
+        quarter = min(domain.shape) // 4
+        return quarter if student.radius is None else min(student.radius, quarter)
 
 
-def _squared(teacher: Teacher, student: Student, sample: Sample, sigma: float) -> Float[Tensor, "3 batch"]:
-    """Mean squares over live components of the error, of the exact score and of the field, for each field."""
+def _squares(
+    teacher: Teacher, student: Student, sample: Sample, sigma: float
+) -> tuple[Float[Tensor, "3 batch channels *size"], Bool[Tensor, "batch channels *size"]]:
+    """Squares of the error, of the exact score and of the field, and where they count."""
     exact = teacher_score(teacher, sample)(sample.x)
     with torch.no_grad():
         estimate = student_score(student, sigma, sample.context)(sample.x)
-    live = torch.ones_like(sample.x) if sample.context.mask is None else sample.context.mask.expand_as(sample.x)
+    live = torch.ones_like(sample.x, dtype=torch.bool) if sample.context.mask is None else sample.context.mask
+    return torch.stack([v.square() for v in (estimate - exact, exact, sample.x)]), live.expand_as(sample.x)
+
+
+def _with_live_sites(squares: Tensor, live: Tensor) -> tuple[Tensor, Tensor]:
+    """Leave out fields that have none; they have no score."""
+    kept = live.flatten(1).any(1)
+    return squares[:, kept], live[kept]
+
+
+def _means(squares: Tensor, live: Tensor) -> Float[Tensor, "3 batch"]:
+    """Means over the live components of each field."""
+    return torch.stack([(live * v).flatten(1).sum(1) / live.flatten(1).sum(1) for v in squares])
+
+
+def _by_wall(squares: Tensor, live: Tensor, domain: Lattice) -> Float[Tensor, "3 batch distances"]:
+    """Means of error and score over live components, split by distance to the wall; and the live components there.
+
+    The sum over distances is the mean over the field. The first column is at distance one.
+    """
+    distance = domain.wall_distance().flatten().to(squares.device) - 1
     counts = live.flatten(1).sum(1)
-    return torch.stack([(live * v.square()).flatten(1).sum(1) / counts for v in (estimate - exact, exact, sample.x)])
+    columns = [*((live * v).sum(1) / counts.reshape(-1, *[1] * domain.dim) for v in squares), live.sum(1).to(squares)]
+    tables = torch.stack(columns).flatten(2).double()
+    return tables.new_zeros(3, len(live), int(distance.max()) + 1).index_add(2, distance, tables)
+
+
+def _near_and_far_from_walls(table: Float[Tensor, "3 batch distances"], margin: int) -> Iterator[Measurement]:
+    bulk, boundary = table[..., margin:].sum(2), table[..., :margin].sum(2)
+    yield _relative(bulk, "bulk_relative_rmse")
+    yield _relative(boundary, "boundary_relative_rmse")
+    yield jackknife(_share, torch.stack([bulk[1], bulk[1] + boundary[1]], 1), "bulk_share")
+    yield Measurement("margin", float(margin), math.nan, table.shape[1])
+    for column in range(table.shape[2]):
+        yield _relative(table[..., column], "wall_relative_rmse", float(column + 1))
+
+
+def _relative(squares: Float[Tensor, "3 batch"], part: str, coordinate: float = math.nan) -> Measurement:
+    """Relative error over the fields that have live components there."""
+    error, score, _ = squares[:, squares[2] > 0]
+    return root_ratio(error, score, part, coordinate)
+
+
+def _share(parts: Tensor) -> float:
+    part, whole = parts.sum(0)
+    return float(part / whole)

@@ -5,6 +5,9 @@ For reference sites i and fields x, rows :math:`J_{ij} = \partial s_i/\partial x
 :math:`R_\epsilon`, the relative Frobenius error of the student's row over near and far regions, and the share of the
 teacher's squared response that lies outside the student's radius. For several channels :math:`|J_{ij}|` is the
 Frobenius norm of the block.
+
+Sums, counts and shares are over live sites. A field with too few live sites to be probed is left out, and so it is of a
+number about a shell or a region in which it has none; n tells how many fields are left.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from sizetransfer.domain import Site
+from sizetransfer.domain import Domain
 from sizetransfer.measures.response import NEGLIGIBLE
 from sizetransfer.oracle import HasScore, Teacher
 from sizetransfer.randomness import stream
@@ -28,10 +31,10 @@ from sizetransfer.response import (
     Region,
     ResponseProfile,
     ScoreFunction,
-    jacobian_row,
+    jacobian_rows,
+    own_sites,
     reference_sites,
     require_finite,
-    shell_counts,
     shell_sums,
     student_score,
     teacher_score,
@@ -55,6 +58,7 @@ class JacobianSpec(MeasureSpec):
     near: Region = Region(nearest=0, farthest=2)
     far: Region = Region(nearest=3, farthest=8)
     epsilons: tuple[float, ...] = Field((0.05, 0.01), description="thresholds of the effective range")
+    margin: int = Field(0, ge=0, description="steps that reference sites keep from the walls of an open box")
 
     def measure(
         self, teacher: Teacher, student: Student, size: int, *, sigma: float, seed: int
@@ -63,36 +67,40 @@ class JacobianSpec(MeasureSpec):
         sample = teacher.sample(self.fields, size, generator=stream(seed, "jacobian", size))
         domain = sample.context.domain
         exact, learned = teacher_score(teacher, sample), student_score(student, sigma, sample.context)
+        wanted = torch.tensor(reference_sites(domain, self.sites, self.margin))
+        own, kept = own_sites(sample.context, wanted.expand(self.fields, -1, -1), self.margin)
+        live = torch.ones_like(sample.x[:, :1]) if sample.context.mask is None else sample.context.mask.to(sample.x)
         rows = [
-            (site, _rows(exact, sample.x, site), _rows(learned, sample.x, site))
-            for site in reference_sites(domain, self.sites)
+            (sites, *(live[:, None] * _rows(score, sample.x, sites) for score in (exact, learned)))
+            for sites in own.unbind(1)
         ]
 
         # One shell table a site, squared or absolute, averaged over sites: shape (fields, distances).
-        def shells(values: Iterable[tuple[Site, Tensor]]) -> Tensor:
-            return _mean_of_ragged([shell_sums(v, domain, site) for site, v in values])
+        def shells(values: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
+            return _mean_of_ragged([_shell_sums(v, domain, sites) for sites, v in values])[kept]
 
-        squared_error = shells((site, (b - a).square().sum((1, 2))) for site, a, b in rows)
-        squared = shells((site, a.square().sum((1, 2))) for site, a, _ in rows)
+        squared_error = shells((sites, (b - a).square().sum((1, 2))) for sites, a, b in rows)
+        squared = shells((sites, a.square().sum((1, 2))) for sites, a, _ in rows)
         absolute = {
-            "teacher": shells((site, _block_norm(a)) for site, a, _ in rows),
-            "student": shells((site, _block_norm(b)) for site, _, b in rows),
+            "teacher": shells((sites, _block_norm(a)) for sites, a, _ in rows),
+            "student": shells((sites, _block_norm(b)) for sites, _, b in rows),
         }
-        counts = _mean_of_ragged([shell_counts(domain, site) for site, _, _ in rows])
+        counts = shells((sites, live[:, 0].double()) for sites, _, _ in rows)
         yield from self._profiles(absolute, counts)
-        yield from _errors(squared_error, squared)
+        yield from _errors(squared_error, squared, counts)
         for name, region in (("near", self.near), ("far", self.far)):
-            region.mask(domain, rows[0][0])
+            region.mask(domain, tuple(wanted[0].tolist()))
             band = slice(region.nearest, region.farthest + 1)
-            yield _relative(squared_error[:, band].sum(1), squared[:, band].sum(1), squared.sum(1), f"{name}_error")
+            parts = [table[:, band].sum(1) for table in (squared_error, squared, counts)]
+            yield _relative(*parts, squared.sum(1), f"{name}_error")
         if student.radius is not None:
             outside = squared[:, student.radius + 1 :].sum(1)
             yield jackknife(_share, torch.stack([outside, squared.sum(1)], 1), "outside_share")
 
     def _profiles(self, absolute: dict[str, Tensor], counts: Tensor) -> Iterable[Measurement]:
         for name, sums in absolute.items():
-            for distance, count in enumerate(counts.tolist()):
-                yield mean(sums[:, distance] / count, f"profile_{name}", float(distance))
+            for distance in range(counts.shape[1]):
+                yield _per_site(sums[:, distance], counts[:, distance], f"profile_{name}", float(distance))
             tails = torch.stack([ResponseProfile(row).tails() for row in sums])
             for radius in range(tails.shape[1]):
                 yield mean(tails[:, radius], f"tail_{name}", float(radius))
@@ -100,9 +108,24 @@ class JacobianSpec(MeasureSpec):
                 yield jackknife(partial(_effective_range, epsilon=epsilon), sums, f"range_{name}", epsilon)
 
 
-def _rows(score: ScoreFunction, x: Tensor, site: Site) -> Float[Tensor, "batch channels channels *size"]:
-    rows = torch.stack([jacobian_row(score, x, site, channel) for channel in range(x.shape[1])], 1).double()
+def _rows(score: ScoreFunction, x: Tensor, sites: Tensor) -> Float[Tensor, "batch channels channels *size"]:
+    rows = torch.stack([jacobian_rows(score, x, sites, channel) for channel in range(x.shape[1])], 1).double()
     return require_finite(rows, f"jacobian at {tuple(x.shape[2:])}")
+
+
+def _shell_sums(values: Tensor, domain: Domain, sites: Tensor) -> Float[Tensor, "batch distances"]:
+    """Sums over the shells around a site of its own for every field; zero where a field has no shell so far out."""
+    sums = [shell_sums(row[None], domain, tuple(site)) for row, site in zip(values, sites.tolist(), strict=True)]
+    width = max(row.shape[1] for row in sums)
+    return torch.cat([F.pad(row, (0, width - row.shape[1])) for row in sums])
+
+
+def _per_site(sums: Tensor, counts: Tensor, part: str, coordinate: float) -> Measurement:
+    """Mean response of a site on a shell, over the fields that have live sites there."""
+    there = counts > 0
+    if (counts == counts[0]).all() and there.all():
+        return mean(sums / counts[0], part, coordinate)
+    return jackknife(_share, torch.stack([sums[there], counts[there]], 1), part, coordinate)
 
 
 def _mean_of_ragged(tables: list[Tensor]) -> Tensor:
@@ -125,14 +148,18 @@ def _block_norm(rows: Tensor) -> Tensor:
     return rows.square().sum((1, 2)).sqrt()
 
 
-def _errors(error: Tensor, reference: Tensor) -> Iterable[Measurement]:
+def _errors(error: Tensor, reference: Tensor, counts: Tensor) -> Iterable[Measurement]:
+    total = reference.sum(1)
     for distance in range(error.shape[1]):
-        yield _relative(error[:, distance], reference[:, distance], reference.sum(1), "profile_error", float(distance))
+        parts = [table[:, distance] for table in (error, reference, counts)]
+        yield _relative(*parts, total, "profile_error", float(distance))
 
 
 def _relative(
-    error: Tensor, reference: Tensor, total: Tensor, part: str, coordinate: float = float("nan")
+    error: Tensor, reference: Tensor, counts: Tensor, total: Tensor, part: str, coordinate: float = float("nan")
 ) -> Measurement:
-    """Relative error, undefined where the reference is rounding beside the whole response."""
+    """Relative error over fields with live sites there; undefined where the reference is rounding beside the total."""
+    there = counts > 0
     negligible = reference.mean() <= NEGLIGIBLE**2 * total.mean()
-    return root_ratio(error, torch.zeros_like(reference) if negligible else reference, part, coordinate)
+    reference = torch.zeros_like(reference) if negligible else reference
+    return root_ratio(error[there], reference[there], part, coordinate)

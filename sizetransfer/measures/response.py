@@ -6,22 +6,35 @@ r"""Finite-difference responses near and far from a reference site, teacher agai
 expectations are squared Frobenius norms of Jacobian rows over the region; with a uniform shift signed entries are
 summed first. A far region wholly outside the student's radius gives exactly one, by construction; where the teacher
 does not respond at all the ratio is undefined (NaN) and the sizes of the responses tell the story.
+
+Dead sites are neither perturbed nor probed. A field that has no live site to be probed at, or none in one of its
+regions, is left out, and n tells how many are left.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from sizetransfer.domain import Domain, Site
-from sizetransfer.oracle import HasScore, Teacher
+from sizetransfer.domain import Domain
+from sizetransfer.errors import SpecError
+from sizetransfer.oracle import Context, HasScore, Teacher
 from sizetransfer.randomness import stream
 from sizetransfer.records import Measurement, root_ratio
-from sizetransfer.response import Region, ScoreFunction, reference_sites, require_finite, student_score, teacher_score
+from sizetransfer.response import (
+    Region,
+    ScoreFunction,
+    at_sites,
+    own_sites,
+    reference_sites,
+    require_finite,
+    student_score,
+    teacher_score,
+)
 from sizetransfer.specs import MeasureSpec
 from sizetransfer.student import Student
 
@@ -44,6 +57,7 @@ class ResponseSpec(MeasureSpec):
     amplitude: float = Field(0.05, gt=0, description="step of the central difference, in units of the field")
     near: Region = Region(nearest=0, farthest=2)
     far: Region = Region(nearest=3, farthest=8)
+    margin: int = Field(0, ge=0, description="steps that probed sites keep from the walls of an open box")
 
     def measure(
         self, teacher: Teacher, student: Student, size: int, *, sigma: float, seed: int
@@ -51,29 +65,51 @@ class ResponseSpec(MeasureSpec):
         """Measure at one size; see :meth:`sizetransfer.specs.MeasureSpec.measure`."""
         sample = teacher.sample(self.fields, size, generator=stream(seed, "response", size))
         scores = (teacher_score(teacher, sample), student_score(student, sigma, sample.context))
-        sites = reference_sites(sample.context.domain, self.fields)
+        wanted = torch.tensor(reference_sites(sample.context.domain, self.fields, self.margin))[:, None]
+        sites, kept = own_sites(sample.context, wanted, self.margin)
+        regions = {
+            name: _live(_masks(region, sample.context.domain, sites[:, 0]), sample.context).to(sample.x)
+            for name, region in (("near", self.near), ("far", self.far))
+        }
+        kept = kept & torch.stack([(masks > 0).flatten(1).any(1).cpu() for masks in regions.values()]).all(0)
+        _require_fields(kept, size)
         squares: dict[str, Tensor] = {}
-        for name, region in (("near", self.near), ("far", self.far)):
-            masks = _masks(region, sample.context.domain, sites).to(sample.x)
+        for name, masks in regions.items():
             signs = [_signs(sample.x, stream(seed, "directions", name, size, index)) for index in range(self.repeats)]
-            squares[name] = torch.stack([self._probe(scores, sample.x, masks * sign, sites) for sign in signs]).mean(0)
-            squares[f"{name}_shift"] = self._probe(scores, sample.x, masks.expand_as(sample.x), sites)
+            probes = [self._probe(scores, sample.x, masks * sign, sites[:, 0]) for sign in signs]
+            squares[name] = torch.stack(probes).mean(0)[:, kept]
+            squares[f"{name}_shift"] = self._probe(scores, sample.x, masks.expand_as(sample.x), sites[:, 0])[:, kept]
         yield from _summarise(squares)
 
     def _probe(
-        self, scores: tuple[ScoreFunction, ScoreFunction], x: Tensor, directions: Tensor, sites: Sequence[Site]
+        self, scores: tuple[ScoreFunction, ScoreFunction], x: Tensor, directions: Tensor, sites: Tensor
     ) -> Tensor:
         """Squared error, squared teacher and squared student response of every field: shape ``(3, B)``."""
-        at_sites = (torch.arange(len(sites)), slice(None), *torch.tensor(sites).T)
         step = self.amplitude * directions
         with torch.no_grad():
-            teacher, student = (((s(x + step) - s(x - step))[at_sites] / (2 * self.amplitude)) for s in scores)
+            teacher, student = ((at_sites(s(x + step) - s(x - step), sites) / (2 * self.amplitude)) for s in scores)
         squares = torch.stack([v.square().sum(1).double() for v in (student - teacher, teacher, student)])
         return require_finite(squares, f"response at {tuple(x.shape[2:])}")
 
 
-def _masks(region: Region, domain: Domain, sites: Sequence[Site]) -> Tensor:
-    return torch.stack([region.mask(domain, site) for site in sites])[:, None]
+def _require_fields(kept: Tensor, size: int) -> None:
+    if not kept.any():
+        raise SpecError(
+            "No field has live sites in both regions around the site where it is probed.",
+            where=f"response, near and far, at size {size}",
+            expected="a live site in each of them",
+            got=f"none, in {len(kept)} fields",
+            fix="widen the regions, or take a larger lattice or more fields",
+        )
+
+
+def _masks(region: Region, domain: Domain, sites: Tensor) -> Tensor:
+    return torch.stack([region.mask(domain, tuple(site)) for site in sites.tolist()])[:, None]
+
+
+def _live(masks: Tensor, context: Context) -> Tensor:
+    """Regions ``B 1 *S`` without their dead sites."""
+    return masks if context.mask is None else masks & context.mask.cpu()
 
 
 def _signs(x: Tensor, generator: torch.Generator) -> Tensor:

@@ -167,15 +167,15 @@ def louder_measured() -> dict:
 
 def test_a_clean_score_error_relative_to_the_student_is_caught(monkeypatch):
     assert not deviations(louder_measured(), {"relative_rmse": 0.25})
-    squared = clean_score._squared
+    squares = clean_score._squares
 
     def relative_to_the_student(teacher, student, sample, sigma):
         with torch.no_grad():
             estimate = student(sample.x, torch.full((len(sample.x),), sigma), sample.context)
-        error, _, field = squared(teacher, student, sample, sigma)
-        return torch.stack([error, estimate.square().flatten(1).mean(1), field])
+        (error, _, field), live = squares(teacher, student, sample, sigma)
+        return torch.stack([error, estimate.square(), field]), live
 
-    monkeypatch.setattr(clean_score, "_squared", relative_to_the_student)
+    monkeypatch.setattr(clean_score, "_squares", relative_to_the_student)
     assert deviations(louder_measured(), {"relative_rmse": 0.25}).keys() == {"relative_rmse"}
 
 
@@ -329,7 +329,8 @@ def test_a_jacobian_error_relative_to_the_student_is_caught(monkeypatch):
 
 
 def test_a_profile_that_is_not_averaged_over_its_shell_is_caught(monkeypatch):
-    monkeypatch.setattr(jacobian, "shell_counts", lambda domain, site: torch.ones(6))
+    per_site = jacobian._per_site
+    monkeypatch.setattr(jacobian, "_per_site", lambda sums, counts, *rest: per_site(sums, torch.ones(len(sums)), *rest))
     assert ("profile_teacher", 1.0) in deviations(jacobian_measured(1, 3), jacobian_expected(1, 3))
 
 
