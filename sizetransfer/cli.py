@@ -198,7 +198,7 @@ def parse_settings(settings: Iterable[str]) -> dict[str, object]:
 def show_run(run: Run, *, as_json: bool) -> None:
     """Print the errors, the verdicts, what was skipped and what failed, and where the report lies."""
     from sizetransfer.console import number, show_json, show_table
-    from sizetransfer.diagnosis import verdicts
+    from sizetransfer.diagnosis import verdicts, words_of
 
     found: list[Verdict] = verdicts(run.records, run.experiment) if len(run.records) else []
     if as_json:
@@ -206,13 +206,15 @@ def show_run(run: Run, *, as_json: bool) -> None:
         show_json({**data, "failures": list(run.failures), "skipped": list(run.skipped)})
         return
     if found:
-        columns = ("teacher", "student", "radius", "L", "relative error", "verdict")
+        columns = ("teacher", "student", "radius", words_of(run.experiment).symbol, "relative error", "of", "verdict")
         rows = [
-            (v.teacher, v.student, "global" if v.radius is None else v.radius, v.size, error, v.verdict)
+            (v.teacher, v.student, "global" if v.radius is None else v.radius, v.size, error, v.criterion, v.verdict)
             for v in found
             for error in [number(v.error.value, v.error.standard_error) if v.error else "–"]
         ]
-        show_table("Relative error of the clean score at the largest size, and verdict", columns, rows)
+        show_table("Relative error of the score at the largest size, and verdict", columns, rows)
+    else:
+        click.echo("No verdict: no error of a student's score was measured.")
     for name, reason in run.experiment.left_out.items():
         click.echo(f"Left out: {name}: {reason}", err=True)
     for item in run.skipped:

@@ -1,16 +1,19 @@
 r"""The verdict: does a student of radius R trained on one size transfer to larger ones?
 
 Symbols: :math:`e(R, L)` is the relative RMSE of the clean score (paper eq. (16)) of a student of receptive radius
-R on a lattice of L sites along each axis, the mean over seeds; :math:`L_*` is the largest size of the evaluation;
-:math:`s` are standard errors, and two numbers differ by :math:`|a - b| / \sqrt{s_a^2 + s_b^2}` combined ones.
+R on a lattice of L sites along each axis (of a graph: of N sites), the mean over seeds; :math:`L_*` is the largest
+size of the evaluation; :math:`s` are standard errors, and two numbers differ by
+:math:`|a - b| / \sqrt{s_a^2 + s_b^2}` combined ones.
+
+A teacher that has no clean score is judged by the relative RMSE of its smoothed score, at every noise level of that
+measure; the worst verdict counts, because reverse diffusion asks for all of them. An experiment that measures neither
+has no verdicts.
 
 A claim (*fails*, *radius-limited*) needs a relative effect beyond its threshold **and** a difference of more than
 ``significance`` combined standard errors. An effect without the significance is a doubt, and a doubt that no
 established claim overrides ends as *undecided*. :func:`describe_rule` says the whole rule in words.
 
-Standard errors are standard errors of the mean over seeds; with one seed, the record's own (over evaluation
-fields) stands in. Seeds share no randomness; students of one seed see the same evaluation fields, so calling
-their errors independent overstates the standard error of a difference where it matters.
+Standard errors are those of :mod:`sizetransfer.averages`.
 
 The teacher's response outside the radius is independent evidence, because no student takes part in it. For white
 inputs, a share q of the squared response out of reach costs a relative error of about :math:`\sqrt q`; without it
@@ -20,95 +23,79 @@ inputs, a share q of the squared response out of reach costs a relative error of
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
 import pandas as pd
 
-from sizetransfer.records import Record
+from sizetransfer.averages import Estimate, estimates, in_standard_errors
+from sizetransfer.domain import LATTICE_WORDS, SizeWords, size_words
 
 if TYPE_CHECKING:
     from sizetransfer.specs import Experiment, VerdictRule
 
 VerdictName = Literal["transfers", "radius-limited", "fails", "undecided"]
-Source = Literal["seeds", "records"]
-
-KEYS = ("teacher", "student", "radius", "train_size", "size", "measure", "part", "coordinate")
-ESTIMATE_COLUMNS = (*KEYS, "value", "standard_error", "seeds", "n", "source")
-_TYPES = {
-    **dict.fromkeys(("radius", "coordinate", "value", "standard_error"), "float64"),
-    **dict.fromkeys(("train_size", "size", "seeds", "n"), "int64"),
-}
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A mean over seeds with its standard error.
-
-    Attributes:
-        value: the mean; NaN if any seed's number is.
-        standard_error: of the mean; NaN where there is none.
-        seeds: seeds that it rests on.
-        source: ``seeds``: standard error of the mean over seeds; ``records``: one seed, its record's own.
-    """
-
-    value: float
-    standard_error: float
-    seeds: int = 1
-    source: Source = "records"
-
-    def standard_errors_from(self, other: Estimate) -> float:
-        """``(self - other)`` in combined standard errors; infinite where both are zero and the values differ."""
-        return in_standard_errors(self.value - other.value, math.hypot(self.standard_error, other.standard_error))
-
-
-def in_standard_errors(difference: float, standard_error: float) -> float:
-    """Return ``difference / standard_error``; 0 for no difference and signed infinity for a zero standard error."""
-    if math.isnan(standard_error) or math.isnan(difference):
-        return math.nan
-    if standard_error > 0:
-        return difference / standard_error
-    return math.copysign(math.inf, difference) if difference else 0.0
-
-
-def estimates(records: pd.DataFrame) -> pd.DataFrame:
-    """Average records over seeds.
-
-    Args:
-        records: rows of :class:`sizetransfer.records.Record`; may be empty.
-
-    Returns:
-        One row for each teacher, student, size, measure, part and coordinate, with ``value`` (NaN if a seed's is),
-        ``standard_error``, ``seeds``, ``n`` (draws of all seeds together) and ``source`` (see :class:`Estimate`).
-        Numbers that belong to no radius or no coordinate have NaN there.
-    """
-    if records.empty:
-        return pd.DataFrame({column: pd.Series(dtype=_TYPES.get(column, "str")) for column in ESTIMATE_COLUMNS})
-    known = records[[field.name for field in fields(Record)]].copy()
-    for column in ("radius", "coordinate", "value", "standard_error"):
-        known[column] = pd.to_numeric(known[column]).astype("float64")
-    groups = known.groupby(list(KEYS), dropna=False, sort=False, observed=True)
-    table = groups.agg(
-        value=("value", "mean"),
-        spread=("value", "std"),
-        finite=("value", "count"),
-        seeds=("value", "size"),
-        own=("standard_error", "first"),
-        n=("n", "sum"),
-    ).reset_index()
-    several = table["seeds"] > 1
-    table["value"] = table["value"].where(table["finite"] == table["seeds"])
-    table["standard_error"] = np.where(several, table["spread"] / np.sqrt(table["seeds"]), table["own"])
-    table["standard_error"] = table["standard_error"].where(table["value"].notna())
-    table["source"] = np.where(several, "seeds", "records")
-    return table[list(ESTIMATE_COLUMNS)]
 
 
 def measure_name(experiment: Experiment, kind: str) -> str | None:
     """The experiment's own name of its first measure of this kind."""
     return next((name for name, spec in experiment.evaluation.measures.items() if spec.kind == kind), None)
+
+
+_ERRORS: Mapping[str, str] = {"clean-score": "clean score", "smoothed-score": "smoothed score"}
+"""Measures whose part ``relative_rmse`` the rule judges, by kind; the first that a teacher has."""
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """The error that a verdict rests on.
+
+    Attributes:
+        measure: the measure's name in the experiment.
+        kind: ``clean-score`` or ``smoothed-score``.
+        sigma: noise level of the smoothed score; NaN for the clean one.
+    """
+
+    measure: str
+    kind: str
+    sigma: float = math.nan
+
+    def __str__(self) -> str:
+        """The score, with the noise level of a smoothed one."""
+        return self.score if math.isnan(self.sigma) else f"{self.score} at σ = {self.sigma:g}"
+
+    @property
+    def score(self) -> str:
+        """Which score: ``clean score`` or ``smoothed score``."""
+        return _ERRORS[self.kind]
+
+    def rows(self, table: pd.DataFrame, teacher: str) -> pd.DataFrame:
+        """Those of the estimates that hold this error of the teacher's students."""
+        own = (table["measure"] == self.measure) & (table["part"] == "relative_rmse") & (table["teacher"] == teacher)
+        return table[
+            own & (table["coordinate"].isna() if math.isnan(self.sigma) else table["coordinate"] == self.sigma)
+        ]
+
+
+def criteria(table: pd.DataFrame, experiment: Experiment, teacher: str) -> list[Criterion]:
+    """The errors by which students of a teacher are judged: one, or one for each noise level; none if none is measured.
+
+    Args:
+        table: averages over seeds, of :func:`estimates`.
+        experiment: names of measures.
+        teacher: its name.
+    """
+    names = {kind: measure_name(experiment, kind) for kind in _ERRORS}
+    taken = {kind: name for kind, name in names.items() if name is not None}
+    rows = table[(table["teacher"] == teacher) & (table["part"] == "relative_rmse")]
+    for kind, name in taken.items():
+        own = rows[rows["measure"] == name]
+        if len(own):
+            levels = sorted(own["coordinate"].dropna().unique()) if kind == "smoothed-score" else []
+            return [Criterion(name, kind, float(level)) for level in levels] or [Criterion(name, kind)]
+    # Nothing is there yet: what is missing is the first measure.
+    return [Criterion(name, kind) for kind, name in taken.items()][:1]
 
 
 def radii(records: pd.DataFrame, experiment: Experiment) -> dict[str, int | None]:
@@ -135,8 +122,9 @@ class Verdict:
         radius: receptive radius; ``None`` for a global student, or for one that left no records.
         verdict: the verdict.
         reason: why, in a sentence with the numbers.
+        criterion: the error that it rests on.
         size: the largest size of the evaluation.
-        error: relative RMSE of the clean score at that size.
+        error: that error at this size.
         baseline_size: the training size where it was measured, otherwise the smallest size.
         baseline_error: relative RMSE there.
         growth: relative change of the error from ``baseline_size`` to ``size``.
@@ -152,6 +140,7 @@ class Verdict:
     verdict: VerdictName
     reason: str
     size: int
+    criterion: Criterion | None = None
     error: Estimate | None = None
     baseline_size: int | None = None
     baseline_error: Estimate | None = None
@@ -163,25 +152,40 @@ class Verdict:
     evidence: str = "it was not measured"
 
 
-def describe_rule(rule: VerdictRule) -> str:
-    """The rule in words, with its thresholds; one paragraph a line."""
+def describe_rule(
+    rule: VerdictRule, *, words: SizeWords = LATTICE_WORDS, kinds: Collection[str] = ("clean-score",)
+) -> str:
+    """The rule in words, with its thresholds; one paragraph a line.
+
+    Args:
+        rule: the thresholds.
+        words: how sizes are called.
+        kinds: kinds of the criteria in use.
+    """
+    size = words.symbol
     significance = f"more than {rule.significance:g} combined standard errors"
     among = " Larger radii are those of students of the same kind." if rule.compare == "kind" else ""
+    scores = " or, of a teacher that has none, of the ".join(name for kind, name in _ERRORS.items() if kind in kinds)
+    levels = (
+        " The smoothed score is judged at each noise level of its measure, and the worst verdict counts: fails, "
+        "radius-limited, undecided, transfers; among equals the one of the largest error."
+    )
     return f"""\
-e(R, L) is the relative RMSE of the clean score of the student of radius R on the lattice of size L, the mean over \
-seeds; L* is the largest size; a global student counts as larger than every radius.{among}
-fails: even the lowest e at L* among this and the larger radii exceeds {rule.failure:g}, by {significance}; or e \
-rises from the training size (the smallest size, where that was not measured) to L* by more than \
+e(R, {size}) is the relative RMSE of the {scores} of the student of radius R at the size {size} ({words.counts}), the \
+mean over seeds; {size}* is the largest size; a global student counts as larger than every radius.{among}\
+{levels if "smoothed-score" in kinds else ""}
+fails: even the lowest e at {size}* among this and the larger radii exceeds {rule.failure:g}, by {significance}; or e \
+rises from the training size (the smallest size, where that was not measured) to {size}* by more than \
 {100 * rule.growth:g} % and by {significance}.
-radius-limited: otherwise, if a larger radius lowers e at L* by more than {100 * rule.improvement:g} % and by \
+radius-limited: otherwise, if a larger radius lowers e at {size}* by more than {100 * rule.improvement:g} % and by \
 {significance}.
 transfers: otherwise, if all of these numbers are there and none of the thresholds is crossed.
 undecided: otherwise: a number is missing, or a threshold is crossed by less than the standard errors require.
 Standard errors are those of the mean over seeds; with one seed, the record's own, over evaluation fields. Combined \
 means the root of the sum of squares.
-The response outside the radius takes no part in the verdict. It agrees with it if the error that it accounts for, \
-e − √(e² − share), is more than {100 * rule.improvement:g} % of e for a radius-limited student, and is not for one \
-that transfers. A failure may have causes that it does not see."""
+The clean response outside the radius takes no part in the verdict. It agrees with it if the error that it accounts \
+for, e − √(e² − share), is more than {100 * rule.improvement:g} % of e for a radius-limited student, and is not for \
+one that transfers. A failure may have causes that it does not see."""
 
 
 def verdicts(records: pd.DataFrame, experiment: Experiment) -> list[Verdict]:
@@ -192,18 +196,34 @@ def verdicts(records: pd.DataFrame, experiment: Experiment) -> list[Verdict]:
         experiment: names, sizes and thresholds.
 
     Returns:
-        One verdict for each teacher and student of the experiment, teachers in its order, radii ascending.
+        One verdict for each teacher and student of the experiment, teachers in its order, radii ascending; none if
+        the experiment measures no error of the score.
     """
     table = estimates(records)
     known = radii(records, experiment)
     students = [*known, *(name for name in experiment.students if name not in known)]
-    errors = _lookup(table, measure_name(experiment, "clean-score"), "relative_rmse")
-    shares = _lookup(table, measure_name(experiment, "jacobian"), "outside_share")
-    return [
-        _judge(_Case(experiment, teacher, student, known, errors, shares))
-        for teacher in experiment.teachers
-        for student in students
-    ]
+    shares = _lookup(table[(table["measure"] == measure_name(experiment, "jacobian")) & (table["part"] == _SHARE)])
+    found = []
+    for teacher in experiment.teachers:
+        errors = {one: _lookup(one.rows(table, teacher)) for one in criteria(table, experiment, teacher)}
+        for student in students if errors else ():
+            cases = [_Case(experiment, teacher, student, known, one, errors[one], shares) for one in errors]
+            found.append(min(map(_judge, cases), key=_worst_first))
+    return found
+
+
+_SHARE = "outside_share"
+_WORST_FIRST: tuple[VerdictName, ...] = ("fails", "radius-limited", "undecided", "transfers")
+
+
+def _worst_first(verdict: Verdict) -> tuple[int, float]:
+    error = verdict.error.value if verdict.error else math.nan
+    return _WORST_FIRST.index(verdict.verdict), -error if math.isfinite(error) else math.inf
+
+
+def words_of(experiment: Experiment) -> SizeWords:
+    """How the experiment's sizes and distances are called."""
+    return size_words(teacher.geometry for teacher in experiment.teachers.values())
 
 
 def regime(verdicts: Iterable[Verdict]) -> str:
@@ -223,8 +243,7 @@ def regime(verdicts: Iterable[Verdict]) -> str:
 _Numbers = Mapping[tuple[str, str, int], Estimate]
 
 
-def _lookup(table: pd.DataFrame, measure: str | None, part: str) -> _Numbers:
-    rows = table[(table["measure"] == measure) & (table["part"] == part)]
+def _lookup(rows: pd.DataFrame) -> _Numbers:
     return {
         (str(row["teacher"]), str(row["student"]), int(row["size"])): Estimate(
             float(row["value"]), float(row["standard_error"]), int(row["seeds"]), row["source"]
@@ -260,6 +279,7 @@ class _Case:
     teacher: str
     student: str
     radii: Mapping[str, int | None]
+    criterion: Criterion
     errors: _Numbers
     shares: _Numbers
 
@@ -268,15 +288,18 @@ class _Case:
         return self.experiment.verdict
 
     @property
+    def symbol(self) -> str:
+        return words_of(self.experiment).symbol
+
+    @property
     def size(self) -> int:
-        measure = measure_name(self.experiment, "clean-score")
-        evaluation = self.experiment.evaluation
-        return max(evaluation.sizes_of(measure) if measure else evaluation.sizes)
+        return max(self.experiment.evaluation.sizes_of(self.criterion.measure))
 
     @property
     def baseline_size(self) -> int | None:
         sizes = sorted(size for teacher, student, size in self.errors if (teacher, student) == self.pair)
-        train_size = self.experiment.training.size
+        training = self.experiment.training
+        train_size = training.size if training.steps else None
         smaller = [size for size in sizes if size < self.size]
         return train_size if train_size in smaller else next(iter(smaller), None)
 
@@ -307,7 +330,7 @@ def _judge(case: _Case) -> Verdict:
     error = case.error(case.size)
     if case.student not in case.radii or error is None or not math.isfinite(error.value):
         state = "not measured" if error is None else "not a finite number"
-        return _verdict(case, "undecided", f"the error at L = {case.size} is {state}")
+        return _verdict(case, "undecided", f"the error at {case.symbol} = {case.size} is {state}")
     failing = [_fails_everywhere(case, error), _grows(case, error)]
     limited = _improvable(case, error)
     failures = [claim.text for claim in failing if claim.holds == "yes"]
@@ -330,7 +353,7 @@ def _fails_everywhere(case: _Case, error: Estimate) -> _Claim:
         limit,
         in_standard_errors(lowest.value - limit, lowest.standard_error),
         case.rule,
-        f"the lowest error {among} at L = {case.size}, {lowest.value:.3g}, exceeds {limit:g}",
+        f"the lowest error {among} at {case.symbol} = {case.size}, {lowest.value:.3g}, exceeds {limit:g}",
     )
 
 
@@ -339,7 +362,8 @@ def _grows(case: _Case, error: Estimate) -> _Claim:
     if before is None or not math.isfinite(before.value):
         return _Claim("no", "")
     growth = _relative_change(before.value, error.value)
-    text = f"the error changes by {round(100 * growth, 1) + 0.0:+.1f} % from L = {case.baseline_size} to {case.size}"
+    change = f"{round(100 * growth, 1) + 0.0:+.1f} %"
+    text = f"the error changes by {change} from {case.symbol} = {case.baseline_size} to {case.size}"
     return _Claim.of(growth, case.rule.growth, error.standard_errors_from(before), case.rule, text)
 
 
@@ -368,13 +392,14 @@ def _gaps(case: _Case, error: Estimate) -> list[str]:
     gaps = []
     before = case.error(case.baseline_size)
     if case.baseline_size is None:
-        gaps.append(f"the error was measured at L = {case.size} alone, so transfer was not tested")
+        gaps.append(f"the error was measured at {case.symbol} = {case.size} alone, so transfer was not tested")
     elif before is None or not math.isfinite(before.value):
-        gaps.append(f"the error at L = {case.baseline_size} is not a finite number")
+        gaps.append(f"the error at {case.symbol} = {case.baseline_size} is not a finite number")
     elif math.isnan(error.standard_error) or math.isnan(before.standard_error):
         gaps.append("the error has no standard error")
     there = case.larger_errors()
-    gaps += [f"{_named(case, name)} has no error at L = {case.size}" for name in case.larger() if name not in there]
+    where = f"{case.symbol} = {case.size}"
+    gaps += [f"{_named(case, name)} has no error at {where}" for name in case.larger() if name not in there]
     return gaps
 
 
@@ -394,7 +419,8 @@ def _verdict(case: _Case, name: VerdictName, reason: str) -> Verdict:
     error, before = case.error(case.size), case.error(case.baseline_size)
     best = next(iter(case.larger_errors().items()), (None, None)) if case.student in case.radii else (None, None)
     share = _outside_share(case)
-    agrees, evidence = _evidence(name, error, share, case.rule)
+    clean = case.criterion.kind == "clean-score"
+    agrees, evidence = _evidence(name, error if clean else None, share, case.rule)
     return Verdict(
         teacher=case.teacher,
         student=case.student,
@@ -402,6 +428,7 @@ def _verdict(case: _Case, name: VerdictName, reason: str) -> Verdict:
         verdict=name,
         reason=reason,
         size=case.size,
+        criterion=case.criterion,
         error=error,
         baseline_size=case.baseline_size,
         baseline_error=before,

@@ -14,7 +14,7 @@ there for message passing and for couplings that decay in space.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -27,6 +27,45 @@ from sizetransfer.errors import OracleError
 
 Site = tuple[int, ...]
 Metric = Literal["chebyshev", "graph", "euclidean"]
+
+
+@dataclass(frozen=True)
+class SizeWords:
+    """How sizes and distances are called.
+
+    Attributes:
+        symbol: the letter of a size.
+        counts: what a size is the number of.
+        steps: what a distance is the number of.
+    """
+
+    symbol: str
+    counts: str
+    steps: str
+
+    @property
+    def axis(self) -> str:
+        """Label of an axis of sizes."""
+        return {
+            "L": "lattice size $L$ (sites along an axis)",
+            "N": "size of the graph $N$ (sites)",
+        }.get(self.symbol, f"size ({self.counts})")
+
+
+LATTICE_WORDS = SizeWords("L", "sites along an axis", "lattice steps")
+GRAPH_WORDS = SizeWords("N", "sites", "hops")
+MIXED_WORDS = SizeWords("size", "sites along an axis of a lattice, or of a graph", "lattice steps, or hops")
+
+
+def size_words(geometries: Iterable[str]) -> SizeWords:
+    """The words for fields of these geometries (``FieldInfo.geometry``).
+
+    Example:
+        >>> size_words(["graph"]).symbol
+        'N'
+    """
+    found = set(geometries)
+    return MIXED_WORDS if len(found) > 1 else GRAPH_WORDS if found == {"graph"} else LATTICE_WORDS
 
 
 class Domain(ABC):

@@ -187,8 +187,9 @@ class FieldInfo(Spec):
 
 
 class TeacherSpec(KindSpec):
-    """Schema and factory of a teacher."""
+    """Schema and factory of a teacher; ``geometry`` is that of its fields, known before it is built."""
 
+    geometry: ClassVar[Geometry] = "lattice"
     seed: int = Field(0, ge=0, description="decides every random weight of the teacher")
 
     @abstractmethod
@@ -222,6 +223,10 @@ class MeasureSpec(KindSpec):
     """
 
     requires: ClassVar[tuple[type, ...]] = ()
+
+    def lacking(self, teacher: Teacher) -> list[str]:
+        """What this measure needs and the teacher does not have, by name: at first the protocols of ``requires``."""
+        return [protocol.__name__ for protocol in self.requires if not isinstance(teacher, protocol)]
 
     @abstractmethod
     def measure(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -9,7 +10,9 @@ from typing import Any, Protocol
 
 import pandas as pd
 
-from sizetransfer.diagnosis import Verdict, estimates, measure_name, radii, verdicts
+from sizetransfer.averages import estimates
+from sizetransfer.diagnosis import Criterion, Verdict, measure_name, radii, verdicts, words_of
+from sizetransfer.domain import SizeWords
 from sizetransfer.records import Record
 from sizetransfer.specs import Experiment
 
@@ -46,9 +49,9 @@ class ReportData:
 
     Attributes:
         run: the run.
-        estimates: averages over seeds (:func:`sizetransfer.diagnosis.estimates`).
+        estimates: averages over seeds (:func:`sizetransfer.averages.estimates`).
         radii: receptive radius of every student with records, ascending, ``None`` (global) last.
-        verdicts: of every teacher and student.
+        verdicts: of every teacher and student; none where no error of the score was measured.
     """
 
     run: RunLike
@@ -63,8 +66,54 @@ class ReportData:
 
     @property
     def largest_size(self) -> int:
-        """The largest size at which the clean score is compared."""
-        return self.verdicts[0].size
+        """The largest size at which scores are compared; of all sizes, where none are."""
+        sizes = [verdict.size for verdict in self.verdicts]
+        return max(sizes or self.experiment.evaluation.sizes)
+
+    @property
+    def words(self) -> SizeWords:
+        """How sizes and distances are called."""
+        return words_of(self.experiment)
+
+    @property
+    def training_size(self) -> int | None:
+        """The size that students were trained at, if they were."""
+        training = self.experiment.training
+        return training.size if training.steps else None
+
+    def dotted_training_size(self) -> str:
+        """What the dotted line of a figure is, in a sentence; nothing where nothing was trained."""
+        return f" Dotted: the training size, {self.words.symbol} = {self.training_size}." if self.training_size else ""
+
+    def criterion(self, teacher: str) -> Criterion | None:
+        """The error of this teacher's students that figures show: that of its worst verdict, of the largest radius."""
+        own = [verdict for verdict in self.verdicts if verdict.teacher == teacher]
+        order = ("fails", "radius-limited", "undecided", "transfers")
+        worst = min((order.index(verdict.verdict) for verdict in own), default=None)
+        return next((one.criterion for one in reversed(own) if order.index(one.verdict) == worst), None)
+
+    def errors(self, **where: object) -> pd.DataFrame:
+        """Estimates of the errors that the verdicts rest on, of every teacher, restricted to ``where``."""
+        chosen = {teacher: self.criterion(teacher) for teacher in self.experiment.teachers}
+        parts = [criterion.rows(self.estimates, teacher) for teacher, criterion in chosen.items() if criterion]
+        rows = pd.concat(parts) if parts else self.estimates[:0]
+        for column, value in where.items():
+            rows = rows[rows[column] == value]
+        return rows[rows["value"].notna()]
+
+    def error_label(self) -> str:
+        """What these errors are: ``relative RMSE of the clean score``."""
+        chosen = [self.criterion(teacher) for teacher in self.experiment.teachers]
+        scores = {criterion.score for criterion in chosen if criterion}
+        return f"relative RMSE of the {scores.pop() if len(scores) == 1 else 'score'}"
+
+    def noise_levels(self) -> str:
+        """At which noise the figures show errors of smoothed scores, in a sentence; nothing where they show none."""
+        chosen = {teacher: self.criterion(teacher) for teacher in self.experiment.teachers}
+        levels = [f"σ = {one.sigma:g} ({name})" for name, one in chosen.items() if one and not math.isnan(one.sigma)]
+        if not levels:
+            return ""
+        return f" Errors of the smoothed score are those at the noise level of the worst verdict: {', '.join(levels)}."
 
     def values(self, kind: str, part: str, **where: object) -> pd.DataFrame:
         """Estimates of one part of the measure of this kind, restricted to ``where``; values that are NaN left out."""

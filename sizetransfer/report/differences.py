@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from sizetransfer.diagnosis import estimates, in_standard_errors
+from sizetransfer.averages import estimates, in_standard_errors
 from sizetransfer.report.data import RunLike
 
 MATCHED = ("teacher", "student", "size", "measure", "part", "coordinate")
@@ -22,7 +22,7 @@ def compare_runs(a: RunLike, b: RunLike) -> pd.DataFrame:
     Returns:
         One row for each teacher, student, size, measure, part and coordinate that either run has: ``value_a``,
         ``standard_error_a``, ``seeds_a`` and the same of b (means over seeds, see
-        :func:`sizetransfer.diagnosis.estimates`), ``difference`` (b minus a), ``standard_errors`` (the difference
+        :func:`sizetransfer.averages.estimates`), ``difference`` (b minus a), ``standard_errors`` (the difference
         divided by :math:`\sqrt{s_a^2 + s_b^2}`; infinite where both are zero and the values differ) and
         ``found_in``: ``both``, ``a`` or ``b``.
     """

@@ -68,29 +68,29 @@ def _styled(name: str, students: Sequence[str], index: int) -> Architecture:
 
 def architectures(data: ReportData) -> Drawing | Omitted:
     """Relative RMSE against L, a panel for each teacher, and the regime of every architecture below."""
-    rows = data.values("clean-score", "relative_rmse")
+    rows = data.errors()
     if rows.empty:
-        return Omitted("architectures", "no record of the clean-score error")
+        return Omitted("architectures", "no record of the error of a score")
     teachers, groups = list(data.experiment.teachers), group(data)
     figure = style.new_figure(max(2.9 * len(teachers), 6.0) + 0.4, 3.7 + 0.3 * len(groups))
     grid = figure.subplots(
         2, len(teachers), squeeze=False, sharey="row", gridspec_kw={"height_ratios": [3.3, 0.3 * len(groups)]}
     )
     for axes, teacher in zip(grid[0], teachers, strict=True):
-        style.size_axis(axes, rows["size"])
-        style.mark_training_size(axes, data.experiment.training.size)
+        style.size_axis(axes, rows["size"], words=data.words)
+        style.mark_training_size(axes, data.training_size)
         _errors(axes, rows[rows["teacher"] == teacher], groups, data)
         axes.set_title(teacher, loc="left", fontweight="bold")
     grid[0][0].set_ylim(0, None)
-    grid[0][0].set_ylabel("relative RMSE of the clean score")
+    grid[0][0].set_ylabel(data.error_label())
     for axes, teacher in zip(grid[1], teachers, strict=True):
         _regimes(axes, [verdict for verdict in data.verdicts if verdict.teacher == teacher], groups)
     style.legend_below(figure, *_handles(data, groups))
     return Drawing(
         "architectures",
         "Size transfer of several architectures",
-        "Above: error of the student's score against the lattice size; a colour for each architecture, a line for each "
-        f"radius. Dotted: the training size, L = {data.experiment.training.size}. Below: what becomes of each "
+        "Above: error of the student's score against the size; a colour for each architecture, a line for each "
+        f"radius.{data.dotted_training_size()}{data.noise_levels()} Below: what becomes of each "
         "architecture by the rule of the verdicts, its radii held against each other. What has one student cannot be "
         f"called radius-limited. {data.error_bars()}",
         figure,
@@ -177,7 +177,7 @@ def architecture_responses(data: ReportData) -> Drawing | Omitted:
         axes.set_ylim(0, top)
         axes.set_title(teacher, loc="left", fontweight="bold")
     if teachers:
-        panels[0].set_ylabel(f"relative far-response error, $L$ = {int(shown['size'].max())}")
+        panels[0].set_ylabel(f"relative far-response error, ${data.words.symbol}$ = {int(shown['size'].max())}")
     if spent:
         _costs(panels[-1], spent, groups)
     style.legend_below(figure, *_handles(data, groups))
@@ -220,7 +220,7 @@ def _responses(axes: Axes, rows: pd.DataFrame, groups: Sequence[Architecture], d
     axes.axhline(1.0, color=style.GREY, linestyle=(0, (6, 4)), linewidth=0.9, zorder=1)
     axes.set_xticks(list(places.values()), ["global" if radius is None else str(radius) for radius in places])
     axes.set_xlim(-0.5, len(places) - 0.5)
-    axes.set_xlabel("receptive radius $R$ (lattice steps)")
+    axes.set_xlabel(f"receptive radius $R$ ({data.words.steps})")
 
 
 def _places(data: ReportData) -> dict[int | None, int]:

@@ -33,9 +33,9 @@ def generation(data: ReportData) -> Drawing | Omitted:
     panels = dict(zip(rows, figure.subplots(1, len(rows), squeeze=False, sharey=True)[0], strict=True))
     paper = False
     for name, axes in panels.items():
-        style.size_axis(axes, rows[name]["size"], margin=1.25)
+        style.size_axis(axes, rows[name]["size"], margin=1.25, words=data.words)
         axes.set_yscale("log")
-        style.mark_training_size(axes, data.experiment.training.size)
+        style.mark_training_size(axes, data.training_size)
         _errors(axes, rows[name], _rows(data, name, CONTROL), data)
         paper |= _paper(axes, name, data)
         axes.set_title(_title(data, name), loc="left", fontsize=9)
@@ -45,9 +45,9 @@ def generation(data: ReportData) -> Drawing | Omitted:
         "generation",
         "Generated fields against exact ones",
         "Mean absolute error over mean, variance, fourth moment and neighbour correlations of generated fields, "
-        f"each in units of the exact field, against the lattice size. Dotted: the training size, L = "
-        f"{data.experiment.training.size}. Dashed: the same number between two sets of exact fields; an error from a "
-        "white start that is no larger is not the student's. From exact fields with noise, only the learned drift can "
+        f"each in units of the exact field, against the size.{data.dotted_training_size()} Dashed: the same number "
+        "between two sets of exact fields; an error from a white start that is no larger is not the student's. From "
+        "exact fields with noise, only the learned drift can "
         f"fail.{' Open diamonds, a little to the right: the paper.' if paper else ''} {data.error_bars()}",
         figure,
     )

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from sizetransfer.diagnosis import in_standard_errors
+from sizetransfer.averages import in_standard_errors
 from sizetransfer.report import style
 from sizetransfer.report.data import ReportData
 from sizetransfer.report.drawing import Drawing, Omitted
@@ -29,8 +29,8 @@ def repair(data: ReportData) -> Drawing | Omitted:
         upper, lower = grid[0][column], grid[1][column]
         rows, noise = _best_errors(data, teacher)
         for axes in (upper, lower):
-            style.size_axis(axes, clean["size"])
-            style.mark_training_size(axes, data.experiment.training.size)
+            style.size_axis(axes, clean["size"], words=data.words)
+            style.mark_training_size(axes, data.training_size)
         upper.set_xlabel("")
         _errors(upper, rows, data)
         _irreducible(upper, teacher, noise, data)
@@ -124,12 +124,12 @@ def _marks() -> list[Line2D]:
 
 
 def _caption(data: ReportData) -> str:
-    rule = data.experiment.verdict
+    rule, trained = data.experiment.verdict, f"{data.words.symbol} = {data.experiment.training.size}"
     return (
-        "Above: error of the student's score against the lattice size, on clean fields, or at the noise that the title "
+        "Above: error of the student's score against the size, on clean fields, or at the noise that the title "
         "names. Dashed: the least that a function of the student's radius can have there, where it is known. Ringed: "
-        f"the smallest size at which the error exceeds that at the training size, L = {data.experiment.training.size} "
+        f"the smallest size at which the error exceeds that at the training size, {trained} "
         f"(dotted), by more than {100 * rule.growth:g} % and {rule.significance:g} combined standard errors. Below: "
-        "root mean square of the field; where it changes with L, students meet inputs of a size that they were not "
-        f"trained on. {data.error_bars()}"
+        "root mean square of the field; where it changes with the size, students meet inputs larger or smaller than "
+        f"those that they were trained on. {data.error_bars()}"
     )

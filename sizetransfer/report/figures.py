@@ -1,7 +1,7 @@
 r"""The figures of a report, by name, for any experiment: any teachers, students, sizes and seeds.
 
-- ``regimes``: relative RMSE :math:`e` of the clean score (paper eq. (16)) against the lattice size L, a panel for
-  each teacher, with its verdict;
+- ``regimes``: relative RMSE :math:`e` of the clean score (paper eq. (16)), or of the smoothed one where a teacher has
+  no clean score, against the size L, a panel for each teacher, with its verdict;
 - ``size-sweep``: the same of all teachers in one panel, and the far-response error (paper eq. (17)) against L: the
   paper's figure 1;
 - ``radius-sweep``: :math:`e` at the largest L, and near and far response errors, against the receptive radius R: the
@@ -20,6 +20,7 @@ A figure whose numbers the run does not have is :class:`Omitted`, with the reaso
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -43,8 +44,8 @@ from sizetransfer.report.figure_smoothed import smoothed_range
 from sizetransfer.report.training import training_curves
 from sizetransfer.specs import PaperValue, did_you_mean
 
-RMSE_LABEL = "relative RMSE of the clean score"
 LARGEST_RESPONSE_ERROR = 3.0
+NO_ERROR = "no record of the error of a score"
 
 
 def draw(name: str, data: ReportData) -> Drawing | Omitted:
@@ -69,32 +70,34 @@ def draw(name: str, data: ReportData) -> Drawing | Omitted:
 
 def regimes(data: ReportData) -> Drawing | Omitted:
     """Relative RMSE against L, one panel for each teacher, labelled with its verdict."""
-    rows = data.values("clean-score", "relative_rmse")
+    rows = data.errors()
     if rows.empty:
-        return Omitted("regimes", "no record of the clean-score error")
+        return Omitted("regimes", NO_ERROR)
     panels = _panels(list(data.experiment.teachers), width=3.5, height=3.6, share_y=True)
     top = 1.08 * float((rows["value"] + rows["standard_error"].fillna(0)).max())
     for teacher, axes in panels.axes.items():
-        style.size_axis(axes, rows["size"])
+        style.size_axis(axes, rows["size"], words=data.words)
         axes.set_ylim(0, top)
-        style.mark_training_size(axes, data.experiment.training.size)
+        style.mark_training_size(axes, data.training_size)
         _lines_against_size(axes, rows[rows["teacher"] == teacher], data, teacher, label_ends=True)
         _title_with_verdict(axes, teacher, data)
-    panels.left[0].set_ylabel(RMSE_LABEL)
+    panels.left[0].set_ylabel(data.error_label())
     return Drawing(
         "regimes",
         "Three regimes of size transfer",
-        f"Error of the student's score against the lattice size, for each receptive radius R. Flat lines that lie "
-        f"on each other: the student transfers. Flat lines apart: the radius limits it. Rising or high lines: it "
-        f"fails, whatever the radius. Dotted: the training size, L = {data.experiment.training.size}. "
-        f"{data.error_bars()}",
+        f"Error of the student's score against the size {data.words.symbol} ({data.words.counts}), for each receptive "
+        "radius R. Flat lines that lie on each other: the student transfers. Flat lines apart: the radius limits it. "
+        "Rising or high lines: it fails, whatever the radius."
+        f"{data.dotted_training_size()}{data.noise_levels()} {data.error_bars()}",
         panels.figure,
     )
 
 
 def _title_with_verdict(axes: Axes, teacher: str, data: ReportData) -> None:
     word = regime(verdict for verdict in data.verdicts if verdict.teacher == teacher)
-    axes.set_title(teacher, loc="left", fontweight="bold", pad=26)
+    criterion = data.criterion(teacher)
+    noise = "" if criterion is None or math.isnan(criterion.sigma) else f", $\\sigma$ = {criterion.sigma:g}"
+    axes.set_title(f"{teacher}{noise}", loc="left", fontweight="bold", pad=26)
     axes.text(
         0.015,
         1.03,
@@ -113,16 +116,16 @@ def _title_with_verdict(axes: Axes, teacher: str, data: ReportData) -> None:
 
 def size_sweep(data: ReportData) -> Drawing | Omitted:
     """Relative RMSE against L of every teacher and student; beside it the far-response error."""
-    rows = data.values("clean-score", "relative_rmse")
+    rows = data.errors()
     if rows.empty:
-        return Omitted("size-sweep", "no record of the clean-score error")
+        return Omitted("size-sweep", NO_ERROR)
     far, beyond = _comparable(data.values("response", "far_error"))
     panels = _panels(["error", "response"] if len(far) else ["error"], width=4.6, height=4.1)
-    for name, numbers, label in (("error", rows, RMSE_LABEL), ("response", far, "relative far-response error")):
+    for name, numbers, label in (("error", rows, data.error_label()), ("response", far, "relative far-response error")):
         if name in panels.axes:
             axes = panels.axes[name]
-            style.size_axis(axes, rows["size"])
-            style.mark_training_size(axes, data.experiment.training.size)
+            style.size_axis(axes, rows["size"], words=data.words)
+            style.mark_training_size(axes, data.training_size)
             for teacher in data.experiment.teachers:
                 _lines_against_size(axes, numbers[numbers["teacher"] == teacher], data, teacher)
             axes.set_ylim(0, _top(axes))
@@ -138,10 +141,10 @@ def size_sweep(data: ReportData) -> Drawing | Omitted:
     )
     return Drawing(
         "size-sweep",
-        "Error against lattice size",
-        f"{'Left: error' if len(far) else 'Error'} of the student's score on lattices larger than the training "
-        f"lattice (dotted, L = {data.experiment.training.size}). A student that transfers stays flat."
-        f"{second}{beyond} {data.error_bars()}",
+        "Error against size",
+        f"{'Left: error' if len(far) else 'Error'} of the student's score against the size {data.words.symbol} "
+        f"({data.words.counts}). A student that transfers stays flat.{data.dotted_training_size()}"
+        f"{data.noise_levels()}{second}{beyond} {data.error_bars()}",
         panels.figure,
     )
 
@@ -170,9 +173,9 @@ def _lines_against_size(
 
 def radius_sweep(data: ReportData) -> Drawing | Omitted:
     """Relative RMSE at the largest L against R with the paper's values; beside it near and far response errors."""
-    rows = data.values("clean-score", "relative_rmse", size=data.largest_size)
+    rows = data.errors(size=data.largest_size)
     if rows.empty:
-        return Omitted("radius-sweep", f"no record of the clean-score error at L = {data.largest_size}")
+        return Omitted("radius-sweep", f"{NO_ERROR} at {data.words.symbol} = {data.largest_size}")
     near, far, response_size = _responses(data)
     far, beyond = _comparable(far)
     near, _ = _comparable(near)
@@ -180,7 +183,8 @@ def radius_sweep(data: ReportData) -> Drawing | Omitted:
     axes = panels.axes["error"]
     _lines_against_radius(axes, rows, data)
     paper = _paper_points(axes, data, "clean-score", "relative_rmse", data.largest_size)
-    axes.set_ylabel(f"{RMSE_LABEL}, $L$ = {data.largest_size}")
+    symbol = data.words.symbol
+    axes.set_ylabel(f"{data.error_label()}, ${symbol}$ = {data.largest_size}")
     extra = []
     if len(far):
         axes = panels.axes["response"]
@@ -188,7 +192,7 @@ def radius_sweep(data: ReportData) -> Drawing | Omitted:
         _lines_against_radius(axes, near, data, linestyle="--", markerfacecolor="white", linewidth=1.1)
         paper += _paper_points(axes, data, "response", "far_error", response_size)
         _mark_one(axes)
-        axes.set_ylabel(f"relative response error, $L$ = {response_size}")
+        axes.set_ylabel(f"relative response error, ${symbol}$ = {response_size}")
         extra = [Line2D([], [], color=style.GREY, linestyle="-", marker="o", label="far response")]
         extra += [Line2D([], [], color=style.GREY, linestyle="--", marker="o", mfc="white", label="near response")]
     if paper:
@@ -201,7 +205,10 @@ def radius_sweep(data: ReportData) -> Drawing | Omitted:
     style.legend_below(panels.figure, style.teacher_handles(data), extra)
     caption = _radius_caption(paper=bool(paper), far=bool(len(far)))
     return Drawing(
-        "radius-sweep", "Error against receptive radius", f"{caption}{beyond} {data.error_bars()}", panels.figure
+        "radius-sweep",
+        "Error against receptive radius",
+        f"{caption}{data.noise_levels()}{beyond} {data.error_bars()}",
+        panels.figure,
     )
 
 
@@ -257,7 +264,7 @@ def _radius_axis(axes: Axes, data: ReportData) -> None:
     axes.set_xticks(list(places), ["global" if radius is None else str(radius) for radius in places.values()])
     margin = 0.1 * (max(places) - min(places)) or 1.0
     axes.set_xlim(min(places) - margin, max(places) + margin)
-    axes.set_xlabel("receptive radius $R$ (lattice steps)")
+    axes.set_xlabel(f"receptive radius $R$ ({data.words.steps})")
 
 
 def _lines_against_radius(axes: Axes, rows: pd.DataFrame, data: ReportData, **appearance: Any) -> None:
@@ -334,10 +341,10 @@ def response_profile(data: ReportData) -> Drawing | Omitted:
     return Drawing(
         "response-profile",
         "How far the score responds",
-        f"Response of the score at site i to the field at site j, against their distance, at L = {size}: the exact "
-        f"score (black) and the students (shades). Vertical lines: receptive radii, beyond which a student's response "
-        f"is exactly zero and not drawn. What the black line keeps beyond a vertical line is out of that student's "
-        f"reach. {data.error_bars()}",
+        "Response of the score at site i to the field at site j, against their distance, at "
+        f"{data.words.symbol} = {size}: the exact score (black) and the students (shades). Vertical lines: receptive "
+        "radii, beyond which a student's response is exactly zero and not drawn. What the black line keeps beyond a "
+        f"vertical line is out of that student's reach. {data.error_bars()}",
         panels.figure,
     )
 
@@ -358,7 +365,8 @@ def _profile_panel(axes: Axes, teacher: pd.DataFrame, students: pd.DataFrame, da
         line = teacher[(teacher["student"] == name) & (teacher["value"] > 0)].sort_values("coordinate")
         style.plot_estimates(axes, line["coordinate"], line, color="black", linewidth=2.4, label="teacher", zorder=3)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_xlabel("Chebyshev distance $d(i, j)$")
+    graph = data.words.symbol == "N"
+    axes.set_xlabel(f"{'distance' if graph else 'Chebyshev distance'} $d(i, j)$ ({data.words.steps})")
 
 
 def _limit_profile(axes: Axes, values: pd.Series[float]) -> None:

@@ -107,6 +107,10 @@ def _context(data: ReportData) -> dict[str, Any]:
         "verdicts": tables.verdict_rows(data),
         "baseline_label": _baseline_label(data),
         "largest_size": data.largest_size,
+        "symbol": data.words.symbol,
+        "no_verdict": tables.no_verdict(data),
+        "error_meaning": tables.error_meaning(data),
+        "smoothed": "smoothed-score" in _kinds(data),
         "rule": list(_rule_items(data)),
         "error_bars": data.error_bars(),
         "paper": tables.paper_rows(data),
@@ -126,12 +130,16 @@ def _baseline_label(data: ReportData) -> str:
     if len(sizes) != 1:
         return "error at the smallest size"
     size = sizes.pop()
-    return f"error at L = {size}{' (trained)' if size == data.experiment.training.size else ''}"
+    return f"error at {data.words.symbol} = {size}{' (trained)' if size == data.training_size else ''}"
+
+
+def _kinds(data: ReportData) -> set[str]:
+    return {verdict.criterion.kind for verdict in data.verdicts if verdict.criterion}
 
 
 def _rule_items(data: ReportData) -> Iterator[tuple[str, str]]:
     """The lines of the rule as (verdict, text); lines that define no verdict have an empty one."""
-    for line in describe_rule(data.experiment.verdict).split("\n"):
+    for line in describe_rule(data.experiment.verdict, words=data.words, kinds=_kinds(data)).split("\n"):
         name, separator, text = line.partition(": ")
         defines = bool(separator) and name in style.VERDICT_COLOURS
         yield (name, text) if defines else ("", line)

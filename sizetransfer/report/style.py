@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator, ScalarFormatter
 
+from sizetransfer.domain import LATTICE_WORDS, SizeWords
 from sizetransfer.report.data import ReportData
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#5B5B5B")
@@ -111,8 +112,8 @@ def student_markers(students: Sequence[str]) -> dict[str, str]:
     return {name: MARKERS[index % len(MARKERS)] for index, name in enumerate(students)}
 
 
-def size_axis(axes: Axes, sizes: Iterable[int], *, margin: float = 1.08) -> None:
-    """Give the horizontal axis a logarithmic scale with a tick at every size of the lattice."""
+def size_axis(axes: Axes, sizes: Iterable[int], *, margin: float = 1.08, words: SizeWords = LATTICE_WORDS) -> None:
+    """Give the horizontal axis a logarithmic scale with a tick at every size, called by these words."""
     ticks = sorted(set(sizes))
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_locator(FixedLocator(_apart(ticks)))
@@ -120,7 +121,7 @@ def size_axis(axes: Axes, sizes: Iterable[int], *, margin: float = 1.08) -> None
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlim(ticks[0] / margin, ticks[-1] * margin)
-    axes.set_xlabel("lattice size $L$ (sites along an axis)")
+    axes.set_xlabel(words.axis)
 
 
 def _apart(ticks: Sequence[int]) -> list[int]:
@@ -133,9 +134,10 @@ def _apart(ticks: Sequence[int]) -> list[int]:
     return kept[::-1]
 
 
-def mark_training_size(axes: Axes, size: int) -> None:
-    """Draw a dotted line at the training size; captions say what it is."""
-    axes.axvline(size, color=GREY, linestyle=":", linewidth=1.2, zorder=1)
+def mark_training_size(axes: Axes, size: int | None) -> None:
+    """Draw a dotted line at the training size, if there is one; captions say what it is."""
+    if size is not None:
+        axes.axvline(size, color=GREY, linestyle=":", linewidth=1.2, zorder=1)
 
 
 def plot_estimates(axes: Axes, x: Any, rows: pd.DataFrame, **style: Any) -> None:

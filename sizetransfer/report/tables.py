@@ -9,7 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from sizetransfer.diagnosis import Estimate, Verdict
+from sizetransfer.averages import Estimate
+from sizetransfer.diagnosis import Criterion, Verdict
 from sizetransfer.report.data import ReportData
 from sizetransfer.specs import PaperValue
 
@@ -71,6 +72,7 @@ class VerdictRow:
     student: str
     baseline_error: str
     error: str
+    criterion: str
     growth: str
     outside_share: str
     evidence: str
@@ -91,12 +93,21 @@ def _verdict_row(verdict: Verdict, data: ReportData) -> VerdictRow:
         student=data.student_label(verdict.student),
         baseline_error=format_estimate(verdict.baseline_error),
         error=format_estimate(verdict.error),
+        criterion=_criterion(verdict.criterion),
         growth=_percent(verdict.growth),
         outside_share=MISSING if share is None else _share(share.value),
         evidence=f"Response outside {agreement}: {verdict.evidence}",
         verdict=verdict.verdict,
         reason=verdict.reason,
     )
+
+
+def _criterion(criterion: Criterion | None) -> str:
+    """Which score's error it is, short."""
+    if criterion is None:
+        return MISSING
+    level = "" if math.isnan(criterion.sigma) else f", σ = {criterion.sigma:g}"
+    return criterion.score.removesuffix(" score") + level
 
 
 def _percent(change: float) -> str:
@@ -114,11 +125,44 @@ def _share(value: float) -> str:
 
 
 def answer(data: ReportData) -> str:
-    """The run's answer in one sentence."""
-    largest = data.largest_size
-    train = data.experiment.training.size
+    """The run's answer in one sentence or two; what was measured, where it has none."""
+    symbol = data.words.symbol
+    trained = f"Trained at {symbol} = {data.training_size}" if data.training_size else "Nothing was trained"
+    if not data.verdicts:
+        return f"{trained}, and no error of a student's score was measured. {_measured(data)}"
     parts = [_answer_for(teacher, data) for teacher in data.experiment.teachers]
-    return f"Trained at L = {train} and asked for the score up to L = {largest}: {'; '.join(parts)}."
+    asked = "asked for the score" if data.training_size else "students as they are built were asked for the score"
+    return f"{trained} and {asked} up to {symbol} = {data.largest_size}: {'; '.join(parts)}.{data.noise_levels()}"
+
+
+def _measured(data: ReportData) -> str:
+    """What was measured, of which teachers and at which sizes, in a sentence."""
+    table, parts = data.estimates, []
+    for measure, rows in table.groupby("measure", sort=False):
+        sizes = ", ".join(map(str, sorted({int(size) for size in rows["size"]})))
+        teachers = [teacher for teacher in data.experiment.teachers if (rows["teacher"] == teacher).any()]
+        parts.append(f"{measure} of {_listed(teachers)} at {data.words.symbol} = {sizes}")
+    return f"Measured: {'; '.join(parts)}." if parts else "Nothing was measured."
+
+
+def no_verdict(data: ReportData) -> str:
+    """Why there are no verdicts."""
+    return (
+        "None: a verdict rests on the error of a student's score, clean or smoothed, and this experiment measures "
+        f"neither. {_measured(data)}"
+    )
+
+
+def error_meaning(data: ReportData) -> str:
+    """What the errors of the verdict table are."""
+    found = [verdict.criterion for verdict in data.verdicts if verdict.criterion]
+    smoothed = any(criterion.kind == "smoothed-score" for criterion in found)
+    scores = " or ".join(dict.fromkeys(criterion.score for criterion in found))
+    level = (
+        " The smoothed score's is that at the noise level σ that the line names, where the verdict is worst, at equal "
+        "verdicts the error largest."
+    )
+    return f"Error: relative RMSE of the {scores}, mean over seeds ± standard error.{level if smoothed else ''}"
 
 
 def _answer_for(teacher: str, data: ReportData) -> str:
@@ -225,16 +269,21 @@ class MeasuredTable:
 
 
 def measured_tables(data: ReportData) -> list[MeasuredTable]:
-    """Every number that is not part of a profile; ``main`` marks the clean-score error, which comes first."""
-    scalars = data.estimates[data.estimates["coordinate"].isna()]
+    """Every number that is not part of a profile; ``main`` marks errors that verdicts rest on, which come first.
+
+    The smoothed score's error has a table for each noise level.
+    """
+    table = data.estimates
+    levels = [name for name, spec in data.experiment.evaluation.measures.items() if spec.kind == "smoothed-score"]
+    scalars = table[table["coordinate"].isna() | table["measure"].isin(levels)]
     tables = [
-        _measured_table(str(measure), str(part), rows, data)
-        for (measure, part), rows in scalars.groupby(["measure", "part"], sort=False)
+        _measured_table(str(measure), str(part), float(level), rows, data)
+        for (measure, part, level), rows in scalars.groupby(["measure", "part", "coordinate"], sort=False, dropna=False)
     ]
     return sorted(tables, key=lambda table: not table.main)
 
 
-def _measured_table(measure: str, part: str, rows: pd.DataFrame, data: ReportData) -> MeasuredTable:
+def _measured_table(measure: str, part: str, level: float, rows: pd.DataFrame, data: ReportData) -> MeasuredTable:
     sizes = sorted({int(size) for size in rows["size"]})
     cells = {(row["teacher"], row["student"], int(row["size"])): row for row in rows.to_dict("records")}
     lines = []
@@ -244,12 +293,10 @@ def _measured_table(measure: str, part: str, rows: pd.DataFrame, data: ReportDat
             if any(own):
                 texts = [format_number(cell["value"], cell["standard_error"]) if cell else MISSING for cell in own]
                 lines.append((teacher, data.student_label(student), _seeds(own), texts))
-    return MeasuredTable(measure, part, sizes, lines, main=_is_main(measure, part, data))
-
-
-def _is_main(measure: str, part: str, data: ReportData) -> bool:
-    spec = data.experiment.evaluation.measures.get(measure)
-    return part == "relative_rmse" and spec is not None and spec.kind == "clean-score"
+    title = part if math.isnan(level) else f"{part} at σ = {level:g}"
+    used = {(one.measure, one.sigma) for one in (verdict.criterion for verdict in data.verdicts) if one}
+    same = [name for name, sigma in used if name == measure and (sigma == level or math.isnan(sigma + level))]
+    return MeasuredTable(measure, title, sizes, lines, main=part == "relative_rmse" and bool(same))
 
 
 def _seeds(cells: Sequence[Mapping[Any, Any] | None]) -> str:

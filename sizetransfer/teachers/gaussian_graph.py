@@ -31,7 +31,7 @@ from sizetransfer.errors import OracleError, SpecError
 from sizetransfer.gaussian import Couplings, GraphModes, NormalModes
 from sizetransfer.oracle import Context, Sample
 from sizetransfer.randomness import stream
-from sizetransfer.specs import FieldInfo, TeacherSpec
+from sizetransfer.specs import FieldInfo, Geometry, TeacherSpec
 from sizetransfer.teachers.gaussian import GaussianLaw, noise_variance
 from sizetransfer.teachers.graph_solver import GraphSolver
 
@@ -43,6 +43,7 @@ ATTEMPTS_PER_SITE = 1000
 class GaussianGraphTeacherSpec(Couplings, TeacherSpec):
     """Gaussian field on a graph: of given edges, of given positions, or of random positions at every size."""
 
+    geometry: ClassVar[Geometry] = "graph"
     kind: Literal["gaussian-graph"] = "gaussian-graph"
     channels: int = Field(1, ge=1, description="components of a site")
     components: Literal["scalars", "vector"] = Field(

@@ -10,7 +10,8 @@ import pytest
 from synthetic_run import RADII, make_experiment, make_records, record
 
 from sizetransfer import diagnosis
-from sizetransfer.diagnosis import Estimate, describe_rule, estimates, in_standard_errors, verdicts
+from sizetransfer.averages import Estimate, estimates, in_standard_errors
+from sizetransfer.diagnosis import describe_rule, verdicts
 from sizetransfer.specs import VerdictRule
 
 RULE = VerdictRule(significance=3.0, improvement=0.125, growth=0.125, failure=0.5)

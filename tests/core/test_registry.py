@@ -363,3 +363,8 @@ def test_discovery_works_in_a_new_process(plugins: PluginFactory) -> None:
     )
     finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert finished.stdout.split() == ["found", "False"]
+
+
+def test_the_geometry_of_a_teacher_is_known_before_it_is_built() -> None:
+    for kind, entry in default_registry().kinds("teacher").items():
+        assert entry.spec_class.geometry == entry.spec_class().build().field.geometry, kind

@@ -14,6 +14,10 @@ import pytest
 from synthetic_run import (
     RADII,
     TEACHERS,
+    CleanScoreSpec,
+    DummyGraphSpec,
+    SmoothedResponseSpec,
+    SmoothedScoreSpec,
     SyntheticRun,
     make_experiment,
     make_records,
@@ -399,7 +403,7 @@ def test_a_run_without_any_record_still_has_a_report(tmp_path):
     run = SyntheticRun(tmp_path, make_experiment(), pd.DataFrame())
     text = " ".join(" ".join(Page(write_report(run).read_text(encoding="utf-8")).text).split())
     assert "0 of 27 trials" in text
-    assert "Not drawn: regimes (no record of the clean-score error)" in text
+    assert "Not drawn: regimes (no record of the error of a score)" in text
     assert text.count("undecided") >= 9
 
 
@@ -410,6 +414,122 @@ def test_the_same_run_gives_the_same_bytes_and_leaves_no_temporary_file(tmp_path
     write_report(run)
     assert {path.name: path.read_bytes() for path in run.path.rglob("*") if path.is_file()} == before
     assert set(before) == {"report.html", "response-profile.svg", "response-profile.png"}
+
+
+# --- what a verdict rests on, and what there is without one
+
+
+SMOOTHED = {
+    (0.3, "R=4"): (0.20, 0.20),
+    (0.3, "R=12"): (0.20, 0.20),
+    (1.0, "R=4"): (0.10, 0.10),
+    (1.0, "R=12"): (0.05, 0.05),
+}
+"""Errors at sizes 24 and 64 by noise level and student: the largest is not the one that the radius limits."""
+
+
+def smoothed_run(path, *, teacher="critical", clean=False, **choices):
+    students = ("R=4", "R=12")
+    measures = {"low-noise": CleanScoreSpec(), "noisy": SmoothedScoreSpec()}
+    report = ReportSpec(figures=("regimes", "size-sweep", "radius-sweep"))
+    experiment = make_experiment(
+        teachers=(teacher,), students=students, seeds=(0,), measures=measures, report=report, **choices
+    )
+    common = {"teacher": teacher, "measure": "noisy"}
+    rows = [
+        record(**common, student=student, radius=RADII[student], size=size, coordinate=sigma, value=value)
+        for (sigma, student), values in SMOOTHED.items()
+        for size, value in zip((24, 64), values, strict=True)
+    ]
+    if clean:
+        rows += [
+            record(teacher=teacher, student=student, radius=RADII[student], size=size, measure="low-noise")
+            for student in students
+            for size in (24, 64)
+        ]
+    return SyntheticRun(path, experiment, pd.DataFrame(rows))
+
+
+def test_without_a_clean_score_the_worst_noise_level_of_the_smoothed_score_decides(tmp_path):
+    """The largest error is at 0.3, where all transfers; at 1 the radius halves the error."""
+    data = gather(smoothed_run(tmp_path))
+    found = {verdict.student: verdict for verdict in data.verdicts}
+    assert (found["R=4"].verdict, found["R=4"].criterion.sigma) == ("radius-limited", 1.0)
+    assert (found["R=12"].verdict, found["R=12"].criterion.sigma) == ("transfers", 0.3)
+    assert found["R=4"].error.value == 0.10
+    assert str(found["R=4"].criterion) == "smoothed score at σ = 1"
+
+
+def test_a_clean_score_decides_where_there_is_one(tmp_path):
+    data = gather(smoothed_run(tmp_path, clean=True))
+    assert {verdict.criterion.kind for verdict in data.verdicts} == {"clean-score"}
+    assert {verdict.verdict for verdict in data.verdicts} == {"transfers"}
+    assert "σ" not in answer(data)
+
+
+def test_the_report_names_the_noise_level_that_its_verdicts_rest_on(drawn, tmp_path):
+    run = smoothed_run(tmp_path)
+    text = " ".join(" ".join(Page(write_report(run).read_text(encoding="utf-8")).text).split())
+    for part in (
+        "Trained at L = 24 and asked for the score up to L = 64: on critical, the radius limits the student at R = 4",
+        "at the noise level of the worst verdict: σ = 1 (critical)",
+        "Error: relative RMSE of the smoothed score",
+        "smoothed, σ = 1",
+        "judged at each noise level of its measure, and the worst verdict counts",
+        "relative_rmse at σ = 0.3 (noisy)",
+    ):
+        assert part in text, part
+    assert "clean score, mean over seeds" not in text
+    (panel,) = drawn("regimes", gather(run)).figure.axes
+    assert panel.get_ylabel() == "relative RMSE of the smoothed score"
+    assert panel.get_title(loc="left") == "critical, $\\sigma$ = 1"
+    assert {tuple(line[0].get_ydata()) for line in lines(panel)} == {(0.10, 0.10), (0.05, 0.05)}
+
+
+def test_a_run_that_measures_no_error_says_what_it_measured_instead_of_a_verdict(tmp_path):
+    measures = {"ranges": SmoothedResponseSpec()}
+    experiment = make_experiment(teachers=("a", "b"), students=("R=4",), sizes=(48,), measures=measures, steps=0)
+    rows = [record(teacher=name, size=48, measure="ranges", part="r_hat", coordinate=1.0) for name in ("a", "b")]
+    run = SyntheticRun(tmp_path, experiment, pd.DataFrame(rows))
+    assert answer(gather(run)) == (
+        "Nothing was trained, and no error of a student's score was measured. Measured: ranges of a and b at L = 48."
+    )
+    page = Page(write_report(run).read_text(encoding="utf-8"))
+    text = " ".join(" ".join(page.text).split())
+    for wrong in ("Trained at", "The rule", "(trained)"):
+        assert wrong not in text
+    assert "None: a verdict rests on the error of a student's score" in text
+    assert not [one for one in page.all("span") if one.get("class", "").startswith("tag ")]
+
+
+def test_a_trained_run_without_errors_still_says_where_it_was_trained(tmp_path):
+    experiment = make_experiment(measures={"ranges": SmoothedResponseSpec()})
+    sentence = answer(gather(SyntheticRun(tmp_path, experiment, pd.DataFrame())))
+    assert sentence == ("Trained at L = 24, and no error of a student's score was measured. Nothing was measured.")
+
+
+def test_students_that_were_not_trained_are_not_said_to_be(drawn, tmp_path):
+    data = gather(make_run(tmp_path, steps=0))
+    assert answer(data).startswith("Nothing was trained and students as they are built were asked for the score up to")
+    for name in ("regimes", "size-sweep"):
+        drawing = drawn(name, data)
+        assert "raining size" not in drawing.caption
+        assert not [line for axes in drawing.figure.axes for line in axes.lines if line.get_linestyle() == ":"]
+    assert "(trained)" not in write_report(data.run).read_text(encoding="utf-8")
+
+
+def test_sizes_of_graphs_are_not_called_lattice_sizes(drawn, tmp_path):
+    run = make_run(tmp_path, teacher_spec=DummyGraphSpec, report=ReportSpec(figures=REPORTED))
+    text = " ".join(" ".join(Page(write_report(run).read_text(encoding="utf-8")).text).split())
+    for wrong in ("L = ", "L* ", "(R, L)", "lattice size"):
+        assert wrong not in text
+    assert "Trained at N = 24 and asked for the score up to N = 64" in text
+    for name in REPORTED:
+        drawing = drawn(name, gather(run))
+        labels = [label for axes in drawing.figure.axes for label in (axes.get_xlabel(), axes.get_ylabel())]
+        assert not [label for label in labels if "lattice" in label or "$L$" in label or "Chebyshev" in label]
+        assert "L = " not in drawing.caption
+    assert drawn("regimes", gather(run)).figure.axes[0].get_xlabel() == "size of the graph $N$ (sites)"
 
 
 # --- two runs

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pandas as pd
@@ -15,6 +15,7 @@ from sizetransfer.records import Record
 from sizetransfer.specs import (
     EvaluationSpec,
     Experiment,
+    Geometry,
     MeasureSpec,
     PaperValue,
     ReportSpec,
@@ -67,6 +68,21 @@ class JacobianSpec(_DummyMeasure):
     kind: Literal["jacobian"] = "jacobian"
 
 
+class SmoothedScoreSpec(_DummyMeasure):
+    kind: Literal["smoothed-score"] = "smoothed-score"
+
+
+class SmoothedResponseSpec(_DummyMeasure):
+    kind: Literal["smoothed-response"] = "smoothed-response"
+
+
+class DummyGraphSpec(DummyTeacherSpec):
+    geometry: ClassVar[Geometry] = "graph"
+
+
+MEASURES = {"clean-score": CleanScoreSpec(), "response": ResponseSpec(), "jacobian": JacobianSpec()}
+
+
 @dataclass(frozen=True)
 class SyntheticRun:
     path: Path
@@ -88,19 +104,19 @@ def make_experiment(
     report: ReportSpec | None = None,
     verdict: VerdictRule | None = None,
     title: str = "A synthetic run",
+    measures: Mapping[str, MeasureSpec] = MEASURES,
+    steps: int = 1500,
+    teacher_spec: type[TeacherSpec] = DummyTeacherSpec,
 ) -> Experiment:
     return Experiment(
         name="synthetic",
         title=title,
         preset="quick",
-        teachers={name: DummyTeacherSpec(seed=index) for index, name in enumerate(teachers)},
+        teachers={name: teacher_spec(seed=index) for index, name in enumerate(teachers)},
         students={name: DummyStudentSpec(blocks=index) for index, name in enumerate(students)},
         seeds=tuple(seeds),
-        training=TrainingSpec(size=train_size),
-        evaluation=EvaluationSpec(
-            sizes=tuple(sizes),
-            measures={"clean-score": CleanScoreSpec(), "response": ResponseSpec(), "jacobian": JacobianSpec()},
-        ),
+        training=TrainingSpec(size=train_size, steps=steps),
+        evaluation=EvaluationSpec(sizes=tuple(sizes), measures=measures),
         report=report or ReportSpec(),
         verdict=verdict or VerdictRule(),
     )

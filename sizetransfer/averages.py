@@ -1,0 +1,89 @@
+"""Averages of records over seeds, with their standard errors.
+
+Standard errors are standard errors of the mean over seeds; with one seed, the record's own (over evaluation
+fields) stands in. Seeds share no randomness; students of one seed see the same evaluation fields, so calling
+their errors independent overstates the standard error of a difference where it matters.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from sizetransfer.records import Record
+
+Source = Literal["seeds", "records"]
+
+KEYS = ("teacher", "student", "radius", "train_size", "size", "measure", "part", "coordinate")
+ESTIMATE_COLUMNS = (*KEYS, "value", "standard_error", "seeds", "n", "source")
+_TYPES = {
+    **dict.fromkeys(("radius", "coordinate", "value", "standard_error"), "float64"),
+    **dict.fromkeys(("train_size", "size", "seeds", "n"), "int64"),
+}
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over seeds with its standard error.
+
+    Attributes:
+        value: the mean; NaN if any seed's number is.
+        standard_error: of the mean; NaN where there is none.
+        seeds: seeds that it rests on.
+        source: ``seeds``: standard error of the mean over seeds; ``records``: one seed, its record's own.
+    """
+
+    value: float
+    standard_error: float
+    seeds: int = 1
+    source: Source = "records"
+
+    def standard_errors_from(self, other: Estimate) -> float:
+        """``(self - other)`` in combined standard errors; infinite where both are zero and the values differ."""
+        return in_standard_errors(self.value - other.value, math.hypot(self.standard_error, other.standard_error))
+
+
+def in_standard_errors(difference: float, standard_error: float) -> float:
+    """Return ``difference / standard_error``; 0 for no difference and signed infinity for a zero standard error."""
+    if math.isnan(standard_error) or math.isnan(difference):
+        return math.nan
+    if standard_error > 0:
+        return difference / standard_error
+    return math.copysign(math.inf, difference) if difference else 0.0
+
+
+def estimates(records: pd.DataFrame) -> pd.DataFrame:
+    """Average records over seeds.
+
+    Args:
+        records: rows of :class:`sizetransfer.records.Record`; may be empty.
+
+    Returns:
+        One row for each teacher, student, size, measure, part and coordinate, with ``value`` (NaN if a seed's is),
+        ``standard_error``, ``seeds``, ``n`` (draws of all seeds together) and ``source`` (see :class:`Estimate`).
+        Numbers that belong to no radius or no coordinate have NaN there.
+    """
+    if records.empty:
+        return pd.DataFrame({column: pd.Series(dtype=_TYPES.get(column, "str")) for column in ESTIMATE_COLUMNS})
+    known = records[[field.name for field in fields(Record)]].copy()
+    for column in ("radius", "coordinate", "value", "standard_error"):
+        known[column] = pd.to_numeric(known[column]).astype("float64")
+    groups = known.groupby(list(KEYS), dropna=False, sort=False, observed=True)
+    table = groups.agg(
+        value=("value", "mean"),
+        spread=("value", "std"),
+        finite=("value", "count"),
+        seeds=("value", "size"),
+        own=("standard_error", "first"),
+        n=("n", "sum"),
+    ).reset_index()
+    several = table["seeds"] > 1
+    table["value"] = table["value"].where(table["finite"] == table["seeds"])
+    table["standard_error"] = np.where(several, table["spread"] / np.sqrt(table["seeds"]), table["own"])
+    table["standard_error"] = table["standard_error"].where(table["value"].notna())
+    table["source"] = np.where(several, "seeds", "records")
+    return table[list(ESTIMATE_COLUMNS)]
