@@ -243,6 +243,23 @@ class HasPosterior(Protocol):
 
 
 @runtime_checkable
+class HasLocalPosterior(Protocol):
+    """Knows the posterior of a site given the noisy field within a radius of it, and with it the best local score.
+
+    Among all functions of the ball, ``(E[X_0i | x in the ball] - x_i)/v`` is nearest to the smoothed score, and the
+    covariance given the ball is its response as the posterior covariance is that of the smoothed score.
+    """
+
+    def local_posterior_mean(self, x: Tensor, sigma: Tensor, context: Context, site: Site, radius: int) -> Tensor:
+        """E[X_0 at ``site`` | x within the Chebyshev ``radius`` of it], shape ``(B, C)``."""
+        ...
+
+    def local_posterior_covariance(self, x: Tensor, sigma: Tensor, context: Context, site: Site, radius: int) -> Tensor:
+        """Cov(X_0 at ``site``, X_0 | x in the ball) on the ball and zero outside, shape ``(B, C, C, *S)``."""
+        ...
+
+
+@runtime_checkable
 class HasCovariance(Protocol):
     """Is a zero-mean Gaussian law and knows its covariance; everything else follows from it."""
 

@@ -183,7 +183,7 @@ def _measure(
     evaluation = trial.evaluation
     done, total = 0, sum(len(evaluation.sizes_of(name)) for name in evaluation.measures)
     for name, measure in evaluation.measures.items():
-        lacking = [protocol.__name__ for protocol in measure.requires if not isinstance(teacher, protocol)]
+        lacking = measure.lacking(teacher)
         if lacking:
             reason = f"the teacher {trial.teacher_name!r} lacks {', '.join(lacking)}"
             skipped.append({"label": label_of(trial), "measure": name, "reason": reason})

@@ -113,6 +113,30 @@ class IsingPosterior:
             return self._local_on_torus(h, radius, reference).to(x)[:, None]
         return self._local_in_box(h, radius).to(x)[:, None]
 
+    def local_mean_at(
+        self,
+        x: Float[Tensor, "batch 1 height width"],
+        sigma: Float[Tensor, "batch"],
+        site: Site,
+        radius: int,
+    ) -> Float[Tensor, "batch"]:
+        """E[s_i | x within a Chebyshev radius of i] for one site i, at a fraction of the cost of all."""
+        h = self._field(x, sigma).detach() * self.domain.ball(site, radius).to(x.device)
+        if boundary_of(self.domain) == "torus":
+            return self.model.site_mean(h.roll([-step for step in site], (1, 2))).to(x)
+        return self.model.mean(h)[:, site[0], site[1]].to(x)
+
+    def local_covariance(
+        self,
+        x: Float[Tensor, "batch 1 height width"],
+        sigma: Float[Tensor, "batch"],
+        site: Site,
+        radius: int,
+    ) -> Float[Tensor, "batch height width"]:
+        """Cov(s at the site, s | x within the radius of it) on the ball, zero outside."""
+        inside = self.domain.ball(site, radius).to(x.device)
+        return (self.model.covariance(self._field(x, sigma).detach() * inside, site) * inside).to(x)
+
     def local_score(
         self,
         x: Float[Tensor, "batch 1 height width"],
@@ -133,10 +157,8 @@ class IsingPosterior:
         radius: int,
     ) -> Float[Tensor, "batch height width"]:
         """Row of the Jacobian of the best score of a radius, at a site: zero outside the ball."""
-        inside = self.domain.ball(site, radius).to(x.device)
-        h = self._field(x, sigma).detach() * inside
         v = sigma.double().square()[:, None, None]
-        row = self.model.covariance(h, site) / v.square() * inside
+        row = self.local_covariance(x.double(), sigma, site, radius) / v.square()
         row[:, site[0], site[1]] -= 1 / v[:, 0, 0]
         return row.to(x)
 

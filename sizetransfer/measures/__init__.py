@@ -17,8 +17,10 @@ def register_measures(register: Callable[[type[MeasureSpec]], None]) -> None:
     from sizetransfer.measures.jacobian import JacobianSpec
     from sizetransfer.measures.locality import LocalitySpec
     from sizetransfer.measures.response import ResponseSpec
+    from sizetransfer.measures.shell_response import ShellResponseSpec
     from sizetransfer.measures.smoothed_response import SmoothedResponseSpec
     from sizetransfer.measures.smoothed_score import SmoothedScoreSpec
+    from sizetransfer.measures.zero_field import ZeroFieldSpec
 
     register(CleanScoreSpec)
     register(ResponseSpec)
@@ -28,3 +30,5 @@ def register_measures(register: Callable[[type[MeasureSpec]], None]) -> None:
     register(ConditionalGenerationSpec)
     register(SmoothedResponseSpec)
     register(SmoothedScoreSpec)
+    register(ShellResponseSpec)
+    register(ZeroFieldSpec)

@@ -118,6 +118,7 @@ class IsingTeacher(Teacher):
             self.translation_period = None
             self.usual_sizes = (16, 32, 64) if spec.boundary == "cylinder" else (8, 10, 12)
         oracles = ("smoothed_score", "smoothed_log_density", "posterior_mean", "posterior_covariance", "log_partition")
+        oracles += ("local_posterior_mean", "local_posterior_covariance")
         self.exactness = {name: Exactness() for name in oracles}
         # The weaker of two samplers, one for small and one for large lattices; sample_exactness tells which.
         self.exactness["sample"] = Exactness("exact" if spec.sampler == "perfect" else "monte_carlo")
@@ -173,6 +174,28 @@ class IsingTeacher(Teacher):
     ) -> Float[Tensor, "batch channels channels *size"]:
         """Cov(s at ``site``, s | x); errors as for :meth:`smoothed_score`, and a site that is not on the lattice."""
         return self.posterior(context.domain).covariance(x, sigma, site)[:, None, None]
+
+    def local_posterior_mean(
+        self,
+        x: Float[Tensor, "batch channels *size"],
+        sigma: Float[Tensor, "batch"],
+        context: Context,
+        site: Site,
+        radius: int,
+    ) -> Float[Tensor, "batch channels"]:
+        """E[s at ``site`` | x within a radius of it]; errors as for :meth:`posterior_covariance`."""
+        return self.posterior(context.domain).local_mean_at(x, sigma, site, radius)[:, None]
+
+    def local_posterior_covariance(
+        self,
+        x: Float[Tensor, "batch channels *size"],
+        sigma: Float[Tensor, "batch"],
+        context: Context,
+        site: Site,
+        radius: int,
+    ) -> Float[Tensor, "batch channels channels *size"]:
+        """Cov(s at ``site``, s | x within a radius of it), zero outside; errors as for :meth:`posterior_covariance`."""
+        return self.posterior(context.domain).local_covariance(x, sigma, site, radius)[:, None, None]
 
     # --- the clean law --------------------------------------------------------------------------------------------
 

@@ -1,0 +1,105 @@
+r"""The clean law of ferromagnetic spins at any size: what its correlations leave to a radius, and to Theorem 1.
+
+With the correlations :math:`G(0, j) = \langle s_0s_j\rangle` of the spins without field, which are exact on tori of any
+size (:func:`sizetransfer.ising.zero_field`):
+
+- susceptibility :math:`\chi_L = \sum_jG(0, j)`, bounded in L below :math:`\beta_c` and growing like :math:`L^{7/4}` at
+  it;
+- the correlations beyond a radius, :math:`\sum_{d(0,j)>R}G(0, j)`: divided by :math:`v^2`, the response tail at x = 0
+  and its largest value over all x;
+- their second-moment length (:mod:`sizetransfer.measures.correlation_length`);
+- the budget of Theorem 1, a certificate (:mod:`sizetransfer.comparison.ferromagnet`): what a score error of one
+  everywhere can cost a site.
+
+Nothing here depends on the student but the radius. Tables are kept within the process, for students and seeds.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal, cast
+
+from pydantic import Field, model_validator
+
+from sizetransfer.comparison.ferromagnet import FerromagnetCertificate, HasSpinCoupling
+from sizetransfer.domain import Lattice
+from sizetransfer.errors import SpecError
+from sizetransfer.ising import ZeroField
+from sizetransfer.measures.correlation_length import correlation_length
+from sizetransfer.oracle import Teacher
+from sizetransfer.records import Measurement
+from sizetransfer.specs import MeasureSpec
+from sizetransfer.student import Student
+
+
+class ZeroFieldSpec(MeasureSpec):
+    r"""Susceptibility, tails, correlation length and budget of spins without field (paper §5, Theorem 1).
+
+    Parts: ``susceptibility``; ``outside`` by radius, for each of ``radii`` and the student's: the correlations beyond
+    it; ``correlation_length``; ``budget``: a certificate between ``sigma_min`` and ``sigma_max``, NaN for
+    antiferromagnets, which have none. All are exact or certified: n = 1, and the standard error is zero.
+    """
+
+    kind: Literal["zero-field"] = "zero-field"
+    requires: ClassVar[tuple[type, ...]] = (HasSpinCoupling,)
+    radii: tuple[int, ...] = Field((), description="further radii beyond which correlations are summed")
+    sigma_min: float = Field(0.05, gt=0, allow_inf_nan=False, description="noise at which the reverse process stops")
+    sigma_max: float = Field(10.0, gt=0, allow_inf_nan=False, description="noise at which it starts")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> ZeroFieldSpec:
+        if self.sigma_min >= self.sigma_max:
+            raise SpecError(
+                "The budget has no noise levels to run over.",
+                where="zero-field, sigma_min, sigma_max",
+                expected="sigma_min < sigma_max",
+                got=f"sigma_min = {self.sigma_min:g}, sigma_max = {self.sigma_max:g}",
+                fix="raise sigma_max or lower sigma_min",
+            )
+        return self
+
+    def lacking(self, teacher: Teacher) -> list[str]:
+        """What keeps the teacher from being measured: tables without field are those of tori."""
+        missing = super().lacking(teacher)
+        domain = teacher.domain(2)
+        closed = isinstance(domain, Lattice) and domain.periodic
+        return missing if missing or closed else ["a torus (its lattice has walls)"]
+
+    def measure(
+        self, teacher: Teacher, student: Student, size: int, *, sigma: float, seed: int
+    ) -> Iterable[Measurement]:
+        """Measure at one size; see :meth:`sizetransfer.specs.MeasureSpec.measure`."""
+        spins = cast(HasSpinCoupling, teacher)
+        table = _table(_Question(type(teacher), spins.coupling, size, spins))
+        yield _exact("susceptibility", table.susceptibility)
+        yield _exact("correlation_length", correlation_length(table.correlation, teacher.domain(size)))
+        for radius in sorted({*self.radii, *([] if student.radius is None else [student.radius])}):
+            yield _exact("outside", table.outside(radius), float(radius))
+        if spins.coupling < 0:
+            yield Measurement("budget", math.nan, math.nan, 0)
+            return
+        certificate = FerromagnetCertificate(spins.coupling, table.correlation, "exact")
+        yield _exact("budget", certificate.budget(self.sigma_min**2, self.sigma_max**2).value)
+
+
+@dataclass(frozen=True)
+class _Question:
+    """What a table depends on, and who answers."""
+
+    kind: type
+    coupling: float
+    size: int
+    teacher: HasSpinCoupling = field(compare=False)
+
+
+@functools.lru_cache(maxsize=128)
+def _table(question: _Question) -> ZeroField:
+    return question.teacher.zero_field(question.size)
+
+
+def _exact(part: str, value: float, coordinate: float = math.nan) -> Measurement:
+    """A number that no draw went into."""
+    return Measurement(part, value, 0.0, 1, coordinate)
