@@ -215,4 +215,6 @@ KILLS: dict[str, tuple[str, ...]] = {
         "teacher/one-rule-at-every-size",
         "teacher/single-precision-agrees-with-double",
     ),
+    "score-at-dead-sites": ("teacher/dead-sites-hold-zeros", "teacher/score-fluctuates-as-it-responds"),
+    "field-at-dead-sites": ("teacher/dead-sites-hold-zeros",),
 }

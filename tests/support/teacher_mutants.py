@@ -109,8 +109,47 @@ class Wells(Teacher):
         return (row + here * variance * v / (variance + v))[:, None]
 
 
+class DilutedSpec(TeacherSpec):
+    """Independent Gaussians ``N(h, s^2)`` on the live sites of a ring, of which a share is dead."""
+
+    kind: Literal["diluted"] = "diluted"
+    height: float = 0.5
+    width: float = 0.7
+    live: float = 0.6
+
+    def build(self):
+        return Diluted(self)
+
+
+class Diluted(Teacher):
+    """Density and clean score in closed form, and zeros at dead sites."""
+
+    def __init__(self, spec: DilutedSpec | None = None) -> None:
+        spec = spec or DilutedSpec()
+        super().__init__(FieldInfo(dim=1, sigma_data=math.hypot(spec.height, spec.width)))
+        self.spec = spec
+        self.exactness = {name: Exactness() for name in ("sample", "log_density", "score")}
+
+    def sample(self, batch, size, *, generator):
+        self.check_size(size)
+        draws = torch.rand(batch, 1, size, generator=generator, dtype=self.anchor.dtype).to(self.anchor)
+        x = self.spec.height + self.spec.width * normal((batch, 1, size), generator=generator, like=self.anchor)
+        return self.diluted(x, Context(self.domain(size), mask=draws < self.spec.live))
+
+    def diluted(self, x, context):
+        return Sample(x * context.mask, context)
+
+    def log_density(self, sample):
+        squares = ((sample.x - self.spec.height) / self.spec.width).square() + math.log(2 * math.pi)
+        return -(sample.context.mask * (0.5 * squares + math.log(self.spec.width))).flatten(1).sum(1)
+
+    def score(self, sample):
+        return sample.context.mask * (self.spec.height - sample.x) / self.spec.width**2
+
+
 SPECS: dict[type[Teacher], Callable[[], Any]] = {
     Wells: WellsSpec,
+    Diluted: DilutedSpec,
     GaussianTeacher: lambda: GaussianTeacherSpec(dim=1),
     FlowTeacher: lambda: FlowTeacherSpec(smoother_depth=1, coupling_gain=0.3, width=4),
     Phi4Teacher: lambda: Phi4TeacherSpec(dim=1),
@@ -600,6 +639,18 @@ class KeptAxis:
 class MeanOfWrongNoise:
     def posterior_mean(self, x, sigma, context):
         return super().posterior_mean(x, sigma * 2**0.5, context)
+
+
+@broken(Diluted, "score-at-dead-sites", "The clean score does not know the mask.", "dead-sites-hold-zeros")
+class ScoreAtDeadSites:
+    def score(self, sample):
+        return (self.spec.height - sample.x) / self.spec.width**2
+
+
+@broken(Diluted, "field-at-dead-sites", "The sampler leaves the mean at dead sites.", "dead-sites-hold-zeros")
+class FieldAtDeadSites:
+    def diluted(self, x, context):
+        return Sample(torch.where(context.mask, x, self.spec.height), context)
 
 
 class SeedlessSpec(FlowTeacherSpec):

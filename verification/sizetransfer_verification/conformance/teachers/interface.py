@@ -15,7 +15,7 @@ from sizetransfer.randomness import stream
 from sizetransfer.specs import TeacherSpec
 from sizetransfer_verification.conformance.case import Case, CaseSpace
 from sizetransfer_verification.conformance.check import teacher_check
-from sizetransfer_verification.conformance.evidence import Evidence
+from sizetransfer_verification.conformance.evidence import Evidence, NotApplicableError
 from sizetransfer_verification.conformance.subjects import TeacherSubject, global_randomness
 from sizetransfer_verification.conformance.teachers.setting import (
     NOISE_ORACLE,
@@ -74,6 +74,22 @@ def _shaped(evidence: Evidence, tensor: Tensor, shape: tuple[int, ...], dtype: t
         tuple(tensor.shape) == shape, f"shape of {what}", measured=str(tuple(tensor.shape)), allowed=str(shape)
     )
     evidence.holds(tensor.dtype == dtype, f"dtype of {what}", measured=str(tensor.dtype), allowed=str(dtype))
+
+
+@teacher_check(
+    "Dead sites, where the mask is false, hold a field of zero and get a score of exactly zero, clean and smoothed.",
+    cause="the density is differentiated by a field that was not masked, or the sampler adds a mean everywhere",
+    level="api",
+    space=SMALL,
+)
+def dead_sites_hold_zeros(subject: TeacherSubject, case: Case, evidence: Evidence) -> None:
+    asked = setting(subject, case)
+    mask = asked.sample.context.mask
+    if mask is None:
+        raise NotApplicableError("The fields have no mask.")
+    answers = {name: call() for name, call in asked.oracles().items() if name in ("score", "smoothed_score")}
+    for name, answer in {"field": asked.sample.x, **answers}.items():
+        evidence.equal(answer * ~mask, torch.zeros_like(answer), f"{name} at dead sites")
 
 
 @teacher_check(
