@@ -56,7 +56,7 @@ def load(
     data = _read(path)
     named = {*_mapping(data.get("students")), *_mapping(data.get("left_out"))}
     presets = data.pop("presets", None) or {}
-    chosen = _choose(preset or data.get("preset"), presets, path)
+    chosen = _choose(preset, data.get("preset"), presets, path)
     if chosen is not None and chosen in presets:
         data = merged(data, presets[chosen])
     for dotted, value in overrides.items():
@@ -159,7 +159,8 @@ def _read(path: Path) -> dict[str, Any]:
     return dict(data)
 
 
-def _choose(preset: str | None, presets: object, path: Path) -> str | None:
+def _choose(asked: str | None, own: object, presets: object, path: Path) -> str | None:
+    """The preset to take: the one asked for, or the file's own, or the default."""
     if not isinstance(presets, Mapping) or not all(isinstance(fields, Mapping) for fields in presets.values()):
         raise SpecError(
             "Presets must be mappings of fields.",
@@ -168,16 +169,23 @@ def _choose(preset: str | None, presets: object, path: Path) -> str | None:
             got=repr(presets)[:80],
             fix="give every preset the fields that it changes",
         )
+    preset = own if asked is None else asked
     if preset is None:
         return DEFAULT_PRESET if DEFAULT_PRESET in presets else None
     # A resolved experiment has no presets left, and still says which one it came from.
-    if preset not in presets and not (path.suffix == ".json" and not presets):
+    resolved = not presets and preset == own
+    if not isinstance(preset, str) or (preset not in presets and not resolved):
         raise SpecError(
             f"Unknown preset {preset!r}.",
             where=str(path),
             expected=f"one of {', '.join(map(str, presets))}" if presets else "no preset: the experiment has none",
             got=repr(preset),
-            fix=did_you_mean(preset, map(str, presets)) or "choose one of the presets above",
+            fix=did_you_mean(str(preset), map(str, presets))
+            or (
+                "choose one of the presets above"
+                if presets
+                else f"leave the preset out, or run {path.stem} by its name"
+            ),
         )
     return preset
 

@@ -68,6 +68,16 @@ def test_mapping_of_another_kind_replaces():
     assert below["a"]["seed"] == 1
 
 
+def test_a_resolved_file_keeps_the_name_of_its_preset_and_takes_no_other(write):
+    """`sizetransfer show NAME > mine.yaml` writes such a file."""
+    assert read(write(presets={}, preset="quick")).preset == "quick"
+    assert read(write(presets={}, preset="quick"), preset="quick").preset == "quick"
+    with pytest.raises(SpecError, match="leave it out"):
+        read(write(presets={}, preset="quick"), preset="paper")
+    with pytest.raises(SpecError, match="Unknown preset 3"):
+        read(write(presets={}, preset=3))
+
+
 def test_unknown_preset_offers_the_nearest(write):
     with pytest.raises(SpecError, match="Did you mean 'paper'"):
         read(write(), preset="papr")
