@@ -151,19 +151,25 @@ def number(value: float, standard_error: float) -> str:
     if not standard_error > 0 or not math.isfinite(standard_error):
         return f"{value:.3g}"
     digits = max(0, 1 - math.floor(math.log10(standard_error)))
+    if digits > 8:
+        return f"{value:.1e} ± {standard_error:.1e}"
     return f"{value:.{digits}f} ± {standard_error:.{digits}f}"
 
 
 def show_prediction(prediction: Prediction) -> None:
     """Print a prediction: responses, Theorem 1, the student's errors, the verdicts and the rule."""
     columns = [f"R({prediction.spec.epsilon:g})", *(f"covers {share:.4g}" for share in prediction.spec.shares)]
-    head = ("L", "sigma", *columns, "share outside", "irreducible", "sufficient", "numbers")
+    head = [_symbol(prediction), "sigma", *columns, "share outside", "irreducible"]
+    counted, certified = (any(getattr(row, name) is not None for row in prediction.rows) for name in _OPTIONAL)
+    head += [*(["draws"] if counted else []), "sufficient", *(["certified"] if certified else []), "numbers"]
     rows = [
         (
             row.size,
             row.sigma or "clean",
             *(labelled(cell) for cell in (row.range, *row.covering.values(), row.outside_share, row.irreducible)),
+            *([row.draws or "–"] if counted else []),
             labelled(row.sufficient),
+            *([labelled(row.certified)] if certified else []),
             row.range.kind,
         )
         for row in prediction.rows
@@ -174,6 +180,15 @@ def show_prediction(prediction: Prediction) -> None:
     _show_theorem(prediction)
     _show_errors(prediction)
     _show_forecasts(prediction)
+
+
+_OPTIONAL = ("draws", "certified")
+
+
+def _symbol(prediction: Prediction) -> str:
+    from sizetransfer.domain import size_words  # needs torch, which no help text does
+
+    return size_words([prediction.geometry]).symbol
 
 
 def labelled(quantity: Quantity | None, *, kind: bool = False) -> str:
@@ -189,7 +204,8 @@ def _show_theorem(prediction: Prediction) -> None:
     if all(row.bound is None and row.budget is None for row in prediction.theorem):
         click.echo(f"Theorem 1: not available. {prediction.theorem[0].reason}.")
         return
-    head = ("L", "of the", "bound", "truth", "budget", "uniform in L")
+    symbol = _symbol(prediction)
+    head = (symbol, "of the", "bound", "truth", "budget", f"uniform in {symbol}")
     rows = []
     for row in prediction.theorem:
         truth = "–" if row.truth is None else f"{number(row.truth.upper, 0.0)} ({row.truth.kind})"
@@ -215,7 +231,7 @@ def _show_errors(prediction: Prediction) -> None:
         )
         for row in prediction.errors
     ]
-    head = ("L", "sigma", "against", "relative error", "from locality", "from training")
+    head = (_symbol(prediction), "sigma", "against", "relative error", "from locality", "from training")
     show_table("Error of the student", head, rows)
 
 
@@ -227,7 +243,7 @@ def _show_forecasts(prediction: Prediction) -> None:
         click.echo(f"Verdict: none, {overall.reason}.")
     else:
         click.echo(f"Predicted verdict: {overall.verdict}: {overall.reason}.")
-    click.echo(f"Smallest sufficient radius: {labelled(overall.sufficient, kind=True)}; with L it", nl=False)
+    click.echo(f"Smallest sufficient radius: {labelled(overall.sufficient, kind=True)}; with the size it", nl=False)
     click.echo(f" {grows[overall.sufficient_grows]}. The range R_eps {grows[overall.range_grows]}.")
     for note in prediction.notes:
         click.echo(note)

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 from sizetransfer.comparison import Quantity, certificate_of
+from sizetransfer.domain import size_words
 from sizetransfer.errors import SpecError
 from sizetransfer.measures.clean_score import CleanScoreSpec
 from sizetransfer.measures.locality import LocalitySpec
+from sizetransfer.measures.smoothed_score import SmoothedScoreSpec
 from sizetransfer.oracle import HasCovariance, HasScore, HasSmoothedScore, Teacher
-from sizetransfer.prediction.irreducible import BestScores
+from sizetransfer.prediction.irreducible import BestScores, EstimatedErrors, error_source
 from sizetransfer.prediction.question import PredictionRule, PredictionSpec, describe_prediction_rule
 from sizetransfer.prediction.responses import Source, response, source_of
 from sizetransfer.prediction.theorem import LightCone, TheoremRow, light_cone, theorem_row
@@ -35,6 +37,8 @@ class ResponseRow:
         covering: smallest radius that covers each share of the squared response, by share.
         outside_share: share of the squared response outside the student's radius; none without a student.
         irreducible: relative error of the best score of that radius; none where it is not known.
+        draws: pairs of a field and a site that ``irreducible`` is a mean over; none where it is exact or not known.
+        certified: radius that is certified to suffice, for every field; none where there are no certificates.
         locality_error: what the rule judges: ``irreducible``, or the square root of ``outside_share``.
         sufficient: smallest sufficient radius.
     """
@@ -48,6 +52,8 @@ class ResponseRow:
     irreducible: Quantity | None
     locality_error: Quantity | None
     sufficient: Quantity
+    draws: int | None = None
+    certified: Quantity | None = None
 
 
 @dataclass(frozen=True)
@@ -59,7 +65,7 @@ class StudentError:
         sigma: noise level at which the student is asked.
         against: ``smoothed`` score on noisy fields, or ``clean`` score on clean ones.
         error: relative root-mean-square error.
-        locality: its irreducible part, exact; none where it is not known.
+        locality: its irreducible part; none where it is not known.
         training: the rest, against the best score of the radius: squares add up.
     """
 
@@ -200,7 +206,11 @@ def predict(
         theorem=tuple(theorem_row(teacher, student, best.get(size), size, spec, ready=ready) for size in sizes),
         errors=tuple(error for size in sizes for error in _errors(teacher, student, size, spec, rows)) if ready else (),
         cone=light_cone(teacher, sizes[-1], spec),
-        notes=(*_notes(teacher, student, sizes, source, ready=ready), *_certified_radii(teacher, sizes[-1], spec)),
+        notes=(
+            *_notes(teacher, student, sizes, source, ready=ready),
+            *_certified_radii(rows, spec),
+            *_levels(rows, radius, spec),
+        ),
     )
 
 
@@ -230,10 +240,12 @@ def _response_row(
     sufficient = found.covering(1 - spec.rule.tolerance**2)
     if student is not None:
         outside, error = found.outside(student.radius), found.outside_error(student.radius)
-    if best is not None and found.power is not None:
-        sufficient = best.sufficient_radius(spec.rule.tolerance, sigma, found.power, found.largest) or sufficient
+    errors = error_source(teacher, best, size, sigma, found.power, spec)
+    if errors is not None:
+        sufficient = errors.sufficient_radius(spec.rule.tolerance, found.largest) or sufficient
         if student is not None:
-            irreducible = best.relative_error(student.radius, sigma, found.power)
+            irreducible = errors.relative_error(student.radius)
+    certificate = certificate_of(teacher, size) if sigma > 0 else None
     return ResponseRow(
         size=size,
         sigma=sigma,
@@ -244,6 +256,8 @@ def _response_row(
         irreducible=irreducible,
         locality_error=irreducible or error,
         sufficient=sufficient,
+        draws=errors.count if isinstance(errors, EstimatedErrors) and irreducible is not None else None,
+        certified=None if certificate is None else certificate.sufficient_radius(sigma, spec.rule.tolerance),
     )
 
 
@@ -290,36 +304,37 @@ def _judge(
     rows: Sequence[ResponseRow], student: Student, rising: tuple[Holds | None, Holds | None], rule: PredictionRule
 ) -> tuple[PredictedVerdict, str]:
     """The verdict and why; ``rising`` says whether the sufficient radius and the range rise with the size."""
+    symbol = size_words([student.field.geometry]).symbol
     last, error = rows[-1], cast(Quantity, rows[-1].locality_error)
     if student.radius is None:
         return "transfers", "a global student has no error from locality"
-    # An exact error has the last word; its estimate by the response is blind to many weak ones that add up.
+    # The best score's own error has the last word; the response's share is blind to many weak ones that add up.
     growth, widening = rising[0], rising[1] if last.irreducible is None else "no"
     spans = last.range.value >= rule.spanning * last.largest
     if growth == "yes":
-        return "fails", _change("the sufficient radius", "sufficient", rows)
+        return "fails", _change("the sufficient radius", "sufficient", rows, symbol)
     if widening == "yes" and spans:
-        return "fails", f"{_change('R_eps', 'range', rows)} and spans the lattice"
+        return "fails", f"{_change('R_eps', 'range', rows, symbol)} and spans the lattice"
     excess = error.value - rule.tolerance
     limited: Holds = _significant(excess, error.error, rule) if excess > 0 else "no"
-    cost = f"radius {student.radius} costs {100 * error.value:.3g} % at L = {last.size}"
+    cost = f"radius {student.radius} costs {100 * error.value:.3g} % at {symbol} = {last.size}"
     if limited == "yes":
         return "radius-limited", f"{cost}; radius {last.sufficient.value:g} would do"
     doubts = [f"{cost}, but not significantly more than {100 * rule.tolerance:g} %"] if limited == "unclear" else []
     if growth == "unclear":
-        doubts.append(f"{_change('the sufficient radius', 'sufficient', rows)}, but not significantly")
+        doubts.append(f"{_change('the sufficient radius', 'sufficient', rows, symbol)}, but not significantly")
     if widening == "yes" or (widening == "unclear" and spans):
-        doubts.append(f"{_change('R_eps', 'range', rows)}; a larger size would tell whether that goes on")
+        doubts.append(f"{_change('R_eps', 'range', rows, symbol)}; a larger size would tell whether that goes on")
     if growth is None:
         doubts.append(f"{cost}; with one size it is not known whether that grows")
     if doubts:
         return "undecided", "; ".join(doubts)
-    return "transfers", f"{cost}; {_change('the sufficient radius', 'sufficient', rows)}"
+    return "transfers", f"{cost}; {_change('the sufficient radius', 'sufficient', rows, symbol)}"
 
 
-def _change(name: str, what: Literal["sufficient", "range"], rows: Sequence[ResponseRow]) -> str:
+def _change(name: str, what: Literal["sufficient", "range"], rows: Sequence[ResponseRow], symbol: str) -> str:
     before, after = (getattr(row, what).value for row in rows[-2:])
-    return f"{name} goes from {before:g} at L = {rows[-2].size} to {after:g} at L = {rows[-1].size}"
+    return f"{name} goes from {before:g} at {symbol} = {rows[-2].size} to {after:g} at {symbol} = {rows[-1].size}"
 
 
 def _together(forecasts: Sequence[Forecast]) -> Forecast:
@@ -360,10 +375,21 @@ def _errors(
     if isinstance(teacher, HasCovariance) and isinstance(teacher, HasSmoothedScore):
         return _split_errors(teacher, student, [row for row in rows if row.size == size], spec)
     if not isinstance(teacher, HasScore):
-        return []
+        return _smoothed_errors(teacher, student, [row for row in rows if row.size == size], spec)
     found = CleanScoreSpec(fields=spec.fields).measure(teacher, student, size, sigma=spec.sigma_min, seed=spec.seed)
     (error,) = (m for m in found if m.part == "relative_rmse")
     return [StudentError(size, spec.sigma_min, "clean", _estimate(error.value, error.standard_error), None, None)]
+
+
+def _smoothed_errors(
+    teacher: Teacher, student: Student, rows: Sequence[ResponseRow], spec: PredictionSpec
+) -> list[StudentError]:
+    if not isinstance(teacher, HasSmoothedScore):
+        return []
+    measure = SmoothedScoreSpec(sigmas=spec.sigmas, fields=max(2, spec.fields // 2))
+    found = measure.measure(teacher, student, rows[0].size, sigma=spec.sigma_min, seed=spec.seed)
+    errors = {m.coordinate: _estimate(m.value, m.standard_error) for m in found}
+    return [StudentError(row.size, row.sigma, "smoothed", errors[row.sigma], row.irreducible, None) for row in rows]
 
 
 def _split_errors(
@@ -403,7 +429,7 @@ def _notes(
     }
     found = [notes[source]]
     if len(sizes) == 1:
-        found.append("With one size, nothing can be said of growth with L.")
+        found.append("With one size, nothing can be said of growth with the size.")
     if student is not None and student.radius is not None:
         # A torus of L sites has no site farther than L/2: there, ranges stop growing for another reason.
         torus = teacher.field.geometry == "lattice" and teacher.field.periodic
@@ -415,13 +441,35 @@ def _notes(
     return found
 
 
-def _certified_radii(teacher: Teacher, size: int, spec: PredictionSpec) -> list[str]:
+def _certified_radii(rows: Sequence[ResponseRow], spec: PredictionSpec) -> list[str]:
     """For ferromagnetic spins: at which noise levels which radius is certified to suffice, for the best score."""
-    certificate = certificate_of(teacher, size)
-    if certificate is None:
+    last = [row for row in rows if row.size == rows[-1].size and row.certified is not None]
+    if not last:
         return []
-    radii = {sigma: certificate.sufficient_radius(sigma, spec.rule.tolerance).value for sigma in spec.sigmas}
-    levels = ", ".join(f"{radius:g} at sigma {sigma:g}" for sigma, radius in radii.items())
+    levels = ", ".join(f"{cast(Quantity, row.certified).value:g} at sigma {row.sigma:g}" for row in last)
     share = f"{100 * spec.rule.tolerance:g} %"
     means = f"certified, by correlations without field, to be within {share} of the exact one"
-    return [f"At L = {size}, the best score of these radii is {means}: {levels}."]
+    return [f"At L = {last[0].size}, the best score of these radii is {means}: {levels}."]
+
+
+def _levels(rows: Sequence[ResponseRow], radius: int | None, spec: PredictionSpec) -> list[str]:
+    """Where irreducible errors are estimated: at which noise levels the radius suffices, and how that is known."""
+    last = [row for row in rows if row.size == rows[-1].size and row.irreducible is not None and row.draws is not None]
+    if not last or radius is None:
+        return []
+    groups: dict[str, list[str]] = {}
+    for row in last:
+        groups.setdefault(_standing(row, radius, spec.rule), []).append(f"{row.sigma:g}")
+    said = "; ".join(f"{standing} at sigma {', '.join(levels)}" for standing, levels in groups.items())
+    rests = f"{last[0].draws} pairs of a noisy field and a site ({spec.fields} fields)"
+    return [f"At L = {last[0].size}, radius {radius} {said}. Irreducible errors are estimates from {rests}."]
+
+
+def _standing(row: ResponseRow, radius: int, rule: PredictionRule) -> str:
+    """What is known of a radius at one noise level, a certificate before an estimate."""
+    if row.certified is not None and row.certified.value <= radius:
+        return "suffices for certain (certificate)"
+    error = cast(Quantity, row.irreducible)
+    if _significant(abs(error.value - rule.tolerance), error.error, rule) == "unclear":
+        return "is within the standard errors of the tolerance (estimate)"
+    return "suffices (estimate)" if error.value <= rule.tolerance else "does not suffice (estimate)"

@@ -1,22 +1,36 @@
-r"""The best score of a radius for a Gaussian field, and the error that no training removes.
+r"""The best score of a radius, and the error that no training removes.
+
+For a Gaussian field, exactly:
 
 .. math:: g_r = [(C+v)^{-1}]_{ii} - [(C+v)_{BB}^{-1}]_{ii}
 
 relative to the exact score, :math:`\sqrt{g_r / [(C+v)^{-1}]_{ii}}` (:mod:`sizetransfer.gaussian`).
+
+For a teacher that knows the posterior of a site given a ball (Ising), as a mean over noisy fields:
+
+.. math:: \sqrt{\frac{E\,(E[X_{0i}|x_B] - E[X_{0i}|x])^2}{E\,(E[X_{0i}|x] - x_i)^2}}
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from functools import partial
+from typing import Protocol, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from sizetransfer.comparison import Quantity
+from sizetransfer.domain import Site
 from sizetransfer.errors import OracleError
-from sizetransfer.oracle import Context, HasCovariance, Teacher
+from sizetransfer.noise import perturb
+from sizetransfer.oracle import Context, HasCovariance, HasLocalPosterior, HasPosterior, Teacher
+from sizetransfer.prediction.question import PredictionSpec
+from sizetransfer.randomness import stream
+from sizetransfer.records import jackknife, root_ratio
+from sizetransfer.response import reference_sites
 from sizetransfer.student import Student
 from sizetransfer.students.optimal_local import BestFilter, best_filter
 
@@ -24,6 +38,18 @@ from sizetransfer.students.optimal_local import BestFilter, best_filter
 LARGEST_BALL = 2048
 ROUNDING = 256 * torch.finfo(torch.float64).eps
 """What rounding may leave of the relative squared error."""
+
+
+class ErrorSource(Protocol):
+    """Irreducible relative errors by radius at one size and noise level; none where they are not known."""
+
+    def relative_error(self, radius: int | None) -> Quantity | None:
+        """Of the best score of a radius; ``None`` is a global one."""
+        ...
+
+    def sufficient_radius(self, tolerance: float, largest: int) -> Quantity | None:
+        """Smallest radius whose irreducible error is at most ``tolerance``, up to the domain's largest distance."""
+        ...
 
 
 class BestScores(Student):
@@ -80,6 +106,10 @@ class BestScores(Student):
                 return Quantity(float(radius), "exact")
         return Quantity(float(largest), "exact")
 
+    def at(self, sigma: float, power: float) -> ErrorSource:
+        """The errors at one noise level; ``power`` is the mean square of the exact score's components."""
+        return _GaussianErrors(self, sigma, power)
+
     def forward(
         self, x: Float[Tensor, "batch channels *size"], sigma: Float[Tensor, "batch"], context: Context
     ) -> Float[Tensor, "batch channels *size"]:
@@ -93,3 +123,100 @@ class BestScores(Student):
                 fix="lower the radius",
             )
         return best.score(x, sigma)
+
+
+@dataclass(frozen=True)
+class _GaussianErrors:
+    best: BestScores
+    sigma: float
+    power: float
+
+    def relative_error(self, radius: int | None) -> Quantity | None:
+        return self.best.relative_error(radius, self.sigma, self.power)
+
+    def sufficient_radius(self, tolerance: float, largest: int) -> Quantity | None:
+        return self.best.sufficient_radius(tolerance, self.sigma, self.power, largest)
+
+
+SITES = 200
+"""Sites of a small domain, divided by its own, that stand for each one asked for: small ones are cheap."""
+
+
+class EstimatedErrors:
+    """Irreducible errors of a teacher that knows local posteriors, from noisy fields and reference sites.
+
+    Args:
+        teacher: with the capabilities ``HasPosterior`` and ``HasLocalPosterior``.
+        size: as for :meth:`sizetransfer.oracle.Teacher.sample`.
+        sigma: noise level.
+        spec: numbers of fields and sites, and the seed.
+    """
+
+    def __init__(self, teacher: Teacher, size: int, sigma: float, spec: PredictionSpec) -> None:
+        generator = stream(spec.seed, "irreducible", size, repr(sigma))
+        sample = teacher.sample(spec.fields, size, generator=generator)
+        self.levels = sample.x.new_full((spec.fields,), sigma)
+        self.x, _ = perturb(sample.x, self.levels, generator=generator)
+        self.teacher, self.context = teacher, sample.context
+        domain = sample.context.domain
+        several = spec.sites * max(1, SITES // domain.sites)
+        self.sites = reference_sites(domain, min(several, domain.sites))
+        self.mean = cast(HasPosterior, teacher).posterior_mean(self.x, self.levels, sample.context)
+        self._squares: dict[int, Tensor] = {}
+        self._power = self._over_sites([(self.mean - self.x)[(..., *site)] for site in self.sites])
+
+    @property
+    def count(self) -> int:
+        """Pairs of a noisy field and a site that the numbers rest on; errors count the fields alone."""
+        return len(self.x) * len(self.sites)
+
+    def relative_error(self, radius: int | None) -> Quantity | None:
+        """Irreducible relative error of a radius."""
+        if radius is None:
+            return Quantity(0.0, "exact")
+        found = root_ratio(self._squared(radius), self._power, "")
+        return Quantity(found.value, "estimate", found.standard_error)
+
+    def sufficient_radius(self, tolerance: float, largest: int) -> Quantity | None:
+        """Smallest radius whose estimated error is at most ``tolerance``."""
+        table = [self._power]
+        for radius in range(largest + 1):
+            table.append(self._squared(radius))
+            error = root_ratio(table[-1], self._power, "")
+            # Left-out fields may need a larger radius than all together.
+            if error.value + 3 * error.standard_error <= tolerance:
+                break
+
+        def smallest(rows: Tensor) -> float:
+            power, *squared = rows.sum(0)
+            enough = [float(value) <= tolerance**2 * float(power) for value in squared]
+            return float(enough.index(True) if True in enough else len(enough))
+
+        found = jackknife(smallest, torch.stack(table, dim=1), "")
+        return Quantity(found.value, "estimate", found.standard_error)
+
+    def _squared(self, radius: int) -> Float[Tensor, "fields"]:
+        """Squared error of the posterior mean given the ball, a mean over sites."""
+        if radius not in self._squares:
+            self._squares[radius] = self._over_sites([self._gap(site, radius) for site in self.sites])
+        return self._squares[radius]
+
+    def _gap(self, site: Site, radius: int) -> Float[Tensor, "fields channels"]:
+        exact = self.mean[(..., *site)]
+        if radius >= int(self.context.domain.distance(site).max()):
+            return torch.zeros_like(exact)  # the ball is everything
+        oracle = cast(HasLocalPosterior, self.teacher)
+        return oracle.local_posterior_mean(self.x, self.levels, self.context, site, radius) - exact
+
+    def _over_sites(self, values: list[Tensor]) -> Float[Tensor, "fields"]:
+        return torch.stack(values).double().square().mean((0, 2))
+
+
+def error_source(
+    teacher: Teacher, best: BestScores | None, size: int, sigma: float, power: float | None, spec: PredictionSpec
+) -> ErrorSource | None:
+    """The best that the teacher knows of irreducible errors: exact, estimated, or nothing."""
+    if best is not None and power is not None:
+        return best.at(sigma, power)
+    known = isinstance(teacher, HasPosterior) and isinstance(teacher, HasLocalPosterior)
+    return EstimatedErrors(teacher, size, sigma, spec) if known and sigma > 0 else None

@@ -175,13 +175,14 @@ def describe_prediction_rule(rule: PredictionRule) -> str:
     significance = f"more than {rule.significance:g} combined standard errors"
     return f"""\
 The error from locality is the relative error of the best score of the student's radius: exact for Gaussian fields, \
-otherwise the square root of the share of the squared response outside the radius, its size for white inputs.
+a mean over noisy fields where the teacher knows its posterior given a ball, otherwise the square root of the share of \
+the squared response outside the radius, its size for white inputs.
 A radius is sufficient if that error is at most {percent}. The rule is applied at every noise level, and the worst \
 verdict counts, in this order.
 fails: the sufficient radius rises between the two largest sizes by more than one step, more than \
-{100 * rule.growth:g} % and {significance}: then some size defeats any fixed radius. Likewise, where the error is not \
-known exactly, if the range R_eps rises so and still reaches {100 * rule.spanning:g} % of the largest distance: inputs \
-are not white, and many weak responses may add up.
+{100 * rule.growth:g} % and {significance}: then some size defeats any fixed radius. Likewise, where only the share is \
+known, if the range R_eps rises so and still reaches {100 * rule.spanning:g} % of the largest distance: inputs are \
+not white, and many weak responses may add up.
 radius-limited: otherwise, if the error from locality at the largest size exceeds {percent} by {significance}.
 undecided: otherwise, if a threshold is crossed by less than that, there is one size only, or R_eps \
 rises without spanning the larger lattice, which a larger size would explain.

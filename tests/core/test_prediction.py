@@ -20,7 +20,7 @@ from sizetransfer.comparison import api as theorem_api
 from sizetransfer.errors import OracleError, SpecError
 from sizetransfer.oracle import Context, Sample, Teacher
 from sizetransfer.prediction import PredictionRule, PredictionSpec, ResponseRow, describe_prediction_rule, predict
-from sizetransfer.prediction.forecast import _forecast
+from sizetransfer.prediction.forecast import _forecast, _standing
 from sizetransfer.prediction.responses import covering_radius, outside_share, source_of
 from sizetransfer.randomness import normal
 from sizetransfer.specs import FieldInfo
@@ -120,6 +120,101 @@ def test_a_known_posterior_gives_the_same_response_as_an_estimate() -> None:
     assert estimated.range.value == exact.range.value
     assert estimated.covering[0.99].value == exact.covering[0.99].value
     assert (exact.range.kind, estimated.range.kind) == ("exact", "estimate")
+
+
+class KnownBalls(KnownPosterior):
+    """The same, with the capability HasLocalPosterior; its balls are ``wider`` than it says."""
+
+    def __init__(self, wider: int = 0) -> None:
+        super().__init__()
+        self.wider = wider
+
+    def sample(self, batch: int, size: int, *, generator: torch.Generator) -> Sample:
+        return self.law.sample(batch, size, generator=generator)
+
+    def _ball(self, sigma: torch.Tensor, context: Context, site: Any, radius: int) -> tuple[torch.Tensor, torch.Tensor]:
+        size = context.domain.sites
+        noisy = torch.linalg.inv(dense(size, 0.4, float(sigma[0])))
+        inside = context.domain.ball(site, radius + self.wider)
+        clean = noisy[site[0]] - float(sigma[0]) ** 2 * torch.eye(size)[site[0]]
+        return inside, torch.linalg.solve(noisy[inside][:, inside], clean[inside])
+
+    def local_posterior_mean(
+        self, x: torch.Tensor, sigma: torch.Tensor, context: Context, site: Any, radius: int
+    ) -> torch.Tensor:
+        inside, weights = self._ball(sigma, context, site, radius)
+        return x[:, :, inside].double() @ weights
+
+    def local_posterior_covariance(
+        self, x: torch.Tensor, sigma: torch.Tensor, context: Context, site: Any, radius: int
+    ) -> torch.Tensor:
+        raise AssertionError("not asked for")
+
+
+@pytest.mark.parametrize(("wider", "agrees"), [(0, True), (1, False)])
+def test_known_local_posteriors_give_the_irreducible_error_as_an_estimate(wider: int, agrees: bool) -> None:
+    """Within four standard errors, of about two hundred fields; a ball that is one wider is found out."""
+    spec = PredictionSpec(sizes=(16,), sigmas=(1.0,), fields=200)
+    student = st.student("optimal-local", st.teacher("gaussian", dim=1, mass=0.4).field, mass=0.4, radius=1)
+    (exact,) = predict(st.teacher("gaussian", dim=1, mass=0.4), student, spec).rows
+    (estimated,) = predict(KnownBalls(wider), student, spec).rows
+    assert exact.irreducible is not None
+    assert estimated.irreducible is not None
+    assert (estimated.irreducible.kind, exact.draws, estimated.draws) == ("estimate", None, 200 * 16)
+    deviation = abs(estimated.irreducible.value - exact.irreducible.value) / estimated.irreducible.error
+    assert (deviation < 4) == agrees
+    if agrees:
+        assert estimated.sufficient.value == exact.sufficient.value
+        assert estimated.locality_error == estimated.irreducible
+
+
+def test_an_ising_model_has_irreducible_errors_with_certificates_apart() -> None:
+    begin = time.process_time()
+    student = {"kind": "optimal-local-ising", "preset": "disordered", "radius": 1}
+    found = st.diagnose("ising:disordered", student, sizes=(6,), sigmas=(0.3, 3.0))
+    low, high = found.rows
+    for row in (low, high):
+        assert row.irreducible is not None
+        assert row.certified is not None
+        assert (row.irreducible.kind, row.certified.kind, row.draws) == ("estimate", "certificate", 8 * 10)
+    assert low.irreducible.value < high.irreducible.value < 0.2
+    assert [error.against for error in found.errors] == ["smoothed", "smoothed"]
+    for error in found.errors:
+        assert error.locality is not None
+        combined = math.hypot(error.error.error, error.locality.error)
+        assert abs(error.error.value - error.locality.value) <= 4 * combined + 1e-6
+    (note,) = [note for note in found.notes if "Irreducible errors are estimates" in note]
+    assert "radius 1" in note
+    assert "80 pairs of a noisy field and a site (8 fields)" in note
+    assert time.process_time() - begin < 15
+
+
+def test_a_certificate_goes_before_an_estimate() -> None:
+    row = ResponseRow(
+        size=6,
+        sigma=1.0,
+        range=Quantity(1.0, "estimate", 0.0),
+        largest=3,
+        covering={},
+        outside_share=None,
+        irreducible=Quantity(0.01, "estimate", 0.001),
+        locality_error=None,
+        sufficient=Quantity(1.0, "estimate", 0.0),
+        draws=80,
+        certified=Quantity(2.0, "certificate"),
+    )
+    rule = PredictionRule()
+    assert _standing(row, 2, rule) == "suffices for certain (certificate)"
+    assert _standing(row, 1, rule) == "suffices (estimate)"
+    for value, text in ((0.3, "does not suffice"), (0.101, "within the standard errors")):
+        worse = dataclasses.replace(row, irreducible=Quantity(value, "estimate", 0.001))
+        assert text in _standing(worse, 1, rule)
+
+
+def test_an_ising_model_too_large_for_its_solver_is_refused_by_name() -> None:
+    result = invoke("--teacher", "ising", "--student", "{kind: cnn, blocks: 1}", "--size", "16", "--sigma", "1")
+    assert result.exit_code == 2
+    assert "The exact Ising model on a 16 x 16 torus would cost more than is allowed." in result.output
 
 
 def test_a_teacher_of_its_clean_score_alone_is_labelled_so() -> None:
