@@ -9,6 +9,9 @@ r"""The figures of a report, by name, for any experiment: any teachers, students
 - ``response-profile``: :math:`|\partial s_i/\partial x_j|` against the distance of i and j;
 - ``smoothed-range``: effective range of the smoothed score against the noise level (:mod:`.figure_smoothed`);
 - ``generation``: local observables of generated fields against L (:mod:`.figure_generation`);
+- ``bulk-and-boundary``: :math:`e` away from the walls of open boxes and near them, against L and against the distance
+  to the wall; ``far-to-near``: bulk error, and its change with L, against the far-to-near ratio of the teacher's
+  response, and response errors (:mod:`.figure_hard_valid`);
 - ``architectures``: :math:`e` against L of students of several kinds, a panel for each teacher, and the regime of each
   kind; ``architecture-responses``: far-response error against R, and what a step cost (:mod:`.figure_architectures`);
 - ``repair``: :math:`e` against L of every student, with the least error of a radius where it is known, and the field's
@@ -39,6 +42,7 @@ from sizetransfer.report.data import ReportData
 from sizetransfer.report.drawing import Drawing, Omitted
 from sizetransfer.report.figure_architectures import architecture_responses, architectures
 from sizetransfer.report.figure_generation import generation
+from sizetransfer.report.figure_hard_valid import bulk_and_boundary, far_to_near
 from sizetransfer.report.figure_repair import repair
 from sizetransfer.report.figure_smoothed import smoothed_range
 from sizetransfer.report.training import training_curves
@@ -439,6 +443,8 @@ FIGURES: Mapping[str, Callable[[ReportData], Drawing | Omitted]] = {
     "response-profile": response_profile,
     "smoothed-range": smoothed_range,
     "generation": generation,
+    "bulk-and-boundary": bulk_and_boundary,
+    "far-to-near": far_to_near,
     "architectures": architectures,
     "architecture-responses": architecture_responses,
     "repair": repair,
