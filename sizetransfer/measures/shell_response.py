@@ -37,6 +37,7 @@ from sizetransfer.response import ResponseProfile, jacobian_row, require_finite,
 from sizetransfer.specs import MeasureSpec
 from sizetransfer.student import Student
 
+Index = tuple[slice | int, ...]
 _Table = Mapping[str, Tensor]
 
 
@@ -165,7 +166,8 @@ class _Pair:
 
     def scores(self, x: Tensor, context: Context, radii: list[int]) -> _Table:
         """Scores ``(B, C)`` at the site: exact, the student's, and the best of every radius."""
-        levels, at_site = self._levels(x), (slice(None), slice(None), *self.site)
+        levels = self._levels(x)
+        at_site: Index = (slice(None), slice(None), *self.site)
         held = x[at_site].double()
 
         def score(mean: Tensor) -> Tensor:
@@ -191,7 +193,8 @@ class _Pair:
     def _response(self, covariance: Tensor) -> Tensor:
         v = self.sigma**2
         rows = covariance.double() / v**2
-        rows[(slice(None), slice(None), slice(None), *self.site)] -= torch.eye(rows.shape[1], device=rows.device) / v
+        at_site: Index = (slice(None), slice(None), slice(None), *self.site)
+        rows[at_site] -= torch.eye(rows.shape[1], device=rows.device) / v
         return rows
 
 
@@ -236,7 +239,8 @@ def _covariances(exact: Tensor, site: Site, level: float) -> Tensor:
     """Posterior covariances of the site with all others, ``(B, *S)``, moved so that the site has indices zero."""
     v = level**2
     covariance = v**2 * exact.diagonal(dim1=1, dim2=2).mean(-1)
-    covariance[(slice(None), *site)] += v
+    at_site: Index = (slice(None), *site)
+    covariance[at_site] += v
     return covariance.roll([-step for step in site], list(range(1, covariance.ndim)))
 
 

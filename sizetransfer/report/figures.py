@@ -17,6 +17,8 @@ r"""The figures of a report, by name, for any experiment: any teachers, students
 - ``repair``: :math:`e` against L of every student, with the least error of a radius where it is known, and the field's
   deviation (:mod:`.figure_repair`);
 - ``training``: training loss against steps.
+- ``ising-response``: responses of critical spins against the coupling; ``ising-size``: their susceptibility, tails and
+  budgets against L (:mod:`.figure_ising`);
 
 A figure whose numbers the run does not have is :class:`Omitted`, with the reason.
 """
@@ -46,6 +48,7 @@ from sizetransfer.report.figure_hard_valid import bulk_and_boundary, far_to_near
 from sizetransfer.report.figure_repair import repair
 from sizetransfer.report.figure_smoothed import smoothed_range
 from sizetransfer.report.training import training_curves
+from sizetransfer.report.figure_ising import ising_response, ising_size
 from sizetransfer.specs import PaperValue, did_you_mean
 
 LARGEST_RESPONSE_ERROR = 3.0
@@ -450,3 +453,5 @@ FIGURES: Mapping[str, Callable[[ReportData], Drawing | Omitted]] = {
     "repair": repair,
     "training": training,
 }
+    "ising-response": ising_response,
+    "ising-size": ising_size,

@@ -117,8 +117,8 @@ class IsingTeacher(Teacher):
         if spec.boundary != "torus":
             self.translation_period = None
             self.usual_sizes = (16, 32, 64) if spec.boundary == "cylinder" else (8, 10, 12)
-        oracles = ("smoothed_score", "smoothed_log_density", "posterior_mean", "posterior_covariance", "log_partition")
-        oracles += ("local_posterior_mean", "local_posterior_covariance")
+        oracles = ["smoothed_score", "smoothed_log_density", "posterior_mean", "posterior_covariance", "log_partition"]
+        oracles += ["local_posterior_mean", "local_posterior_covariance"]
         self.exactness = {name: Exactness() for name in oracles}
         # The weaker of two samplers, one for small and one for large lattices; sample_exactness tells which.
         self.exactness["sample"] = Exactness("exact" if spec.sampler == "perfect" else "monte_carlo")
