@@ -16,9 +16,9 @@ r"""The figures of a report, by name, for any experiment: any teachers, students
   kind; ``architecture-responses``: far-response error against R, and what a step cost (:mod:`.figure_architectures`);
 - ``repair``: :math:`e` against L of every student, with the least error of a radius where it is known, and the field's
   deviation (:mod:`.figure_repair`);
-- ``training``: training loss against steps.
 - ``ising-response``: responses of critical spins against the coupling; ``ising-size``: their susceptibility, tails and
   budgets against L (:mod:`.figure_ising`);
+- ``training``: training loss against steps.
 
 A figure whose numbers the run does not have is :class:`Omitted`, with the reason.
 """
@@ -45,10 +45,10 @@ from sizetransfer.report.drawing import Drawing, Omitted
 from sizetransfer.report.figure_architectures import architecture_responses, architectures
 from sizetransfer.report.figure_generation import generation
 from sizetransfer.report.figure_hard_valid import bulk_and_boundary, far_to_near
+from sizetransfer.report.figure_ising import ising_response, ising_size
 from sizetransfer.report.figure_repair import repair
 from sizetransfer.report.figure_smoothed import smoothed_range
 from sizetransfer.report.training import training_curves
-from sizetransfer.report.figure_ising import ising_response, ising_size
 from sizetransfer.specs import PaperValue, did_you_mean
 
 LARGEST_RESPONSE_ERROR = 3.0
@@ -451,7 +451,7 @@ FIGURES: Mapping[str, Callable[[ReportData], Drawing | Omitted]] = {
     "architectures": architectures,
     "architecture-responses": architecture_responses,
     "repair": repair,
-    "training": training,
-}
     "ising-response": ising_response,
     "ising-size": ising_size,
+    "training": training,
+}
