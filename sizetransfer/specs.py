@@ -187,9 +187,14 @@ class FieldInfo(Spec):
 
 
 class TeacherSpec(KindSpec):
-    """Schema and factory of a teacher; ``geometry`` is that of its fields, known before it is built."""
+    """Schema and factory of a teacher.
+
+    Known before it is built: ``geometry``, that of its fields, and ``has_site_classes``, whether it knows which sites
+    are alike (``sizetransfer.oracle.HasSiteClasses``).
+    """
 
     geometry: ClassVar[Geometry] = "lattice"
+    has_site_classes: ClassVar[bool] = False
     seed: int = Field(0, ge=0, description="decides every random weight of the teacher")
 
     @abstractmethod

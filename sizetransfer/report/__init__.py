@@ -1,6 +1,8 @@
-"""Figures and the report of a run, and the comparison of two runs."""
+"""Figures and the report of a run, the comparison of two runs, and the picture of a sample."""
 
 from sizetransfer.report.differences import compare_runs
+from sizetransfer.report.figure_sample import draw_sample
 from sizetransfer.report.page import write_report
+from sizetransfer.report.scene import Camera
 
-__all__ = ["compare_runs", "write_report"]
+__all__ = ["Camera", "compare_runs", "draw_sample", "write_report"]

@@ -13,6 +13,7 @@ from sizetransfer.report import style
 from sizetransfer.report.data import ReportData
 from sizetransfer.report.drawing import Drawing, Omitted
 
+KINDS = ("generation", "conditional-generation")
 PART = "observable_mae"
 CONTROL = f"{PART}_control"
 STARTS: Mapping[str, str] = {
@@ -24,7 +25,7 @@ PAPER_OFFSET = 1.05
 
 
 def generation(data: ReportData) -> Drawing | Omitted:
-    """Error of the local observables against L, a panel for each measure of kind ``generation``."""
+    """Error of the local observables against L, a panel for each measure of generated fields."""
     rows = {name: _rows(data, name, PART) for name in _measures(data)}
     rows = {name: own for name, own in rows.items() if len(own)}
     if not rows:
@@ -44,17 +45,22 @@ def generation(data: ReportData) -> Drawing | Omitted:
     return Drawing(
         "generation",
         "Generated fields against exact ones",
-        "Mean absolute error over mean, variance, fourth moment and neighbour correlations of generated fields, "
-        f"each in units of the exact field, against the size.{data.dotted_training_size()} Dashed: the same number "
-        "between two sets of exact fields; an error from a white start that is no larger is not the student's. From "
-        "exact fields with noise, only the learned drift can "
+        "Mean absolute error over mean, variance, fourth moment and neighbour correlations of generated fields"
+        f"{_of_classes(data)}, each in units of the exact field, against the size.{data.dotted_training_size()} "
+        "Dashed: the same number between two sets of exact fields; an error from a white start that is no larger is "
+        "not the student's. From exact fields with noise, only the learned drift can "
         f"fail.{' Open diamonds, a little to the right: the paper.' if paper else ''} {data.error_bars()}",
         figure,
     )
 
 
 def _measures(data: ReportData) -> list[str]:
-    return [name for name, spec in data.experiment.evaluation.measures.items() if spec.kind == "generation"]
+    return [name for name, spec in data.experiment.evaluation.measures.items() if spec.kind in KINDS]
+
+
+def _of_classes(data: ReportData) -> str:
+    kinds = {data.experiment.evaluation.measures[name].kind for name in _measures(data)}
+    return " by class of sites" if kinds == {"conditional-generation"} else ""
 
 
 def _title(data: ReportData, measure: str) -> str:

@@ -9,6 +9,7 @@ r"""The figures of a report, by name, for any experiment: any teachers, students
 - ``response-profile``: :math:`|\partial s_i/\partial x_j|` against the distance of i and j;
 - ``smoothed-range``: effective range of the smoothed score against the noise level (:mod:`.figure_smoothed`);
 - ``generation``: local observables of generated fields against L (:mod:`.figure_generation`);
+- ``conditional-generation``: the same at the largest L, class by class of sites (:mod:`.figure_conditional`);
 - ``bulk-and-boundary``: :math:`e` away from the walls of open boxes and near them, against L and against the distance
   to the wall; ``far-to-near``: bulk error, and its change with L, against the far-to-near ratio of the teacher's
   response, and response errors (:mod:`.figure_hard_valid`);
@@ -18,6 +19,7 @@ r"""The figures of a report, by name, for any experiment: any teachers, students
   deviation (:mod:`.figure_repair`);
 - ``ising-response``: responses of critical spins against the coupling; ``ising-size``: their susceptibility, tails and
   budgets against L (:mod:`.figure_ising`);
+- ``hard-valid-sample``: one sample with ports, types and field (:mod:`.figure_sample`);
 - ``training``: training loss against steps.
 
 A figure whose numbers the run does not have is :class:`Omitted`, with the reason.
@@ -43,10 +45,12 @@ from sizetransfer.report import style
 from sizetransfer.report.data import ReportData
 from sizetransfer.report.drawing import Drawing, Omitted
 from sizetransfer.report.figure_architectures import architecture_responses, architectures
+from sizetransfer.report.figure_conditional import conditional_generation
 from sizetransfer.report.figure_generation import generation
 from sizetransfer.report.figure_hard_valid import bulk_and_boundary, far_to_near
 from sizetransfer.report.figure_ising import ising_response, ising_size
 from sizetransfer.report.figure_repair import repair
+from sizetransfer.report.figure_sample import hard_valid_sample
 from sizetransfer.report.figure_smoothed import smoothed_range
 from sizetransfer.report.training import training_curves
 from sizetransfer.specs import PaperValue, did_you_mean
@@ -446,6 +450,7 @@ FIGURES: Mapping[str, Callable[[ReportData], Drawing | Omitted]] = {
     "response-profile": response_profile,
     "smoothed-range": smoothed_range,
     "generation": generation,
+    "conditional-generation": conditional_generation,
     "bulk-and-boundary": bulk_and_boundary,
     "far-to-near": far_to_near,
     "architectures": architectures,
@@ -453,5 +458,6 @@ FIGURES: Mapping[str, Callable[[ReportData], Drawing | Omitted]] = {
     "repair": repair,
     "ising-response": ising_response,
     "ising-size": ising_size,
+    "hard-valid-sample": hard_valid_sample,
     "training": training,
 }

@@ -76,6 +76,7 @@ class HardValidTeacherSpec(TeacherSpec):
     embedding: int = Field(16, ge=1, description="channels of the embeddings of ports and types")
     wall_cap: int = Field(4, ge=1, description="distance to the wall from which on students see no difference")
 
+    has_site_classes: ClassVar[bool] = True
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "local": {"cutoff": 1, "gain": 0.5},
         "medium": {"cutoff": 3, "gain": 1.0},
