@@ -181,10 +181,10 @@ def reference_sites(domain: Domain, count: int, margin: int = 0) -> Sequence[Sit
     if count > available:
         raise SpecError(
             "There are not enough reference sites in the bulk.",
-            where=f"sites on {domain.shape}",
+            where=f"sites on {domain.shape}, margin {margin}",
             expected=f"at most {available}",
             got=str(count),
-            fix="ask for fewer sites",
+            fix="ask for fewer sites, a smaller margin or a larger lattice",
         )
     first, second = sorted(groups, key=len, reverse=True)
     from_second = min(count // 2, len(second))

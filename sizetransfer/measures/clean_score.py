@@ -66,8 +66,9 @@ class CleanScoreSpec(MeasureSpec):
             sample = teacher.sample(batch, size, generator=generator)
             squares, live = _with_live_sites(*_squares(teacher, student, sample, sigma))
             squared.append(_means(squares, live))
-            if isinstance(sample.context.domain, Lattice) and not sample.context.domain.periodic:
-                parts.append(_by_wall(squares[:2], live, sample.context.domain))
+            domain = sample.context.domain
+            if isinstance(domain, Lattice) and not domain.bulk(max(domain.shape)).all():
+                parts.append(_by_wall(squares[:2], live, domain))
         error, score, field = require_finite(torch.cat(squared, dim=1), f"clean-score at size {size}")
         yield root_ratio(error, score, "relative_rmse")
         one = torch.ones_like(error)

@@ -48,7 +48,8 @@ class JacobianSpec(MeasureSpec):
 
     Parts: ``profile_teacher, profile_student`` (mean of the absolute response per site) and ``profile_error`` (relative
     Frobenius error) by distance; ``tail_teacher, tail_student`` by radius; ``range_teacher, range_student`` by epsilon;
-    ``near_error, far_error``; ``outside_share``. Errors are over fields.
+    ``near_error, far_error``; ``far_to_near_teacher``, the root mean square of its rows over the two regions;
+    ``outside_share``. Errors are over fields.
     """
 
     kind: Literal["jacobian"] = "jacobian"
@@ -88,11 +89,14 @@ class JacobianSpec(MeasureSpec):
         counts = shells((sites, live[:, 0].double()) for sites, _, _ in rows)
         yield from self._profiles(absolute, counts)
         yield from _errors(squared_error, squared, counts)
+        within: dict[str, Tensor] = {}
         for name, region in (("near", self.near), ("far", self.far)):
             region.mask(domain, tuple(wanted[0].tolist()))
             band = slice(region.nearest, region.farthest + 1)
             parts = [table[:, band].sum(1) for table in (squared_error, squared, counts)]
             yield _relative(*parts, squared.sum(1), f"{name}_error")
+            within[name] = parts[1]
+        yield root_ratio(within["far"], within["near"], "far_to_near_teacher")
         if student.radius is not None:
             outside = squared[:, student.radius + 1 :].sum(1)
             yield jackknife(_share, torch.stack([outside, squared.sum(1)], 1), "outside_share")

@@ -127,8 +127,12 @@ def far_to_near(data: ReportData) -> Drawing | Omitted:
 
 
 def _ratios(data: ReportData) -> pd.DataFrame:
-    """The far-to-near ratio of every teacher, at the largest size: the fields are the same for all students."""
-    rows = data.values("response", "far_to_near_teacher")
+    """The far-to-near ratio of every teacher, at the largest size, by Jacobian rows or else by probes.
+
+    The fields are the same for all students of a seed: one student's record stands for all.
+    """
+    exact, probed = (data.values(kind, "far_to_near_teacher") for kind in ("jacobian", "response"))
+    rows = probed if exact.empty else exact
     rows = rows[rows["size"] == rows["size"].max()]
     return rows.drop_duplicates("teacher").set_index("teacher", drop=False)
 

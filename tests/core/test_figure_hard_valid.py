@@ -102,6 +102,13 @@ def test_errors_stand_at_the_ratio_of_their_teacher(tmp_path):
     assert curves(right)["wide near_error"][0][2] == "--"
 
 
+def test_exact_ratios_come_before_probed_ones(tmp_path):
+    probed = [row for row in rows() if row["part"] == "far_to_near_teacher"]
+    exact = [{**row, "measure": "jacobian", "value": 2 * row["value"]} for row in probed]
+    left = drawn("far-to-near", tmp_path, rows() + exact).figure.axes[0]
+    assert curves(left)["wide R=4"][0][0] == [1.8]
+
+
 def test_large_response_errors_are_named_instead_of_drawn(tmp_path):
     drawing = drawn("far-to-near", tmp_path, rows(far=3.0))
     assert "Above 1.5 and not shown: far, R=4 on local; far, R=8 on local." in drawing.caption

@@ -257,6 +257,7 @@ def jacobian_expected(teacher: Linear, sites: int = 2) -> dict:
     expected |= {("profile_error", float(d)): float((errors[d] / squares[d]).sqrt()) for d in range(SIZE)}
     expected |= {("tail_teacher", 1.0): float(absolute[2:].sum() / FIELDS / sites)}
     expected |= {"outside_share": float(squares[3:].sum() / squares.sum())}
+    expected |= {"far_to_near_teacher": float((squares[2:4].sum() / squares[:2].sum()).sqrt())}
     return expected | {"far_error": float((errors[2:4].sum() / squares[2:4].sum()).sqrt())}
 
 

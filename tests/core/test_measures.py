@@ -304,6 +304,8 @@ def jacobian_expected(channels: int, radius: int) -> dict:
     for name, region in REGIONS.items():
         ends = (region.nearest, region.farthest)
         expected[f"{name}_error"] = math.sqrt(shell_sum(2, *ends, radius) / shell_sum(2, *ends))
+    far, near = (shell_sum(2, region.nearest, region.farthest) for region in (REGIONS["far"], REGIONS["near"]))
+    expected["far_to_near_teacher"] = math.sqrt(far / near)
     return expected | {"outside_share": shell_sum(2, 0, 5, radius) / shell_sum(2, 0, 5)}
 
 
