@@ -23,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sizetransfer.boundaries import axes_closed, wrong_axes
 from sizetransfer.errors import OracleError
 
 Site = tuple[int, ...]
@@ -105,14 +106,15 @@ class Domain(ABC):
 
 @dataclass(frozen=True)
 class Lattice(Domain):
-    """A hypercubic lattice of any dimension, periodic (a torus) or open (a box).
+    """A hypercubic lattice of any dimension: periodic (a torus), open (a box), or closed along some axes (a cylinder).
 
     Args:
         size: sites along each axis.
-        periodic: whether opposite faces are glued together.
+        periodic: whether all opposite faces are glued together.
+        closed: the axes that are, where they are some and not all; ``periodic`` is false then.
 
     Raises:
-        OracleError: an axis has no sites, or there is no axis.
+        OracleError: an axis has no sites, there is no axis, or ``closed`` does not fit.
 
     Example:
         >>> Lattice((4, 4), periodic=True).shell((0, 0), 1).sum().item()
@@ -123,8 +125,18 @@ class Lattice(Domain):
 
     size: tuple[int, ...]
     periodic: bool = True
+    closed: tuple[bool, ...] | None = None
 
     def __post_init__(self) -> None:
+        problem = wrong_axes(self.periodic, self.closed, len(self.size))
+        if problem is not None:
+            raise OracleError(
+                "The closed axes do not fit the lattice.",
+                where=f"Lattice({self.size}, closed=...)",
+                expected=problem,
+                got=f"closed = {self.closed}, periodic = {self.periodic}",
+                fix="leave closed out where all axes are alike, and set periodic",
+            )
         if not self.size or any(length < 1 for length in self.size):
             raise OracleError(
                 "A lattice needs at least one axis and at least one site along each.",
@@ -145,6 +157,11 @@ class Lattice(Domain):
         return len(self.size)
 
     @property
+    def closed_axes(self) -> tuple[bool, ...]:
+        """For each axis, whether its two faces are glued together."""
+        return axes_closed(self.periodic, self.closed, self.dim)
+
+    @property
     def shape(self) -> tuple[int, ...]:
         return self.size
 
@@ -158,13 +175,13 @@ class Lattice(Domain):
     def displacement(self, site: Site) -> Tensor:
         """Signed steps from ``site`` to every site along each axis, shape ``(dim, *S)``.
 
-        On a torus the shorter way round is taken; half way round counts as positive.
+        Along a closed axis the shorter way round is taken; half way round counts as positive.
         """
         self._check(site)
         axes = []
-        for length, origin in zip(self.size, site, strict=True):
+        for length, origin, closed in zip(self.size, site, self.closed_axes, strict=True):
             steps = torch.arange(length) - origin
-            if self.periodic:
+            if closed:
                 steps = (steps + (length - 1) // 2) % length - (length - 1) // 2
             axes.append(steps)
         return torch.stack(torch.meshgrid(*axes, indexing="ij"))
@@ -183,9 +200,14 @@ class Lattice(Domain):
         return self.wall_distance() > margin
 
     def wall_distance(self) -> Tensor:
-        """Steps from each site to the nearest outside site, shape ``*S``: one next to a wall of a box."""
-        axes = [torch.minimum(torch.arange(length) + 1, length - torch.arange(length)) for length in self.size]
-        return torch.stack(torch.meshgrid(*axes, indexing="ij")).amin(0)
+        """Steps from each site to the nearest outside site, shape ``*S``: one next to a wall.
+
+        A torus has none: the steps are those of the box that it is cut open to.
+        """
+        steps = [torch.minimum(torch.arange(length) + 1, length - torch.arange(length)) for length in self.size]
+        axes = torch.stack(torch.meshgrid(*steps, indexing="ij"))
+        walls = [axis for axis, closed in enumerate(self.closed_axes) if not closed]
+        return axes[walls or slice(None)].amin(0)
 
     def parity(self) -> Tensor:
         """Checkerboard sublattice of each site, 0 or 1, shape ``*S``: the sum of coordinates modulo two."""
@@ -377,17 +399,25 @@ def edges_within(positions: Tensor, cutoff: float, box: float | None = None) -> 
     return pairs[pairs[:, 0] < pairs[:, 1]]
 
 
-def pad(x: Tensor, width: int, *, periodic: bool) -> Tensor:
+def pad(x: Tensor, width: int, *, periodic: bool | Sequence[bool]) -> Tensor:
     """Extend every axis of ``B C *S`` by ``width`` on both sides.
 
-    On a torus the field continues around it, as often as it takes; outside an open box it is zero.
+    Along a closed axis the field continues around it, as often as it takes; beyond an open end it is zero.
+
+    Args:
+        x: the field.
+        width: sites on each side.
+        periodic: whether the axes are closed, all alike or one by one.
     """
     dim = x.ndim - 2
-    if not periodic:
+    closed = (periodic,) * dim if isinstance(periodic, bool) else tuple(periodic)
+    if not any(closed):
         return F.pad(x, (width,) * (2 * dim))
-    for axis in range(2, x.ndim):
+    for axis, around in enumerate(closed, start=2):
         length = x.shape[axis]
-        if width <= length:
+        if not around:
+            x = F.pad(x, (*(0, 0) * (x.ndim - 1 - axis), width, width))
+        elif width <= length:
             # Faster than torch's circular padding, forwards and backwards, by a factor of about two.
             x = torch.cat([x.narrow(axis, length - width, width), x, x.narrow(axis, 0, width)], dim=axis)
         else:

@@ -149,7 +149,7 @@ class Teacher(nn.Module, ABC):
 
     def domain(self, size: int) -> Domain:
         """The domain with ``size`` sites along each axis."""
-        return Lattice.cubic(size, self.field.dim, periodic=self.field.periodic)
+        return Lattice((size,) * self.field.dim, self.field.periodic, self.field.closed)
 
     def check_size(self, size: int) -> None:
         """Refuse a size on which the teacher is not defined.

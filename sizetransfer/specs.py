@@ -26,6 +26,7 @@ from pydantic import (
     model_validator,
 )
 
+from sizetransfer.boundaries import axes_closed, wrong_axes
 from sizetransfer.errors import SpecError
 
 if TYPE_CHECKING:
@@ -161,6 +162,8 @@ class FieldInfo(Spec):
         components: ``vector``: the channels are the components of one vector in the space of the lattice or of the
             positions, which turns with it; ``scalars``: they are numbers that do not.
         periodic: torus or open box; of a graph, whether its positions lie in a periodic box.
+        closed: the axes of a lattice that are closed, where they are some and not all (a cylinder); ``periodic`` is
+            false then.
         condition_channels: channels K of ``Context.condition``; zero means that there is none.
         sigma_data: typical standard deviation of one component of the clean field, in units of the field.
     """
@@ -170,8 +173,27 @@ class FieldInfo(Spec):
     channels: int = Field(1, ge=1)
     components: Literal["scalars", "vector"] = "scalars"
     periodic: bool = True
+    closed: tuple[bool, ...] | None = None
     condition_channels: int = Field(0, ge=0)
     sigma_data: float = Field(1.0, gt=0)
+
+    @property
+    def closed_axes(self) -> tuple[bool, ...]:
+        """For each axis, whether its two faces are glued together."""
+        return axes_closed(self.periodic, self.closed, self.dim)
+
+    @model_validator(mode="after")
+    def _axes_that_are_there(self) -> FieldInfo:
+        problem = wrong_axes(self.periodic, self.closed, self.dim)
+        if problem is not None:
+            raise SpecError(
+                "The closed axes do not fit the field.",
+                where="field.closed, field.periodic",
+                expected=problem,
+                got=f"closed = {self.closed}, periodic = {self.periodic}",
+                fix="leave closed out where all axes are alike, and set periodic",
+            )
+        return self
 
     @model_validator(mode="after")
     def _one_component_an_axis(self) -> FieldInfo:

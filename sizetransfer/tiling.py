@@ -73,7 +73,7 @@ class TiledStudent(Student):
         """Score of ``x``, as the student's; gradients are those of all tiles and need the memory of all tiles."""
         lattice = _lattice(context)
         score = torch.empty_like(x)
-        for cuts in itertools.product(*(self._cuts(length, periodic=lattice.periodic) for length in lattice.size)):
+        for cuts in itertools.product(*map(self._cuts, lattice.size, lattice.closed_axes)):
             tile = self.student(_take(x, cuts), sigma, _take_context(context, cuts, lattice))
             for axis, cut in enumerate(cuts, start=2):
                 tile = tile.narrow(axis, cut.first - cut.start, cut.last - cut.first)
@@ -81,7 +81,7 @@ class TiledStudent(Student):
             score[kept] = tile
         return score
 
-    def _cuts(self, length: int, *, periodic: bool) -> list[_Cut]:
+    def _cuts(self, length: int, closed: bool) -> list[_Cut]:
         """The tiles along an axis of ``length`` sites; an axis no longer than a tile is left whole."""
         if length <= self.tile:
             return [_Cut(0, length, 0, length)]
@@ -89,7 +89,7 @@ class TiledStudent(Student):
         for first in range(0, length, self.tile):
             begin = min(first, length - self.tile)
             start, stop = begin - self.halo, begin + self.tile + self.halo
-            if not periodic:
+            if not closed:
                 start, stop = max(start, 0), min(stop, length)
             cuts.append(_Cut(start, stop, first, begin + self.tile))
         return cuts
@@ -150,7 +150,7 @@ def _take(x: Tensor, cuts: Sequence[_Cut]) -> Tensor:
 def _take_context(context: Context, cuts: Sequence[_Cut], lattice: Lattice) -> Context:
     return replace(
         context,
-        domain=Lattice(tuple(cut.stop - cut.start for cut in cuts), lattice.periodic),
+        domain=replace(lattice, size=tuple(cut.stop - cut.start for cut in cuts)),
         condition=None if context.condition is None else _take(context.condition, cuts),
         mask=None if context.mask is None else _take(context.mask, cuts),
     )

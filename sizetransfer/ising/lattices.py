@@ -4,33 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
-from sizetransfer.domain import Domain, Lattice, Site
+from sizetransfer.domain import Domain, Lattice
 from sizetransfer.errors import OracleError
 from sizetransfer.ising.model import Boundary
+
+AROUND = (False, True)
+"""The axes of a cylinder that are closed: the second."""
 
 
 @dataclass(frozen=True)
 class Cylinder(Lattice):
-    """An open cylinder: ``size`` is its length and its circumference.
-
-    To a student it is an open box, unless it asks for distances: padding knows nothing of the seam.
-    """
+    """An open cylinder: ``size`` is its length and its circumference."""
 
     periodic: bool = False
-
-    def displacement(self, site: Site) -> Tensor:
-        around = Lattice(self.size, periodic=True).displacement(site)
-        along = Lattice(self.size, periodic=False).displacement(site)
-        return torch.stack([along[0], around[1]])
-
-    def wall_distance(self) -> Tensor:
-        """Steps from each site to the nearest row outside, shape ``*S``."""
-        length = self.size[0]
-        steps = torch.minimum(torch.arange(length) + 1, length - torch.arange(length))
-        return steps[:, None].expand(self.size).clone()
+    closed: tuple[bool, ...] | None = AROUND
 
 
 def boundary_of(domain: Domain) -> Boundary:
@@ -39,14 +26,13 @@ def boundary_of(domain: Domain) -> Boundary:
     Raises:
         OracleError: it is no square lattice.
     """
-    if isinstance(domain, Cylinder):
-        return "cylinder"
-    if isinstance(domain, Lattice) and domain.dim == 2:
-        return "torus" if domain.periodic else "open"
+    known: dict[tuple[bool, ...], Boundary] = {(True, True): "torus", (False, False): "open", AROUND: "cylinder"}
+    if isinstance(domain, Lattice) and domain.closed_axes in known:
+        return known[domain.closed_axes]
     raise OracleError(
         "Ising models are solved on square lattices.",
         where="context.domain",
-        expected="a Lattice of two axes, or a Cylinder",
+        expected="a Lattice of two axes, closed along both, none or the second",
         got=repr(domain),
         fix="take the domain of the teacher ising",
     )

@@ -35,15 +35,15 @@ def require_dimension(kind: str, field: FieldInfo) -> None:
 
 
 class Convolution(nn.Module):
-    """A convolution of width three on the field's lattice: a torus (circular) or an open box (zero outside)."""
+    """A convolution of width three on the field's lattice: circular along its closed axes, with zeros beyond walls."""
 
     def __init__(self, field: FieldInfo, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.periodic = field.periodic
+        self.closed = field.closed_axes
         self.linear: nn.Module = CONVOLUTIONS[field.dim](inputs, outputs, kernel_size=3)
 
     def forward(self, x: Tensor) -> Tensor:
-        result: Tensor = self.linear(pad(x, 1, periodic=self.periodic))
+        result: Tensor = self.linear(pad(x, 1, periodic=self.closed))
         return result
 
     def zero(self) -> Convolution:
@@ -94,7 +94,7 @@ def input_channels(field: FieldInfo, conditions: int) -> int:
 
 
 def inputs(x: Tensor, context: Context, field: FieldInfo, conditions: int) -> Tensor:
-    """The field on live sites, the condition and, in an open box, a channel of ones that ends at the walls."""
+    """The field on live sites, the condition and, where there are walls, a channel of ones that ends at them."""
     channels: Sequence[Tensor] = [
         x if context.mask is None else x * context.mask,
         *condition_channels(context, conditions, like=x),

@@ -7,7 +7,7 @@ field, Hassani et al. 2023, arXiv:2204.07143):
 .. math:: a_{ij} = \operatorname{softmax}_j\bigl(q_i\cdot k_j/\sqrt{d_h} + b_{j-i}\bigr),\qquad
    h_i \leftarrow h_i + W\sum_j a_{ij} v_j .
 
-Everything else acts on each site alone, so the radius is :math:`R = \text{depth}\times w`. Outside an open box stand
+Everything else acts on each site alone, so the radius is :math:`R = \text{depth}\times w`. Beyond walls stand
 empty sites, whose keys and values are zero: attention sees how far the walls are.
 
 Queries are taken a tile at a time, each tile with the keys within w of it: a dense product that torch's
@@ -112,11 +112,12 @@ class SlidingAttentionStudent(Student):
         return result.movedim(-1, 1)
 
     def _check(self, shape: Sequence[int]) -> None:
-        if self.field.periodic and min(shape) < 2 * self.spec.window + 1:
+        around = [length for length, closed in zip(shape, self.field.closed_axes, strict=True) if closed]
+        if around and min(around) < 2 * self.spec.window + 1:
             raise OracleError(
                 "The window does not fit the lattice: a site would attend to another one twice.",
                 where="sliding-attention, window",
-                expected=f"at least {2 * self.spec.window + 1} sites along each axis of a torus",
+                expected=f"at least {2 * self.spec.window + 1} sites along each closed axis",
                 got="x".join(map(str, shape)),
                 fix="take a larger lattice, or a smaller window and more layers",
             )
@@ -128,7 +129,7 @@ class _Layer(nn.Module):
     def __init__(self, spec: SlidingAttentionSpec, field: FieldInfo) -> None:
         super().__init__()
         self.attention = WindowAttention(
-            spec.width, heads=spec.heads, window=spec.window, dim=field.dim, periodic=field.periodic
+            spec.width, heads=spec.heads, window=spec.window, dim=field.dim, periodic=field.closed_axes
         )
         self.norms = nn.ModuleList(nn.LayerNorm(spec.width, elementwise_affine=False) for _ in range(2))
         self.modulation = nn.Linear(spec.width, 4 * spec.width)
@@ -153,14 +154,14 @@ class WindowAttention(nn.Module):
         heads: heads.
         window: Chebyshev radius w of the window.
         dim: axes of the lattice.
-        periodic: torus, or open box with empty sites outside.
+        periodic: whether the axes are closed, all alike or one by one; beyond walls are empty sites.
         tile: sites along each axis of a tile of queries; no influence on the result beyond rounding.
     """
 
     index: Tensor
 
     def __init__(
-        self, width: int, *, heads: int, window: int, dim: int, periodic: bool, tile: int | None = None
+        self, width: int, *, heads: int, window: int, dim: int, periodic: bool | Sequence[bool], tile: int | None = None
     ) -> None:
         super().__init__()
         self.heads, self.window, self.dim, self.periodic = heads, window, dim, periodic

@@ -15,14 +15,14 @@ In space the j-th kernel decays as :math:`e^{-r/\ell_j}` and sums to one. How ea
   an extrapolation;
 - the *mean* is an average over all sites: its size does not grow with L.
 
-The optimal score of a Gaussian field of mass m is one such filter. In an open box the field is continued by its mirror
-images (no flux through the walls). The radius is ``None``.
+The optimal score of a Gaussian field of mass m is one such filter. Beyond walls the field is continued by its mirror
+images (no flux through them). The radius is ``None``.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import torch
@@ -100,7 +100,8 @@ class YukawaLayer(nn.Module):
 
     def __init__(self, spec: SpectralStudentSpec, field: FieldInfo) -> None:
         super().__init__()
-        self.periodic, self.width = field.periodic, spec.width
+        self.walls = [axis for axis, closed in enumerate(field.closed_axes, start=2) if not closed]
+        self.width = spec.width
         self.mean, self.ranges = spec.mean, spec.ranges
         self.coefficients = nn.Linear(spec.width, spec.width * (spec.ranges + spec.mean))
         self.mixing: nn.Module = CONVOLUTIONS[field.dim](spec.width, spec.width, kernel_size=1)
@@ -109,7 +110,7 @@ class YukawaLayer(nn.Module):
         """Map ``B W *S`` to ``B W *S``."""
         shape = hidden.shape[2:]
         axes = tuple(range(2, hidden.ndim))
-        field = hidden if self.periodic else mirrored(hidden)
+        field = mirrored(hidden, self.walls)
         coefficients = self.coefficients(noise).reshape(len(noise), self.width, -1)
         bank = yukawa_bank(field.shape[2:], self.ranges, mean=self.mean, like=hidden)
         gain = torch.tensordot(coefficients, bank, dims=1)
@@ -137,8 +138,8 @@ def yukawa_bank(shape: Sequence[int], ranges: int, *, mean: bool, like: Tensor) 
     return torch.stack(spectra)
 
 
-def mirrored(field: Tensor) -> Tensor:
-    """Continue ``B W *S`` by its mirror image along every axis: twice as many sites, on a torus."""
-    for axis in range(2, field.ndim):
+def mirrored(field: Tensor, axes: Iterable[int]) -> Tensor:
+    """Continue ``B W *S`` by its mirror image along these axes: twice as many sites, on a torus."""
+    for axis in axes:
         field = torch.cat([field, field.flip(axis)], dim=axis)
     return field

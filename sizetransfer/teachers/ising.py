@@ -112,7 +112,8 @@ class IsingTeacher(Teacher):
     usual_sizes = (6, 8, 10)
 
     def __init__(self, spec: IsingTeacherSpec) -> None:
-        super().__init__(FieldInfo(dim=2, periodic=spec.boundary == "torus", sigma_data=1.0))
+        closed = Cylinder.closed if spec.boundary == "cylinder" else None
+        super().__init__(FieldInfo(dim=2, periodic=spec.boundary == "torus", closed=closed, sigma_data=1.0))
         self.spec = spec
         if spec.boundary != "torus":
             self.translation_period = None

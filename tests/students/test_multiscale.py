@@ -116,7 +116,7 @@ def test_the_mean_is_a_filter_of_the_bank() -> None:
 
 def test_mirror_images_have_no_flux_through_the_walls() -> None:
     x = torch.arange(4.0).reshape(1, 1, 4)
-    assert mirrored(x).flatten().tolist() == [0, 1, 2, 3, 3, 2, 1, 0]
+    assert mirrored(x, [2]).flatten().tolist() == [0, 1, 2, 3, 3, 2, 1, 0]
 
 
 def test_repeating_inverts_averaging_of_blocks() -> None:

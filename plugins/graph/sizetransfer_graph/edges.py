@@ -83,12 +83,12 @@ def neighbours(field: FieldInfo) -> int:
 
 
 def _check(domain: Domain, field: FieldInfo, *, positions: bool) -> None:
-    lattice = isinstance(domain, Lattice) and domain.dim == field.dim and domain.periodic == field.periodic
+    lattice = isinstance(domain, Lattice) and domain.closed_axes == field.closed_axes
     if not (lattice if field.geometry == "lattice" else isinstance(domain, Graph)):
         raise OracleError(
             "The domain is not of the sort that the student was built for.",
             where="Context.domain",
-            expected=f"a {field.geometry} of dimension {field.dim}, {'periodic' if field.periodic else 'open'}",
+            expected=f"a {field.geometry} of dimension {field.dim}, closed axes {field.closed_axes}",
             got=f"{type(domain).__name__} of shape {domain.shape}",
             fix="pass the context of the teacher's sample, or build the student with teacher.field",
         )
@@ -161,12 +161,11 @@ def _new_lattice_edges(lattice: Lattice, dtype: torch.dtype, device: torch.devic
     targets = torch.arange(lattice.sites, device=device)
     coordinates = torch.stack(torch.unravel_index(targets, lattice.size), dim=1)
     strides = torch.tensor([_product(lattice.size[axis + 1 :]) for axis in range(lattice.dim)], device=device)
+    closed = torch.tensor(lattice.closed_axes, device=device)
     pieces, kinds = [], []
     for kind, step in enumerate(steps):
         moved = coordinates + torch.tensor(step, device=device)
-        there = torch.ones_like(targets, dtype=torch.bool)
-        if not lattice.periodic:
-            there = ((moved >= 0) & (moved < size)).all(1)
+        there = (((moved >= 0) & (moved < size)) | closed).all(1)
         sources = ((moved % size) * strides).sum(1)
         pieces.append(torch.stack([sources[there], targets[there]]))
         kinds.append(torch.full_like(targets[there], kind))
