@@ -243,6 +243,19 @@ class HasPosterior(Protocol):
 
 
 @runtime_checkable
+class HasReach(Protocol):
+    """Answers about noisy fields by a computation that some sizes make too long."""
+
+    def check_reach(self, size: int, batch: int) -> None:
+        """Refuse so many fields of a size that are beyond the teacher's limits, without computing anything.
+
+        Raises:
+            OracleError: with the estimate and the limits.
+        """
+        ...
+
+
+@runtime_checkable
 class HasLocalPosterior(Protocol):
     """Knows the posterior of a site given the noisy field within a radius of it, and with it the best local score.
 

@@ -255,6 +255,13 @@ class MeasureSpec(KindSpec):
         """What this measure needs and the teacher does not have, by name: at first the protocols of ``requires``."""
         return [protocol.__name__ for protocol in self.requires if not isinstance(teacher, protocol)]
 
+    def check(self, teacher: Teacher, size: int) -> None:
+        """Refuse a size that this measure cannot be taken at, before anything is trained; nothing is computed.
+
+        Raises:
+            SizetransferError: with what is possible.
+        """
+
     @abstractmethod
     def measure(
         self, teacher: Teacher, student: Student, size: int, *, sigma: float, seed: int

@@ -19,7 +19,7 @@ def check_trials(trials: Sequence[Trial]) -> dict[tuple[str, str], float]:
 
     Raises:
         SpecError: a student's receptive field wraps around the training torus.
-        OracleError: a teacher is not defined at a size.
+        OracleError: a teacher is not defined at a size, or a measure asks for more than it can compute there.
         PluginError: a teacher or student cannot be built.
     """
     costs: dict[tuple[str, str], float] = {}
@@ -69,6 +69,10 @@ def _checked_teacher(trial: Trial) -> Teacher:
     teacher = build_teacher(trial)
     for size in (trial.training.size, *trial.evaluation.sizes):
         teacher.check_size(size)
+    for name, measure in trial.evaluation.measures.items():
+        if not measure.lacking(teacher):
+            for size in trial.evaluation.sizes_of(name):
+                measure.check(teacher, size)
     return teacher
 
 

@@ -109,6 +109,7 @@ class IsingPosterior:
             reference: side of the torus that stands for the domain's own law, which must be a torus; none: its own.
         """
         h = self._field(x, sigma)
+        _check_radius(radius)
         if boundary_of(self.domain) == "torus":
             return self._local_on_torus(h, radius, reference).to(x)[:, None]
         return self._local_in_box(h, radius).to(x)[:, None]
@@ -121,7 +122,7 @@ class IsingPosterior:
         radius: int,
     ) -> Float[Tensor, "batch"]:
         """E[s_i | x within a Chebyshev radius of i] for one site i, at a fraction of the cost of all."""
-        h = self._field(x, sigma).detach() * self.domain.ball(site, radius).to(x.device)
+        h = self._field(x, sigma).detach() * self._ball(site, radius).to(x.device)
         if boundary_of(self.domain) == "torus":
             return self.model.site_mean(h.roll([-step for step in site], (1, 2))).to(x)
         return self.model.mean(h)[:, site[0], site[1]].to(x)
@@ -134,7 +135,7 @@ class IsingPosterior:
         radius: int,
     ) -> Float[Tensor, "batch height width"]:
         """Cov(s at the site, s | x within the radius of it) on the ball, zero outside."""
-        inside = self.domain.ball(site, radius).to(x.device)
+        inside = self._ball(site, radius).to(x.device)
         return (self.model.covariance(self._field(x, sigma).detach() * inside, site) * inside).to(x)
 
     def local_score(
@@ -161,6 +162,10 @@ class IsingPosterior:
         row = self.local_covariance(x.double(), sigma, site, radius) / v.square()
         row[:, site[0], site[1]] -= 1 / v[:, 0, 0]
         return row.to(x)
+
+    def _ball(self, site: Site, radius: int) -> Tensor:
+        _check_radius(radius)
+        return self.domain.ball(site, radius)
 
     def _local_on_torus(self, h: Tensor, radius: int, reference: int | None) -> Tensor:
         batch, *size = h.shape
@@ -206,6 +211,17 @@ class IsingPosterior:
 
 def _levels(sigma: Tensor) -> Tensor:
     return sigma.double().square()[:, None, None, None]
+
+
+def _check_radius(radius: int) -> None:
+    if radius < 0:
+        raise OracleError(
+            "There is no ball of a negative radius.",
+            where="radius",
+            expected="lattice steps, zero or more",
+            got=repr(radius),
+            fix="radius 0 sees the site alone",
+        )
 
 
 def check_noise(sigma: object, batch: int) -> None:

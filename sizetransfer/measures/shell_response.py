@@ -23,14 +23,15 @@ from functools import partial
 from typing import ClassVar, Literal, cast
 
 import torch
-from pydantic import Field
+from pydantic import Field, NonNegativeInt
 from torch import Tensor
 
 from sizetransfer.domain import Domain, Site
 from sizetransfer.errors import SpecError
 from sizetransfer.measures.correlation_length import correlation_length
+from sizetransfer.measures.smoothed_score import NoiseLevel
 from sizetransfer.noise import perturb
-from sizetransfer.oracle import Context, HasLocalPosterior, HasPosterior, Teacher
+from sizetransfer.oracle import Context, HasLocalPosterior, HasPosterior, HasReach, Teacher
 from sizetransfer.randomness import batches, stream
 from sizetransfer.records import Measurement, jackknife, mean, root_ratio
 from sizetransfer.response import ResponseProfile, jacobian_row, require_finite, shell_sums, student_score
@@ -67,11 +68,13 @@ class ShellResponseSpec(MeasureSpec):
 
     kind: Literal["shell-response"] = "shell-response"
     requires: ClassVar[tuple[type, ...]] = (HasPosterior,)
-    sigmas: tuple[float, ...] = Field((0.5, 1.0, 2.0), min_length=1, description="noise levels")
+    sigmas: tuple[NoiseLevel, ...] = Field((0.5, 1.0, 2.0), min_length=1, description="noise levels")
     probe: int = Field(3, ge=1, description="Chebyshev distance of the shell")
     fields: int = Field(16, ge=2, description="independent noisy fields at each noise level")
     batch: int = Field(8, ge=1, description="fields evaluated at a time; bounds the memory")
-    radii: tuple[int, ...] = Field((), description="further radii whose local error and outside share are recorded")
+    radii: tuple[NonNegativeInt, ...] = Field(
+        (), description="further radii whose local error and outside share are recorded"
+    )
     epsilon: float = Field(0.05, gt=0, lt=1, description="threshold of the effective range")
 
     def measure(
@@ -81,9 +84,10 @@ class ShellResponseSpec(MeasureSpec):
 
         Raises:
             SpecError: no site is as far away as the probe.
+            OracleError: the size is beyond the teacher's oracles.
         """
+        self.check(teacher, size)
         domain = teacher.domain(size)
-        self._check(domain, size)
         radii = sorted({*self.radii, *([] if student.radius is None else [student.radius])})
         for level in self.sigmas:
             pair = _Pair(teacher, student, domain.centre(), level)
@@ -98,7 +102,9 @@ class ShellResponseSpec(MeasureSpec):
             yield from self._responses(_joined(rows), domain, radii, level, "")
             yield from _errors(_joined(scores), student.radius, radii, level)
 
-    def _check(self, domain: Domain, size: int) -> None:
+    def check(self, teacher: Teacher, size: int) -> None:
+        """Refuse a probe beyond every site, and sizes beyond the teacher's oracles."""
+        domain = teacher.domain(size)
         farthest = int(domain.distance(domain.centre()).max())
         if self.probe > farthest:
             raise SpecError(
@@ -108,6 +114,8 @@ class ShellResponseSpec(MeasureSpec):
                 got=str(self.probe),
                 fix="choose a nearer probe or a larger size",
             )
+        if isinstance(teacher, HasReach):
+            teacher.check_reach(size, min(self.batch, self.fields))
 
     def _responses(
         self, rows: _Table, domain: Domain, radii: list[int], level: float, prefix: str

@@ -10,7 +10,7 @@ It is the error of what the student was trained for, with no floor: a perfect st
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import ClassVar, Literal, cast
+from typing import Annotated, ClassVar, Literal, cast
 
 import torch
 from jaxtyping import Float
@@ -18,12 +18,14 @@ from pydantic import Field
 from torch import Tensor
 
 from sizetransfer.noise import perturb
-from sizetransfer.oracle import HasSmoothedScore, Sample, Teacher
+from sizetransfer.oracle import HasReach, HasSmoothedScore, Sample, Teacher
 from sizetransfer.randomness import batches
 from sizetransfer.records import Measurement, root_ratio
 from sizetransfer.response import require_finite, student_score
 from sizetransfer.specs import MeasureSpec
 from sizetransfer.student import Student
+
+NoiseLevel = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class SmoothedScoreSpec(MeasureSpec):
@@ -34,9 +36,14 @@ class SmoothedScoreSpec(MeasureSpec):
 
     kind: Literal["smoothed-score"] = "smoothed-score"
     requires: ClassVar[tuple[type, ...]] = (HasSmoothedScore,)
-    sigmas: tuple[float, ...] = Field((0.1, 0.3, 1.0), min_length=1, description="noise levels")
+    sigmas: tuple[NoiseLevel, ...] = Field((0.1, 0.3, 1.0), min_length=1, description="noise levels")
     fields: int = Field(16, ge=2, description="independent fields at each size and noise level")
     batch: int = Field(8, ge=1, description="fields evaluated at a time; bounds the memory")
+
+    def check(self, teacher: Teacher, size: int) -> None:
+        """Refuse sizes beyond the teacher's oracles."""
+        if isinstance(teacher, HasReach):
+            teacher.check_reach(size, min(self.batch, self.fields))
 
     def measure(
         self, teacher: Teacher, student: Student, size: int, *, sigma: float, seed: int

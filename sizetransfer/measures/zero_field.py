@@ -22,7 +22,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, cast
 
-from pydantic import Field, model_validator
+from pydantic import Field, NonNegativeInt, model_validator
 
 from sizetransfer.comparison.ferromagnet import FerromagnetCertificate, HasSpinCoupling
 from sizetransfer.domain import Lattice
@@ -45,7 +45,7 @@ class ZeroFieldSpec(MeasureSpec):
 
     kind: Literal["zero-field"] = "zero-field"
     requires: ClassVar[tuple[type, ...]] = (HasSpinCoupling,)
-    radii: tuple[int, ...] = Field((), description="further radii beyond which correlations are summed")
+    radii: tuple[NonNegativeInt, ...] = Field((), description="further radii beyond which correlations are summed")
     sigma_min: float = Field(0.05, gt=0, allow_inf_nan=False, description="noise at which the reverse process stops")
     sigma_max: float = Field(10.0, gt=0, allow_inf_nan=False, description="noise at which it starts")
 

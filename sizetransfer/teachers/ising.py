@@ -141,6 +141,15 @@ class IsingTeacher(Teacher):
         """The context of ``batch`` fields: the domain alone."""
         return Context(self.domain(size))
 
+    def check_reach(self, size: int, batch: int) -> None:
+        """Refuse so many noisy fields of a size that are beyond the limits.
+
+        Raises:
+            TooLargeError: with the estimate.
+        """
+        height, width = self.domain(size).shape
+        self._model.require((height, width), batch)
+
     # --- noisy fields ---------------------------------------------------------------------------------------------
 
     def posterior(self, domain: Domain) -> IsingPosterior:

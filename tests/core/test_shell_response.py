@@ -11,7 +11,7 @@ from brute_ising import enumerate_spins
 import sizetransfer as st
 from sizetransfer.comparison import ferromagnet_certificate
 from sizetransfer.domain import Lattice
-from sizetransfer.errors import OracleError, SpecError
+from sizetransfer.errors import OracleError, SizetransferError, SpecError
 from sizetransfer.ising import CRITICAL
 from sizetransfer.measures.correlation_length import correlation_length
 from sizetransfer.measures.shell_response import ShellResponseSpec
@@ -83,9 +83,11 @@ def test_the_local_score_and_its_response_are_those_of_the_ball():
 def test_wrong_questions_about_a_ball_are_refused():
     teacher, x = ising(), torch.zeros(1, 1, 4, 4)
     context = Context(teacher.domain(4))
-    for sigma, site in ((0.0, (0, 0)), (1.0, (4, 0)), (math.nan, (0, 0))):
+    for sigma, site, radius in ((0.0, (0, 0), 1), (1.0, (4, 0), 1), (math.nan, (0, 0), 1), (1.0, (0, 0), -1)):
         with pytest.raises(OracleError):
-            teacher.local_posterior_mean(x, torch.tensor([sigma]), context, site, 1)
+            teacher.local_posterior_mean(x, torch.tensor([sigma]), context, site, radius)
+        with pytest.raises(OracleError):
+            teacher.local_posterior_covariance(x, torch.tensor([sigma]), context, site, radius)
 
 
 # --- the measure ------------------------------------------------------------------------------------------------
@@ -233,6 +235,21 @@ def test_gaussian_fields_are_measured_without_a_best_local_score():
     # The posterior of spectrum c v/(c + v) with c = 1/(m^2 + e) is a field of mass m^2 + 1/v.
     assert found["correlation_length", 1.5].value == pytest.approx(1 / math.sqrt(0.25 + 1 / 2.25), rel=1e-8)
     assert found["shell_exact", 1.5].value == pytest.approx(found["zero_shell_exact", 1.5].value, rel=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"evaluation.restrict.shell-response": [16]}, "16 x 16 torus would cost more"),
+        ({"evaluation.restrict.smoothed-score": [64]}, "64 x 64 torus would cost more"),
+        ({"evaluation.measures.shell-response.probe": 6}, "as far away as the probe"),
+        ({"evaluation.measures.shell-response.sigmas": [1.0, 0.0]}, "greater than 0"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_before_anything_is_trained(tmp_path, change, words):
+    with pytest.raises(SizetransferError, match=words):
+        st.run(st.load("figure4", preset="quick", overrides=change), out=tmp_path / "run", executor="serial")
+    assert not list(tmp_path.glob("run/trials/*"))
 
 
 def test_a_probe_beyond_the_lattice_is_refused():
