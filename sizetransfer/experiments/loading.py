@@ -181,11 +181,7 @@ def _choose(asked: str | None, own: object, presets: object, path: Path) -> str 
             expected=f"one of {', '.join(map(str, presets))}" if presets else "no preset: the experiment has none",
             got=repr(preset),
             fix=did_you_mean(str(preset), map(str, presets))
-            or (
-                "choose one of the presets above"
-                if presets
-                else f"leave the preset out, or run {path.stem} by its name"
-            ),
+            or ("choose one of the presets above" if presets else "leave it out, or name the experiment, not the file"),
         )
     return preset
 
