@@ -46,6 +46,21 @@ LogDensity = Callable[[Tensor], Tensor]
 MOST_LEAPFROG_STEPS = 64
 
 
+@dataclass(frozen=True)
+class KnownGradient:
+    """A target whose gradient is a formula: faster than differentiation, which is dear on small fields.
+
+    Attributes:
+        both: a state, ``(B, *shape)``, to its log-density, ``(B,)``, and the gradient of that, like the state.
+    """
+
+    both: Callable[[Tensor], tuple[Tensor, Tensor]]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The log-density."""
+        return self.both(x)[0]
+
+
 class NotMixedError(OracleError):
     """A chain has not mixed, so no number may be taken from it.
 
@@ -97,7 +112,7 @@ def hybrid_monte_carlo(
     """Run one chain from each row of ``start``; all share the step size and the numbers of leapfrog steps.
 
     Args:
-        log_density: the target, up to a constant.
+        log_density: the target, up to a constant; a :class:`KnownGradient` is not differentiated.
         start: first states; spread them widely, or a failure to mix goes unnoticed.
         path_length: mean length of a trajectory, in units of the state: about pi/2 times the largest standard
             deviation of the target serves every direction.
@@ -224,6 +239,10 @@ def _accept(log_ratio: Tensor, generator: torch.Generator) -> Bool[Tensor, "chai
 
 
 def _evaluate(log_density: LogDensity, x: Tensor) -> _State:
+    if isinstance(log_density, KnownGradient):
+        with torch.no_grad():
+            value, gradient = log_density.both(x)
+        return _State(x, value.double(), gradient)
     with torch.enable_grad():
         x = x.detach().requires_grad_()
         value = log_density(x)

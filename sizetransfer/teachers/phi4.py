@@ -32,7 +32,7 @@ from jaxtyping import Float
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from sizetransfer.chains import Mixing, NotMixedError, hybrid_monte_carlo, mixing
+from sizetransfer.chains import KnownGradient, Mixing, NotMixedError, hybrid_monte_carlo, mixing
 from sizetransfer.errors import OracleError, SpecError
 from sizetransfer.noise import expand
 from sizetransfer.oracle import Context, Exactness, Sample, Teacher
@@ -127,7 +127,9 @@ class Phi4Teacher(Teacher):
 
     def score(self, sample: Sample) -> Float[Tensor, "batch channels *size"]:
         r"""Clean score :math:`-\nabla S`: lattice Laplacian of the field minus the potential's slope."""
-        x = sample.x
+        return self._force(sample.x)
+
+    def _force(self, x: Tensor) -> Tensor:
         score = -self.spec.mass2 * x - self.spec.quartic * x**3
         for axis in range(2, x.ndim):
             score = score + x.roll(1, axis) + x.roll(-1, axis) - 2 * x
@@ -142,7 +144,7 @@ class Phi4Teacher(Teacher):
         self.check_size(size)
         tuned = self._tune(size)
         chains = hybrid_monte_carlo(
-            self._log_density,
+            KnownGradient(self._target),
             SAFE_START * self._start(batch, size, generator),
             path_length=PATH_LENGTH,
             warmup=tuned.burn_in,
@@ -167,8 +169,10 @@ class Phi4Teacher(Teacher):
         self.check_size(size)
         return self._tune(size).mixing
 
-    def _log_density(self, whitened: Tensor) -> Tensor:
-        return -self._action(self._colour(whitened))
+    def _target(self, whitened: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-density of the whitened field and its gradient: the colouring is symmetric."""
+        x = self._colour(whitened)
+        return -self._action(x), self._colour(self._force(x))
 
     def _colour(self, whitened: Tensor) -> Tensor:
         r"""Divide by :math:`\sqrt{\mu^2 + \hat k^2}` in Fourier space: white noise to the Hartree approximation."""
@@ -199,7 +203,7 @@ class Phi4Teacher(Teacher):
         if key not in self._tuned:
             generator = stream(self.spec.seed, "phi4", size)
             chains = hybrid_monte_carlo(
-                self._log_density,
+                KnownGradient(self._target),
                 self._start(DIAGNOSED_CHAINS, size, generator),
                 path_length=PATH_LENGTH,
                 warmup=DIAGNOSED_WARMUP,

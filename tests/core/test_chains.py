@@ -135,6 +135,14 @@ def test_leapfrog_returns_when_the_momentum_is_turned():
     torch.testing.assert_close(first, -momentum, rtol=0, atol=1e-13)
 
 
+def test_a_known_gradient_gives_the_chains_of_differentiation():
+    known = chains.KnownGradient(lambda x: (quartic(x), torch.func.grad(lambda y: quartic(y).sum())(x)))
+    torch.testing.assert_close(run(known, white_start(3)).draws, run(quartic, white_start(3)).draws, rtol=0, atol=1e-9)
+    wrong = chains.KnownGradient(lambda x: (quartic(x), torch.zeros_like(x)))
+    differs = (run(wrong, white_start(3)).draws - run(quartic, white_start(3)).draws).abs().max()
+    assert float(differs) > 1e-3
+
+
 def test_the_same_generator_gives_the_same_chains():
     torch.testing.assert_close(run(gaussian, white_start(3)).draws, run(gaussian, white_start(3)).draws, rtol=0, atol=0)
 

@@ -79,6 +79,16 @@ def test_score_is_the_gradient_of_the_energy(name, dim):
     torch.testing.assert_close(teacher.score(sample), -gradient)
 
 
+@over_the_zoo
+@pytest.mark.parametrize(("dim", "size"), [(1, 5), (2, 4), (2, 3), (3, 3)])
+def test_chains_follow_the_gradient_of_their_target(name, dim, size):
+    teacher = build(name, dim=dim)
+    whitened = torch.randn(3, 1, *(size,) * dim, generator=stream("whitened")).requires_grad_()
+    value, gradient = teacher._target(whitened)
+    (expected,) = torch.autograd.grad(value.sum(), whitened)
+    torch.testing.assert_close(gradient, expected)
+
+
 def test_the_potential_is_the_documented_one():
     teacher = build("double-well", dim=1)
     constant = torch.tensor([0.3, math.sqrt(0.7)])[:, None, None].expand(2, 1, 5)
