@@ -120,6 +120,9 @@ class Exactness:
 class Teacher(nn.Module, ABC):
     """A distribution over fields, the same rule at every size.
 
+    Sites that the mask of a sample's context calls dead are no coordinates of the law: they hold a field of zero, and
+    scores are exactly zero there.
+
     Attributes:
         field: dimension, channels, boundary, condition channels and scale of its fields.
         exactness: the declared error model of each oracle, by method name.
