@@ -73,6 +73,7 @@ class CouplingAxis:
             axes.set_xlabel(r"$\beta/\beta_c$")
             return
         axes.set_xticks(list(self.places.values()), list(self.places), rotation=30, ha="right")
+        axes.set_xlim(-0.5, len(self.places) - 0.5)
 
     def critical(self) -> list[str]:
         """Teachers at the critical coupling."""
@@ -119,6 +120,8 @@ class _Responses:
         return own[["value", "standard_error"]].reset_index(drop=True)
 
     def plot(self, axes: Axes, line: pd.DataFrame, **looks: object) -> None:
+        if not self.axis.coupled:
+            looks["linestyle"] = "none"  # names have no order that a line could follow
         if line["value"].notna().any():
             style.plot_estimates(axes, list(self.axis.places.values()), line, **looks)
 
@@ -163,7 +166,9 @@ def ising_response(data: ReportData) -> Drawing | Omitted:
     for axes in figure.axes:
         found.axis.draw(axes)
     style.legend_below(figure, _score_handles(found), _level_handles(found))
-    return Drawing("ising-response", "Response of critical spins", _response_caption(found), figure)
+    return Drawing(
+        "ising-response", "Response of the smoothed score: exact, at best, learned", _response_caption(found), figure
+    )
 
 
 def _shell_panel(axes: Axes, found: _Responses, sigma: float, prefix: str) -> None:
@@ -270,9 +275,9 @@ def _response_caption(found: _Responses) -> str:
     return (
         f"Rows of the response of the smoothed score at L = {found.size}, summed with their signs over the sites at "
         f"Chebyshev distance {found.probe}, at σ = {levels}: exactly (eq. (22)), of the best score of the student's "
-        "radius, and as learned. Top: x = 0, the worst field for a ferromagnet. Middle: noisy fields of the teacher, "
-        "which are what a diffusion model meets. Where exact and best local responses agree, the radius hides "
-        "nothing, and what the student lacks it did not learn. "
+        "radius, and as learned. Top: x = 0, for ferromagnets the field of the largest response. Middle: noisy "
+        "fields of the teacher, which are what a diffusion model meets. Where exact and best local responses agree, the "
+        "radius hides nothing, and what the student lacks it did not learn. "
         f"At {found.axis.name(last)}: {_findings(found)}. "
         f"Bottom left: the exact response beyond the radius, T_R (eq. (5)). Bottom middle: second-moment correlation "
         "length of the posterior covariances, at x = 0 that of the clean law, and the radius. Bottom right: error of "
@@ -291,9 +296,15 @@ def _findings(found: _Responses) -> str:
             for student in found.students:
                 local = _last(found, f"{prefix}shell_local", student, sigma)
                 numbers += [f"{local} at best"] if local else []
-                numbers.append(f"{_last(found, f'{prefix}shell_student', student, sigma)} learned")
+                learned = _last(found, f"{prefix}shell_student", student, sigma)
+                numbers.append(f"{learned} learned{_by(found, student)}")
             sentences.append(f"{where}, σ = {sigma:g}: {', '.join(numbers)}")
     return "; ".join(sentences)
+
+
+def _by(found: _Responses, student: str) -> str:
+    """Which student, where there are several."""
+    return f" by {found.data.student_label(student)}" if len(found.students) > 1 else ""
 
 
 def _last(found: _Responses, part: str, student: str, sigma: float) -> str:
@@ -385,8 +396,8 @@ def _size_caption(
     return (
         f"Spins without field, exactly. Left: susceptibility, whose exponent between L = {sizes[0]} and {sizes[-1]} is "
         f"{slopes}{guide}. Middle: the correlations beyond R = {radius:g}, which over v² are the response tail at "
-        f"x = 0 and its largest value at any field.{bound} Correlations are exact at every size; nothing here is "
-        "estimated, and there are no error bars."
+        f"x = 0, and for ferromagnets the largest of any field.{bound} Correlations are exact at every size; nothing "
+        "here is estimated, and there are no error bars."
     )
 
 

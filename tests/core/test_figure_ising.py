@@ -121,7 +121,10 @@ def test_the_caption_has_the_numbers_of_the_last_coupling_and_tells_exact_from_e
 
 def test_every_student_has_a_line_of_its_own(tmp_path):
     rows = all_responses() + all_responses(student="R=8", scale=2.0)
-    panel = drawn("ising-response", run_with(tmp_path, rows, students=("R=4", "R=8"))).figure.axes[1]
+    drawing = drawn("ising-response", run_with(tmp_path, rows, students=("R=4", "R=8")))
+    panel = drawing.figure.axes[1]
+    assert "2 ± 0.1 learned by R = 4" in drawing.caption
+    assert "4 ± 0.1 learned by R = 8" in drawing.caption
     students = [[round((1 + c) * scale, 9) for c in (0.5, 0.9, 1.0)] for scale in (1, 2)]
     assert curves(panel)[-2:] == students
 
@@ -131,6 +134,7 @@ def test_teachers_without_a_coupling_stand_under_their_names(tmp_path):
     rows = [row for name in teachers for row in responses(name, 1.0)]
     drawing = drawn("ising-response", run_with(tmp_path, rows, teachers=teachers))
     assert [tick.get_text() for tick in drawing.figure.axes[0].get_xticklabels()] == ["b", "a"]
+    assert {line.get_linestyle() for line in drawing.figure.axes[0].lines if line.get_marker() == "o"} == {"None"}
     assert "At a: at x = 0" in drawing.caption
     # So do teachers of one coupling, which would lie on each other.
     twins = {"torus": IsingTeacherSpec(), "box": IsingTeacherSpec(boundary="open")}
