@@ -12,7 +12,7 @@ number about a shell or a region in which it has none; n tells how many fields a
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import ClassVar, Literal
 
@@ -94,7 +94,7 @@ class JacobianSpec(MeasureSpec):
             region.mask(domain, tuple(wanted[0].tolist()))
             band = slice(region.nearest, region.farthest + 1)
             parts = [table[:, band].sum(1) for table in (squared_error, squared, counts)]
-            yield _relative(*parts, squared.sum(1), f"{name}_error")
+            yield _relative(parts, squared.sum(1), f"{name}_error")
             within[name] = parts[1]
         yield root_ratio(within["far"], within["near"], "far_to_near_teacher")
         if student.radius is not None:
@@ -156,13 +156,18 @@ def _errors(error: Tensor, reference: Tensor, counts: Tensor) -> Iterable[Measur
     total = reference.sum(1)
     for distance in range(error.shape[1]):
         parts = [table[:, distance] for table in (error, reference, counts)]
-        yield _relative(*parts, total, "profile_error", float(distance))
+        yield _relative(parts, total, "profile_error", float(distance))
 
 
-def _relative(
-    error: Tensor, reference: Tensor, counts: Tensor, total: Tensor, part: str, coordinate: float = float("nan")
-) -> Measurement:
-    """Relative error over fields with live sites there; undefined where the reference is rounding beside the total."""
+def _relative(parts: Sequence[Tensor], total: Tensor, part: str, coordinate: float = float("nan")) -> Measurement:
+    """Relative error over fields with live sites there; undefined where the reference is rounding beside the total.
+
+    Args:
+        parts: squared error, squared reference and number of live sites of every field, each of shape ``(B,)``.
+        total: the whole squared reference of every field.
+        part, coordinate: what the number is.
+    """
+    error, reference, counts = parts
     there = counts > 0
     negligible = reference.mean() <= NEGLIGIBLE**2 * total.mean()
     reference = torch.zeros_like(reference) if negligible else reference

@@ -96,9 +96,9 @@ def _lines(axes: Axes, rows: pd.DataFrame, data: ReportData, teacher: str, acros
 
 def far_to_near(data: ReportData) -> Drawing | Omitted:
     """Bulk error and its change with the size against the teacher's far-to-near ratio, and response errors."""
-    ratios, errors = _ratios(data), data.values("clean-score", "bulk_relative_rmse")
-    if ratios.empty or errors.empty:
-        lacking = "of far and near responses" if ratios.empty else "of errors in the bulk of an open box"
+    (ratios, size), errors = _ratios(data), data.values("clean-score", "bulk_relative_rmse")
+    if not ratios or errors.empty:
+        lacking = "of far and near responses" if not ratios else "of errors in the bulk of an open box"
         return Omitted("far-to-near", f"no record {lacking}")
     first, last = int(errors["size"].min()), int(errors["size"].max())
     figure = style.new_figure(10.4, 4.2)
@@ -112,7 +112,6 @@ def far_to_near(data: ReportData) -> Drawing | Omitted:
     panels[1].set_ylabel(f"change of the bulk error, $L$ = {first} to {last} (%)")
     beyond = _response_errors(panels[2], data)
     style.legend_below(figure, style.teacher_handles(data), [*style.student_handles(data), *_response_handles()])
-    size = int(ratios["size"].max())
     return Drawing(
         "far-to-near",
         "Does a far response make a teacher harder?",
@@ -126,15 +125,17 @@ def far_to_near(data: ReportData) -> Drawing | Omitted:
     )
 
 
-def _ratios(data: ReportData) -> pd.DataFrame:
-    """The far-to-near ratio of every teacher, at the largest size, by Jacobian rows or else by probes.
+def _ratios(data: ReportData) -> tuple[dict[str, float], int]:
+    """The far-to-near ratio of every teacher, by Jacobian rows or else by probes, and the size at which it was measured.
 
     The fields are the same for all students of a seed: one student's record stands for all.
     """
     exact, probed = (data.values(kind, "far_to_near_teacher") for kind in ("jacobian", "response"))
     rows = probed if exact.empty else exact
-    rows = rows[rows["size"] == rows["size"].max()]
-    return rows.drop_duplicates("teacher").set_index("teacher", drop=False)
+    if rows.empty:
+        return {}, 0
+    rows = rows[rows["size"] == rows["size"].max()].drop_duplicates("teacher")
+    return dict(zip(map(str, rows["teacher"]), map(float, rows["value"]), strict=True)), int(rows["size"].iloc[0])
 
 
 def _changes(errors: pd.DataFrame, first: int, last: int) -> pd.DataFrame:
@@ -147,7 +148,7 @@ def _changes(errors: pd.DataFrame, first: int, last: int) -> pd.DataFrame:
     return found.dropna(subset=["value"]).reset_index()
 
 
-def _against_ratio(axes: Axes, rows: pd.DataFrame, ratios: pd.DataFrame, data: ReportData) -> None:
+def _against_ratio(axes: Axes, rows: pd.DataFrame, ratios: Mapping[str, float], data: ReportData) -> None:
     """A point for each teacher and student; the students of a teacher stand on one vertical line."""
     students = list(data.radii)
     markers = style.student_markers(students)
@@ -155,10 +156,10 @@ def _against_ratio(axes: Axes, rows: pd.DataFrame, ratios: pd.DataFrame, data: R
         shades = style.student_shades(students, colour)
         own = rows[rows["teacher"] == teacher].set_index("student")
         for student in students:
-            if student in own.index and teacher in ratios.index:
+            if student in own.index and teacher in ratios:
                 style.plot_estimates(
                     axes,
-                    [float(ratios.loc[teacher, "value"])],
+                    [ratios[teacher]],
                     own.loc[[student]],
                     color=shades[student],
                     marker=markers[student],
