@@ -126,7 +126,7 @@ def far_to_near(data: ReportData) -> Drawing | Omitted:
 
 
 def _ratios(data: ReportData) -> tuple[dict[str, float], int]:
-    """The far-to-near ratio of every teacher, by Jacobian rows or else by probes, and the size at which it was measured.
+    """The far-to-near ratio of every teacher, by Jacobian rows or else by probes, and the size where it was measured.
 
     The fields are the same for all students of a seed: one student's record stands for all.
     """
