@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,7 +19,7 @@ from sizetransfer.report.figure_generation import STARTS
 KIND = "conditional-generation"
 # Of exact fields, about 95 % lie within so many standard errors.
 BAND = 2.0
-_BAND_COLOUR = "#C9CED2"
+_BAND_COLOURS = ("#E4E7E9", "#BCC3C8")  # of smaller sizes, and of the largest
 _ROW_HEIGHT = 0.17  # inches
 # Where a deviation exceeds so many units, the axis is logarithmic beyond it.
 _LARGEST_LINEAR = 2.0
@@ -43,8 +44,8 @@ def conditional_generation(data: ReportData) -> Drawing | Omitted:
     teachers, rows, series = list(data.experiment.teachers), _rows(table), _series(table, data)
     height = _ROW_HEIGHT * len(rows) + 0.7
     figure = style.new_figure(2.6 * len(teachers) + 2.1, height * len(measures) + 0.7)
-    if (layout := figure.get_layout_engine()) is not None:
-        layout.set(w_pad=0.12)  # small letters come out wider in a file than in the layout
+    # Small letters come out wider in a file than in the layout.
+    figure.set_layout_engine("constrained", w_pad=0.12)
     grid = figure.subplots(len(measures), len(teachers), squeeze=False, sharex="row", sharey=True)
     for line, measure in zip(grid, measures, strict=True):
         for axes, teacher in zip(line, teachers, strict=True):
@@ -57,14 +58,14 @@ def conditional_generation(data: ReportData) -> Drawing | Omitted:
         # The centred title is moved: unlike other texts, titles may be wider than their panel.
         line[0].set_title(f"{measure}: {STARTS[start]}", loc="center", x=0, y=1 + 0.3 / height, ha="left")
         _name_rows(line[0], rows)
-    style.legend_below(figure, _handles(series))
+    style.legend_below(figure, _series_handles(series), _band_handles(series, data.words.symbol))
     return Drawing(
         KIND,
         "Generated fields by class of sites",
         "Observables of generated fields minus those of exact fields with the same labels, in units of the exact field "
         "of the class: its deviation for the mean, its variance for variance and covariance, its fourth moment for the "
-        f"fourth moment. Grey: {BAND:g} standard errors of the difference of two sets of exact fields at the largest "
-        f"size; what lies within is not seen to differ. {data.error_bars()}",
+        f"fourth moment. Grey: {BAND:g} standard errors of the difference of two sets of exact fields; what is within "
+        f"is not seen to differ. {data.error_bars()}",
         figure,
     )
 
@@ -109,19 +110,20 @@ def _series(table: pd.DataFrame, data: ReportData) -> list[_Series]:
 def _panel(
     axes: Axes, table: pd.DataFrame, rows: list[tuple[str, str, str]], series: list[_Series], colour: str
 ) -> None:
-    """Markers of every series a little below each other, on the band of the last one's control."""
+    """Markers of every series a little below each other, on the bands of their controls."""
     places = {row: place for place, row in enumerate(rows)}
     shades, markers = _looks(series, colour)
     for index, one in enumerate(series):
         own = table[(table["student"] == one.student) & (table["size"] == one.size)]
         here = np.array([places[row] for row in zip(own["division"], own["name"], own["observable"], strict=True)])
-        if index == len(series) - 1 and len(own):
+        if one.size not in {other.size for other in series[:index]}:
             width = BAND * own["control"].to_numpy()
-            axes.barh(here, 2 * width, left=-width, height=0.86, color=_BAND_COLOUR, zorder=0.5, linewidth=0)
+            band = _BAND_COLOURS[one.size == series[-1].size]
+            axes.barh(here, 2 * width, left=-width, height=0.86, color=band, zorder=0.5, linewidth=0)
         shift = 0.5 * ((index + 0.5) / len(series) - 0.5)
-        appearance = {"fmt": markers[index], "color": shades[index], "markersize": 3.6, "elinewidth": 1.0}
+        appearance: dict[str, Any] = {"fmt": markers[index], "color": shades[index], "markersize": 3.6}
         errors = own["standard_error"].fillna(0.0)
-        axes.errorbar(own["value"], here + shift, xerr=errors, label=one.label, **appearance)
+        axes.errorbar(own["value"], here + shift, xerr=errors, label=one.label, elinewidth=1.0, **appearance)
     if float(table["value"].abs().max()) > _LARGEST_LINEAR:
         axes.set_xscale("symlog", linthresh=_LARGEST_LINEAR)
     axes.axvline(0, color=style.GREY, linewidth=0.9, zorder=0.8)
@@ -140,7 +142,7 @@ def _name_rows(axes: Axes, rows: list[tuple[str, str, str]]) -> None:
         f"{name}: {observable}".replace("fourth_moment", "4th moment")
         for name, (*_, observable) in zip(names, rows, strict=True)
     ]
-    axes.set_yticks(range(len(rows)), words, fontsize=7.5)
+    axes.set_yticks(range(len(rows)), words, fontsize=7)
     axes.set_ylim(len(rows) - 0.5, -0.5)
 
 
@@ -150,10 +152,17 @@ def _part_divisions(axes: Axes, rows: list[tuple[str, str, str]]) -> None:
             axes.axhline(place + 0.5, color=style.GREY, linewidth=0.8)
 
 
-def _handles(series: list[_Series]) -> list[Line2D]:
+def _series_handles(series: list[_Series]) -> list[Line2D]:
     shades, markers = _looks(series, style.GREY)
-    drawn = [
+    return [
         Line2D([], [], color=shade, marker=marker, linestyle="none", label=one.label)
         for one, shade, marker in zip(series, shades, markers, strict=True)
     ]
-    return [*drawn, Line2D([], [], color=_BAND_COLOUR, linewidth=7, label="exact against exact fields")]
+
+
+def _band_handles(series: list[_Series], symbol: str) -> list[Line2D]:
+    sizes = sorted({one.size for one in series})
+    return [
+        Line2D([], [], color=_BAND_COLOURS[size == sizes[-1]], linewidth=7, label=f"exact fields, {symbol} = {size}")
+        for size in dict.fromkeys((sizes[0], sizes[-1]))
+    ]

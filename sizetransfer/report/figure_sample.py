@@ -169,10 +169,9 @@ class _Picture:
 def _require(teacher: Teacher, sample: Sample, row: int, division: str) -> tuple[Lattice, SiteClasses]:
     """The box and the classes of its sites, if they can be drawn."""
     lattice, rows = sample.context.domain, len(sample.x)
-    knows = isinstance(teacher, HasSiteClasses)
-    classes = teacher.site_classes(sample) if knows else SiteClasses({}, {})
+    classes = teacher.site_classes(sample) if isinstance(teacher, HasSiteClasses) else SiteClasses({}, {})
     boxed = isinstance(lattice, Lattice) and lattice.dim == 3
-    if not (knows and boxed and division in classes.sites and "bonded" in classes.pairs and 0 <= row < rows):
+    if not (boxed and division in classes.sites and "bonded" in classes.pairs and 0 <= row < rows):
         raise SpecError(
             "The sample cannot be drawn.",
             where="draw_sample",

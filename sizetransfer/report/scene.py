@@ -156,7 +156,16 @@ class Scene:
         place = middles[middles[:, 0].argmin() if axis == 2 else middles[:, 1].argmin()]
         outwards = place - corners[:, :2].mean(0)
         place = place + 0.45 * outwards / np.hypot(*outwards)
-        axes.text(*place, name, ha="center", va="center", fontsize=8.5, color="#55606B", style="italic")
+        axes.text(
+            float(place[0]),
+            float(place[1]),
+            name,
+            ha="center",
+            va="center",
+            fontsize=8.5,
+            color="#55606B",
+            style="italic",
+        )
 
 
 _CORNERS = [tuple(index >> axis & 1 for axis in range(3)) for index in range(8)]

@@ -82,17 +82,18 @@ def test_deviations_are_the_means_over_seeds_of_each_size(tmp_path):
         np.testing.assert_allclose(found["L = 16"], expected / 2)
 
 
-def test_band_is_two_errors_of_the_control_at_the_largest_size(tmp_path):
+def test_bands_are_two_errors_of_the_control_at_each_size(tmp_path):
     axes = drawn(make(tmp_path)).figure.axes[0]
     bars = [(bar.get_x(), bar.get_width()) for bar in axes.patches]
-    half = 2 * np.hypot(0.03, 0.04) / 2 * (8 / 16)
-    np.testing.assert_allclose(bars, [(-half, 2 * half)] * 4)
+    half = 2 * np.hypot(0.03, 0.04) / 2
+    np.testing.assert_allclose(bars, [(-half, 2 * half)] * 4 + [(-half / 2, half)] * 4)
 
 
 def test_several_students_are_compared_at_the_largest_size(tmp_path):
     axes = drawn(make(tmp_path, students=("R=4", "R=8"))).figure.axes[0]
     found = markers(axes)
     assert list(found) == ["R = 4, L = 16", "R = 8, L = 16"]
+    assert len(axes.patches) == 4  # the exact fields of a size are the same for every student
     np.testing.assert_allclose(found["R = 4, L = 16"], np.array(DEVIATIONS)[np.argsort(PLACES)] / 2)
 
 
