@@ -8,8 +8,9 @@ size (:func:`sizetransfer.ising.zero_field`):
 - the correlations beyond a radius, :math:`\sum_{d(0,j)>R}G(0, j)`: divided by :math:`v^2`, the response tail at x = 0
   and its largest value over all x;
 - their second-moment length (:mod:`sizetransfer.measures.correlation_length`);
-- the budget of Theorem 1, a certificate (:mod:`sizetransfer.comparison.ferromagnet`): what a score error of one
-  everywhere can cost a site.
+- certificates (:mod:`sizetransfer.comparison.ferromagnet`): the budget of Theorem 1, what a score error of one
+  everywhere can cost a site; at every noise level, a bound on the error of the best score of the student's radius, and
+  the smallest radius whose error is certified to be small.
 
 Nothing here depends on the student but the radius. Tables are kept within the process, for students and seeds.
 """
@@ -29,6 +30,7 @@ from sizetransfer.domain import Lattice
 from sizetransfer.errors import SpecError
 from sizetransfer.ising import ZeroField
 from sizetransfer.measures.correlation_length import correlation_length
+from sizetransfer.measures.smoothed_score import NoiseLevel
 from sizetransfer.oracle import Teacher
 from sizetransfer.records import Measurement
 from sizetransfer.specs import MeasureSpec
@@ -39,8 +41,11 @@ class ZeroFieldSpec(MeasureSpec):
     r"""Susceptibility, tails, correlation length and budget of spins without field (paper §5, Theorem 1).
 
     Parts: ``susceptibility``; ``outside`` by radius, for each of ``radii`` and the student's: the correlations beyond
-    it; ``correlation_length``; ``budget``: a certificate between ``sigma_min`` and ``sigma_max``, NaN for
-    antiferromagnets, which have none. All are exact or certified: n = 1, and the standard error is zero.
+    it; ``correlation_length``; and certificates: ``budget`` between ``sigma_min`` and ``sigma_max``; by noise level,
+    ``locality_bound``: on the relative error of the best score of the student's radius, and ``certified_radius``: the
+    smallest whose best score is within ``tolerance`` of the exact one (or the one that sees the whole torus). All are
+    exact or certified: n = 1, and the standard error is zero. Antiferromagnets have no certificates: their budget is
+    NaN.
     """
 
     kind: Literal["zero-field"] = "zero-field"
@@ -48,6 +53,9 @@ class ZeroFieldSpec(MeasureSpec):
     radii: tuple[NonNegativeInt, ...] = Field((), description="further radii beyond which correlations are summed")
     sigma_min: float = Field(0.05, gt=0, allow_inf_nan=False, description="noise at which the reverse process stops")
     sigma_max: float = Field(10.0, gt=0, allow_inf_nan=False, description="noise at which it starts")
+
+    sigmas: tuple[NoiseLevel, ...] = Field((0.5, 1.0, 2.0), description="noise levels of the certified radii")
+    tolerance: float = Field(0.1, gt=0, description="relative error that a certified radius may have")
 
     @model_validator(mode="after")
     def _ordered(self) -> ZeroFieldSpec:
@@ -83,6 +91,10 @@ class ZeroFieldSpec(MeasureSpec):
             return
         certificate = FerromagnetCertificate(spins.coupling, table.correlation, "exact")
         yield _exact("budget", certificate.budget(self.sigma_min**2, self.sigma_max**2).value)
+        for level in self.sigmas:
+            yield _exact("certified_radius", certificate.sufficient_radius(level, self.tolerance).value, level)
+            if student.radius is not None:
+                yield _exact("locality_bound", certificate.locality_error(student.radius, level).value, level)
 
 
 @dataclass(frozen=True)

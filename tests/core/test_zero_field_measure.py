@@ -22,7 +22,7 @@ def measured(size, ratio=1.0, **settings):
     spec = ZeroFieldSpec.parse({"kind": "zero-field", **settings})
     rows = list(spec.measure(teacher, student, size, sigma=0.1, seed=0))
     assert all(row.n == 1 and row.standard_error == 0 for row in rows if not math.isnan(row.value))
-    return {(row.part, row.coordinate) if row.part == "outside" else row.part: row.value for row in rows}
+    return {row.part if math.isnan(row.coordinate) else (row.part, row.coordinate): row.value for row in rows}
 
 
 def test_all_numbers_are_those_of_the_enumerated_spins():
@@ -42,6 +42,17 @@ def test_the_budget_is_the_certificate_of_the_noise_range():
     found = measured(8, 0.9, sigma_min=0.3, sigma_max=3.0)["budget"]
     assert found == ferromagnet_certificate(0.9 * CRITICAL, (8, 8)).budget(0.09, 9.0).value
     assert found != measured(8, 0.9, sigma_min=0.3, sigma_max=2.0)["budget"]
+
+
+def test_certified_radii_and_bounds_are_those_of_the_certificate():
+    found = measured(24, 0.5, sigmas=(0.5, 2.0), tolerance=0.2)
+    certificate = ferromagnet_certificate(0.5 * CRITICAL, (24, 24))
+    for level in (0.5, 2.0):
+        assert found["certified_radius", level] == certificate.sufficient_radius(level, 0.2).value
+        assert found["locality_bound", level] == certificate.locality_error(4, level).value
+    assert found["certified_radius", 0.5] > found["certified_radius", 2.0]
+    assert found["locality_bound", 2.0] < 0.2 < found["locality_bound", 0.5]  # R = 4 is certified at sigma = 2 alone
+    assert not any("certified_radius" in key for key in measured(4, -0.5) if isinstance(key, tuple))
 
 
 def exponent(part, ratio):
