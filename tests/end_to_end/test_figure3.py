@@ -16,7 +16,7 @@ STUDENTS = {
     "spectral": {"kind": "spectral", "blocks": 1, "width": 4},
 }
 TINY = {
-    "teachers": {"local": {"width": 4}, "medium": None, "wide": {"width": 4}},
+    "teachers": {"local": {"width": 4}, "medium": None, "wide-quiet": None, "wide": {"width": 4}},
     "students": {**STUDENTS, "R=6": None, "R=8": None},
     "seeds": [0],
     "training": {"size": 4, "steps": 2, "batch": 2, "objective": "mixed"},
