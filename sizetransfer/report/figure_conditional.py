@@ -76,6 +76,8 @@ def _deviations(data: ReportData, measures: list[str]) -> pd.DataFrame:
     table = table[table["measure"].isin(measures) & table["part"].str.endswith("/deviation") & table["value"].notna()]
     names = table["part"].str.split("/", expand=True).reindex(columns=range(4))
     table = table.assign(division=names[0], name=names[1], observable=names[2])
+    if table.empty:
+        return table
     keys = ["teacher", "student", "size", "measure", "part"]
     return table.merge(_control_errors(data.run.records, keys), on=keys, how="left")
 

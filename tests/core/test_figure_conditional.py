@@ -115,4 +115,5 @@ def test_without_classes_it_is_omitted(tmp_path):
     nothing = drawn(other)
     assert isinstance(nothing, Omitted)
     assert "by class of sites" in nothing.reason
-    assert isinstance(drawn(SyntheticRun(run.path, run.experiment, run.records[:0])), Omitted)
+    for empty in (run.records[:0], pd.DataFrame()):
+        assert isinstance(drawn(SyntheticRun(run.path, run.experiment, empty)), Omitted)
