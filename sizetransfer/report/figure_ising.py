@@ -221,7 +221,7 @@ def _length_panel(axes: Axes, found: _Responses) -> None:
     found.plot(axes, line, color=EXACT, **_fields_look("zero_"))
     for radius in {radius for radius in found.students.values() if radius is not None}:
         axes.axhline(radius, color=style.GREY, linestyle=":", linewidth=1.4, zorder=1)
-        axes.annotate(f"$R$ = {radius}", (1.0, radius), xycoords=("axes fraction", "data"), va="bottom", ha="right")
+        axes.annotate(f"$R$ = {radius}", (0.03, radius), xycoords=("axes fraction", "data"), va="bottom")
     axes.set_ylim(bottom=0)
 
 
@@ -281,7 +281,8 @@ def _response_caption(found: _Responses) -> str:
         f"At {found.axis.name(last)}: {_findings(found)}. "
         f"Bottom left: the exact response beyond the radius, T_R (eq. (5)). Bottom middle: second-moment correlation "
         "length of the posterior covariances, at x = 0 that of the clean law, and the radius. Bottom right: error of "
-        "the student's score (filled) and of the best score of its radius (open), which is what locality costs. "
+        "the student's score (filled) and of the best score of its radius (open), which is what locality costs; "
+        "what is not drawn is zero or lies below the axis. "
         "Responses are exact at each field, and means over fields are estimates; at x = 0 nothing is averaged but the "
         "students of several seeds. " + found.data.error_bars()
     )
