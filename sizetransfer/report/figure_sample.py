@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from sizetransfer.domain import Lattice
-from sizetransfer.errors import OracleError, SpecError
+from sizetransfer.errors import OracleError, SizetransferError, SpecError
 from sizetransfer.oracle import HasSiteClasses, Sample, SiteClasses, Teacher
 from sizetransfer.randomness import stream
 from sizetransfer.report import style
@@ -85,7 +85,10 @@ def hard_valid_sample(data: ReportData) -> Drawing | Omitted:
         return Omitted(NAME, "no teacher of this experiment knows classes of its sites")
     shown = dict(list(specs.items())[:MOST_TEACHERS])
     seed, size = data.experiment.evaluation.seed, data.experiment.training.size
-    pictures = {name: _drawn(spec.build(), size, seed) for name, spec in shown.items()}
+    try:
+        pictures = {name: _drawn(spec.build(), size, seed) for name, spec in shown.items()}
+    except SizetransferError as error:  # a report is written whether or not there is such a picture
+        return Omitted(NAME, f"there is no picture of a sample: {str(error).splitlines()[0]}")
     first = next(iter(pictures.values()))
     columns = 2
     rows = -(-(1 + len(pictures)) // columns)
@@ -147,7 +150,7 @@ class _Picture:
         flat = torch.arange(lattice.sites).reshape(lattice.size)
         site_of = {int(flat[tuple(place)]): tuple(place) for place in places.tolist()}
         pairs = classes.pairs["bonded"].cpu()
-        bonds = tuple((site_of[here], site_of[there]) for _, here, there in pairs.T.tolist() if _ == row)
+        bonds = tuple((site_of[here], site_of[there]) for of, here, there in pairs.T.tolist() if of == row)
         x, y, z = lattice.size
         return cls(
             size=(x, y, z),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import ClassVar, Literal
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from sizetransfer.report.data import gather
 from sizetransfer.report.drawing import Omitted
 from sizetransfer.report.figures import draw
 from sizetransfer.report.scene import Scene
-from sizetransfer.specs import FieldInfo, TrainingSpec
+from sizetransfer.specs import FieldInfo, TeacherSpec, TrainingSpec
 
 SIDE_VIEW = Camera(azimuth=-90, elevation=0, distance=4)
 """Along the y axis: x to the right, z up, small y near."""
@@ -144,8 +145,10 @@ def test_settings_of_matplotlib_come_back_and_files_are_the_same():
 
 
 class Planar(Teacher):
+    """Sites in a plane, of one class and without bonds."""
+
     def sample(self, batch, size, *, generator):
-        raise AssertionError
+        return Sample(torch.zeros(1, 1, 3, 3), Context(self.domain(3)))
 
     def site_classes(self, sample):
         return SiteClasses({"type": Division(("1",), torch.zeros(1, 3, 3, dtype=torch.int64))}, {})
@@ -163,7 +166,7 @@ def test_rows_and_divisions_that_are_not_there_are_named(row, division):
 def test_a_plane_without_bonds_is_refused():
     teacher = Planar(FieldInfo(dim=2))
     with pytest.raises(SpecError, match="three-dimensional box"):
-        draw_sample(teacher, Sample(torch.zeros(1, 1, 3, 3), Context(teacher.domain(3))))
+        draw_sample(teacher, teacher.sample(1, 3, generator=None))
 
 
 def test_a_teacher_without_classes_is_refused():
@@ -213,3 +216,16 @@ def test_without_a_teacher_of_sites_and_bonds_it_is_omitted(tmp_path):
     omitted = draw("hard-valid-sample", gather(make_run(tmp_path)))
     assert isinstance(omitted, Omitted)
     assert "classes of its sites" in omitted.reason
+
+
+def test_a_sample_that_cannot_be_drawn_does_not_stop_the_report(tmp_path):
+    class PlanarSpec(TeacherSpec):
+        kind: Literal["planar"] = "planar"
+        has_site_classes: ClassVar[bool] = True
+
+        def build(self):
+            return Planar(FieldInfo(dim=2))
+
+    omitted = draw("hard-valid-sample", report_data(tmp_path, {"planar": PlanarSpec()}, 8))
+    assert isinstance(omitted, Omitted)
+    assert "cannot be drawn" in omitted.reason
