@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
 from sizetransfer.domain import Lattice, pad
 from sizetransfer.oracle import Context
@@ -105,6 +107,50 @@ def test_forms(benchmark, form, size):
         pytest.skip("4096 x 4096 weights for each head and field")
     attention, hidden = layer(), draw(1, size, size, WIDTH)
     benchmark(lambda: torch.autograd.grad(FORMS[form](attention, hidden).square().sum(), [*attention.parameters()]))
+    benchmark.extra_info["sites"] = size**2
+
+
+def flexible(attention: WindowAttention, size: int) -> Callable[[Tensor], Tensor]:
+    """The same layer by torch's ``flex_attention``, compiled with a mask of blocks; on a processor forwards only."""
+    span = 2 * WINDOW + 1
+
+    def steps(query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+        return (key // size - query // size + WINDOW) % size, (key % size - query % size + WINDOW) % size
+
+    def inside(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        down, right = steps(query, key)
+        return (down < span) & (right < span)
+
+    def biased(score: Tensor, batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        down, right = steps(query, key)
+        return score + bias[head, down.clamp(max=span - 1) * span + right.clamp(max=span - 1)]
+
+    torch._dynamo.reset()  # each size is another mask, and the compiler keeps few of them
+    bias = attention.bias.detach()
+    blocks = create_block_mask(inside, None, None, size**2, size**2, device="cpu")
+    compiled = torch.compile(flex_attention, dynamic=False, fullgraph=True)
+
+    def forward(hidden: Tensor) -> Tensor:
+        rows = [
+            part.reshape(len(hidden), HEADS, WIDTH // HEADS, size**2).transpose(2, 3).contiguous()
+            for part in split(attention, hidden)
+        ]
+        mixed = compiled(*rows, score_mod=biased, block_mask=blocks)
+        return attention.mixing(mixed.transpose(1, 2).reshape(len(hidden), size, size, WIDTH))
+
+    return forward
+
+
+@pytest.mark.parametrize("size", [16, 32, 64])
+@pytest.mark.parametrize("form", ["tiles", "flex"])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the compiler's own
+@pytest.mark.benchmark(group="one layer of attention in 5 x 5 windows forwards, one field")
+def test_flex(benchmark, form, size):
+    attention, hidden = layer(), draw(1, size, size, WIDTH)
+    with torch.no_grad():
+        forward = flexible(attention, size) if form == "flex" else attention
+        torch.testing.assert_close(forward(hidden), attention(hidden), rtol=1e-4, atol=1e-4)
+        benchmark(forward, hidden)
     benchmark.extra_info["sites"] = size**2
 
 
