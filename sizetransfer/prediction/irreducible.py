@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import torch
 from jaxtyping import Float
@@ -163,7 +163,7 @@ class EstimatedErrors:
         self.sites = reference_sites(domain, min(several, domain.sites))
         self.mean = cast(HasPosterior, teacher).posterior_mean(self.x, self.levels, sample.context)
         self._squares: dict[int, Tensor] = {}
-        self._power = self._over_sites([(self.mean - self.x)[(..., *site)] for site in self.sites])
+        self._power = self._over_sites([_at(self.mean - self.x, site) for site in self.sites])
 
     @property
     def count(self) -> int:
@@ -202,7 +202,7 @@ class EstimatedErrors:
         return self._squares[radius]
 
     def _gap(self, site: Site, radius: int) -> Float[Tensor, "fields channels"]:
-        exact = self.mean[(..., *site)]
+        exact = _at(self.mean, site)
         if radius >= int(self.context.domain.distance(site).max()):
             return torch.zeros_like(exact)  # the ball is everything
         oracle = cast(HasLocalPosterior, self.teacher)
@@ -210,6 +210,11 @@ class EstimatedErrors:
 
     def _over_sites(self, values: list[Tensor]) -> Float[Tensor, "fields"]:
         return torch.stack(values).double().square().mean((0, 2))
+
+
+def _at(fields: Tensor, site: Site) -> Float[Tensor, "fields channels"]:
+    index: tuple[Any, ...] = (..., *site)
+    return fields[index]
 
 
 def error_source(

@@ -225,8 +225,8 @@ def radius_sweep(data: ReportData) -> Drawing | Omitted:
 
 def _radius_caption(*, paper: bool, far: bool) -> str:
     caption = (
-        "Left: error of the student's score at the largest size against the receptive radius R. It falls where "
-        "the radius limits the student, and is flat where the radius suffices or cannot help."
+        f"{'Left: error' if far else 'Error'} of the student's score at the largest size against the receptive radius "
+        "R. It falls where the radius limits the student, and is flat where the radius suffices or cannot help."
     )
     if far:
         caption += (

@@ -277,8 +277,8 @@ def measured_tables(data: ReportData) -> list[MeasuredTable]:
     levels = [name for name, spec in data.experiment.evaluation.measures.items() if spec.kind == "smoothed-score"]
     scalars = table[table["coordinate"].isna() | table["measure"].isin(levels)]
     tables = [
-        _measured_table(str(measure), str(part), float(level), rows, data)
-        for (measure, part, level), rows in scalars.groupby(["measure", "part", "coordinate"], sort=False, dropna=False)
+        _measured_table(str(measure), str(part), float(rows["coordinate"].iloc[0]), rows, data)
+        for (measure, part, _), rows in scalars.groupby(["measure", "part", "coordinate"], sort=False, dropna=False)
     ]
     return sorted(tables, key=lambda table: not table.main)
 
