@@ -47,7 +47,7 @@ def bulk_and_boundary(data: ReportData) -> Drawing | Omitted:
         _lines(above, bulk[bulk["teacher"] == teacher], data, teacher, "size")
         _lines(below, walls[walls["teacher"] == teacher], data, teacher, "coordinate")
         below.xaxis.set_major_locator(MaxNLocator(integer=True))
-        below.set_xlabel("distance to the wall (sites, from one)")
+        below.set_xlabel("distance to the wall (sites)")
     top = max(float((rows["value"] + rows["standard_error"].fillna(0)).max()) for rows in (bulk, boundary, walls))
     grid[0][0].set_ylim(0, 1.08 * top)
     for axes, words in zip(
@@ -171,9 +171,8 @@ def _against_ratio(axes: Axes, rows: pd.DataFrame, ratios: Mapping[str, float], 
 
 
 def _response_errors(axes: Axes, data: ReportData) -> str:
-    """Near and far response errors against the radius; returns what the caption says of those not shown."""
+    """Near and far response errors of every student; returns what the caption says of those not shown."""
     left: list[str] = []
-    students = list(data.radii)
     for part, appearance in (("far_error", {}), ("near_error", BOUNDARY)):
         rows = data.values("response", part)
         rows = rows[rows["size"] == rows["size"].max()]
@@ -181,22 +180,32 @@ def _response_errors(axes: Axes, data: ReportData) -> str:
         left += [
             f"{part.removesuffix('_error')}, {row['student']} on {row['teacher']}" for row in large.to_dict("records")
         ]
-        for teacher, colour in style.teacher_colours(data.experiment.teachers).items():
-            own = rows[rows["teacher"] == teacher].drop(large.index, errors="ignore").set_index("student")
-            line = own.loc[[student for student in students if student in own.index]]
-            if len(line):
-                places = [students.index(student) for student in line.index]
-                style.plot_estimates(
-                    axes, places, line, color=colour, marker="o", label=f"{teacher} {part}", **appearance
-                )
+        _response_lines(axes, rows.drop(large.index), data, part, **appearance)
     axes.axhline(1.0, color=style.GREY, linestyle=(0, (6, 4)), linewidth=0.9, zorder=1)
-    labels = ["global" if radius is None else str(radius) for radius in data.radii.values()]
-    axes.set_xticks(range(len(students)), labels)
-    axes.set_xlim(-0.4, len(students) - 0.6)
-    axes.set_ylim(0, None)
-    axes.set_xlabel("receptive radius $R$ (lattice steps)")
+    radii = list(data.radii.values())
+    alike = len(set(radii)) < len(radii)
+    names = [name if alike else "global" if radius is None else str(radius) for name, radius in data.radii.items()]
+    axes.set_xticks(range(len(names)), names, rotation=30 if alike else 0)
+    axes.set_xlim(-0.5, len(names) - 0.5)
+    axes.set_ylim(0, max(1.1, 1.02 * float(axes.get_ylim()[1])))
+    axes.set_xlabel("student" if alike else "receptive radius $R$ (lattice steps)")
     axes.set_ylabel("relative response error")
     return f" Above {LARGEST_RESPONSE_ERROR:g} and not shown: {'; '.join(left)}." if left else ""
+
+
+def _response_lines(axes: Axes, rows: pd.DataFrame, data: ReportData, part: str, **appearance: Any) -> None:
+    """One line for each teacher and kind of student, teachers a little apart."""
+    kinds = {name: spec.kind for name, spec in data.experiment.students.items()}
+    students, colours = list(data.radii), style.teacher_colours(data.experiment.teachers)
+    for index, (teacher, colour) in enumerate(colours.items()):
+        own = rows[rows["teacher"] == teacher].set_index("student")
+        shift = 0.4 * ((index + 0.5) / len(colours) - 0.5)
+        for kind in dict.fromkeys(kinds[name] for name in students):
+            family = [name for name in students if name in own.index and kinds[name] == kind]
+            if family:
+                places = [students.index(name) + shift for name in family]
+                label = f"{teacher} {part}"
+                style.plot_estimates(axes, places, own.loc[family], color=colour, marker="o", label=label, **appearance)
 
 
 def _response_handles() -> list[Line2D]:
