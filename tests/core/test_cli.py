@@ -16,7 +16,7 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 from plugin_factory import HEALTHY, PluginFactory
-from synthetic_run import SyntheticRun, make_run
+from synthetic_run import SmoothedResponseSpec, SyntheticRun, make_experiment, make_run
 
 from sizetransfer import api
 from sizetransfer import cli as command_line
@@ -274,8 +274,18 @@ def test_a_run_ends_with_errors_verdicts_and_the_report(runs: Runs) -> None:
     expected = number(largest.mean(), largest.std() / len(largest) ** 0.5)
     assert expected in row
     assert row.split()[-1] in {"transfers", "radius-limited", "fails", "undecided"}
+    assert row.split()[-3:-1] == ["clean", "score"]
     assert (runs.run.path / "report.html").as_uri() in result.stdout
     assert "Skipped: number of sea / plain / seed 0: no density" in result.stderr
+
+
+def test_a_run_that_measures_no_error_ends_without_verdicts(runs: Runs) -> None:
+    experiment = make_experiment(measures={"ranges": SmoothedResponseSpec()})
+    runs.run = dataclasses.replace(runs.run, experiment=experiment)
+    result = invoke("run", "sea")
+    assert result.exit_code == 0
+    assert "No verdict: no error of a student's score was measured." in result.stdout
+    assert "undecided" not in result.stdout
 
 
 def test_json_of_a_run_is_all_that_is_printed(runs: Runs) -> None:
