@@ -19,6 +19,7 @@ from sizetransfer.response import jacobian_row
 from sizetransfer.specs import FieldInfo
 from sizetransfer.student import Student
 from sizetransfer.tiling import tiled
+from sizetransfer_verification.conformance import StudentSubject, run_checks
 
 ROUNDING = 1e-11
 CYLINDER = Cylinder((12, 8))
@@ -71,6 +72,23 @@ def test_translations_around_the_cylinder_move_the_score_and_those_along_it_do_n
 def test_a_student_that_takes_the_seam_for_a_wall_is_found_out(name: str, x: Tensor) -> None:
     """The students of an open box: what they were on cylinders without the closed axis."""
     assert shifted(build(name, FieldInfo(dim=2, periodic=False)), x, 3) > 1e-6
+
+
+def test_the_conformance_suite_goes_around_a_cylinder() -> None:
+    """The student of an open box, declared for a cylinder, is told by its translations; the right one passes."""
+    names = ["student/translation-equivariance", "student/nothing-beyond-the-radius", "student/radius-is-reached"]
+
+    def right(field: FieldInfo) -> Student:
+        return build("cnn", field)
+
+    def wrong(field: FieldInfo) -> Student:
+        student = build("cnn", FieldInfo(dim=2, periodic=False))
+        student.field = field
+        return student
+
+    for factory, expected in ((right, []), (wrong, names[:1])):
+        report = run_checks(StudentSubject(factory, fields=(FIELD,)), only=names)
+        assert [outcome.id for outcome in report.outcomes if outcome.wrong] == expected
 
 
 @pytest.mark.parametrize("name", ["cnn", "cnn-deep", "sliding-attention", "optimal-local-ising"])

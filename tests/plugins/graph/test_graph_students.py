@@ -157,6 +157,10 @@ DOMAINS = {
     "edges alone": (field(1), Graph(9, torch.tensor([[site, site + 1] for site in range(8)]))),
     "torus": (st.FieldInfo(dim=2), Lattice((7, 8), periodic=True)),
     "box": (st.FieldInfo(dim=2, periodic=False), Lattice((7, 6), periodic=False)),
+    "cylinder": (
+        st.FieldInfo(dim=2, periodic=False, closed=(False, True)),
+        Lattice((6, 8), periodic=False, closed=(False, True)),
+    ),
     "line": (st.FieldInfo(dim=1), Lattice((9,), periodic=True)),
     "volume": (st.FieldInfo(dim=3, channels=3, components="vector"), Lattice((6, 5, 5), periodic=True)),
 }
@@ -193,14 +197,17 @@ def test_new_students_are_the_score_of_white_noise_and_rows_do_not_mix(kind: str
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_torus_score_moves_with_the_field(kind: str) -> None:
-    info, domain = DOMAINS["torus"]
+@pytest.mark.parametrize(("name", "steps"), [("torus", (2, 3)), ("cylinder", (0, 3))])
+def test_a_score_moves_with_the_field_along_closed_axes(kind: str, name: str, steps: tuple[int, int]) -> None:
+    info, domain = DOMAINS[name]
     student = build(kind, info)
     x, sigma = noisy(info, domain)
-    moved_score = student(x.roll((2, 3), (2, 3)), sigma, Context(domain))
-    torch.testing.assert_close(
-        moved_score, student(x, sigma, Context(domain)).roll((2, 3), (2, 3)), rtol=0, atol=ROUNDING[torch.float64]
-    )
+    moved_score = student(x.roll(steps, (2, 3)), sigma, Context(domain))
+    expected = student(x, sigma, Context(domain)).roll(steps, (2, 3))
+    torch.testing.assert_close(moved_score, expected, rtol=0, atol=ROUNDING[torch.float64])
+    if name == "cylinder":
+        along = student(x.roll(2, 2), sigma, Context(domain)).roll(-2, 2).roll(steps, (2, 3))
+        assert not torch.allclose(along, expected, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", KINDS)

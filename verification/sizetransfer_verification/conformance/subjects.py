@@ -413,7 +413,7 @@ def _check_case(case: Case, *, members: int, devices: tuple[str, ...]) -> None:
 def domain_for(field: FieldInfo, size: int) -> Domain:
     """A domain of that size for a field: a lattice, or a connected random geometric graph in a periodic box."""
     if field.geometry == "lattice":
-        return Lattice.cubic(size, field.dim, periodic=field.periodic)
+        return Lattice((size,) * field.dim, field.periodic, field.closed)
     from sizetransfer.api import teacher
 
     domain = teacher("gaussian-graph").domain(size)

@@ -61,7 +61,7 @@ def output_like_input(subject: StudentSubject, case: Case, evidence: Evidence) -
             else torch.ones_like(x[:, :1]).expand(-1, context.condition.shape[1], *shape)
         )
         try:
-            score = answer(student, x, sigma, Context(Lattice(shape, domain.periodic), condition))
+            score = answer(student, x, sigma, Context(replace(domain, size=shape), condition))
         except SizetransferError:
             # Lattices of unequal axes may be refused, by name.
             return

@@ -15,11 +15,12 @@ from sizetransfer_verification.conformance.check import student_check
 from sizetransfer_verification.conformance.evidence import Evidence, NotApplicableError
 from sizetransfer_verification.conformance.students.setting import (
     BOX,
+    CLOSED,
     GRAPH,
     LARGEST,
     LOCAL,
-    TORUS,
     answer,
+    around,
     at,
     differentiable,
     direction,
@@ -27,7 +28,6 @@ from sizetransfer_verification.conformance.students.setting import (
     in_box,
     influences,
     lattice_of,
-    on_torus,
     probes,
     radius_of,
     require,
@@ -39,17 +39,19 @@ from sizetransfer_verification.conformance.tolerances import tolerance
 
 
 @student_check(
-    "On a torus the score moves with the field and its condition, by multiples of the declared translation period.",
+    "Along closed axes, of a torus or a cylinder, the score moves with the field and its condition, by multiples of "
+    "the declared translation period.",
     cause="zero padding where the torus goes on, an absolute position, axes taken in the wrong order",
-    needs=(TORUS,),
+    needs=(CLOSED,),
     space=CaseSpace(examples=9, batches=(2,), largest=300, smallest=4),
 )
 def translation_equivariance(subject: StudentSubject, case: Case, evidence: Evidence) -> None:
-    require(on_torus(subject, case), "The field does not live on a torus.")
+    closed = around(subject, case)
+    require(bool(closed), "The field lives on no lattice with a closed axis.")
     student, period = subject.student(case), subject.student(case).translation_period
     size = case.size if period == 1 else period * max(2, math.ceil(case.size / period))
     x, sigma, context = subject.inputs(replace(case, size=size))
-    axes = tuple(range(2, x.ndim))
+    axes = tuple(axis + 2 for axis in closed)
     draws = torch.randint(1, max(2, size // period), (len(axes),), generator=case.generator("translation"))
     shifts = tuple(int(period * draw) for draw in draws)
     moved = context

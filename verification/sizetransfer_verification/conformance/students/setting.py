@@ -27,7 +27,7 @@ def some_field(what: str, holds: Callable[[StudentSubject, int], bool]) -> Need[
     return Need(what, lambda subject: any(holds(subject, member) for member in range(len(subject.fields))))
 
 
-TORUS = some_field("a field on a torus", lambda subject, member: on_torus(subject, Case(member=member)))
+CLOSED = some_field("a field with a closed axis", lambda subject, member: bool(around(subject, Case(member=member))))
 BOX = some_field("a field in an open box", lambda subject, member: in_box(subject, Case(member=member)))
 GRAPH = some_field("a field on a graph", lambda subject, member: subject.fields[member].geometry == "graph")
 CONDITION = some_field(
@@ -42,6 +42,13 @@ SPECIFICATION = Need[StudentSubject](
 )
 
 
+def around(subject: StudentSubject, case: Case) -> tuple[int, ...]:
+    """The closed axes of the lattice that the case's field lives on: all of a torus, one of a cylinder."""
+    field = subject.field(case)
+    closed = field.closed_axes if field.geometry == "lattice" else ()
+    return tuple(axis for axis, is_closed in enumerate(closed) if is_closed)
+
+
 def on_torus(subject: StudentSubject, case: Case) -> bool:
     """Whether the case's field lives on a torus."""
     field = subject.field(case)
@@ -51,7 +58,7 @@ def on_torus(subject: StudentSubject, case: Case) -> bool:
 def in_box(subject: StudentSubject, case: Case) -> bool:
     """Whether the case's field lives in an open box."""
     field = subject.field(case)
-    return field.geometry == "lattice" and not field.periodic
+    return field.geometry == "lattice" and not any(field.closed_axes)
 
 
 def require(condition: bool, reason: str) -> None:
