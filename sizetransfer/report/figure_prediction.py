@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from sizetransfer.domain import size_words
 from sizetransfer.experiments.storage import storage_errors, write_atomically
 from sizetransfer.prediction import Prediction, ResponseRow
 from sizetransfer.report import style
@@ -84,13 +85,13 @@ def _ranges(axes: Axes, prediction: Prediction) -> list[list[Line2D]]:
             textcoords="offset points",
         )
     if clean:
-        style.size_axis(axes, [row.size for row in prediction.rows])
+        style.size_axis(axes, [row.size for row in prediction.rows], words=size_words([prediction.geometry]))
     else:
         axes.set_xscale("log")
         axes.set_xlabel(r"noise level $\sigma$")
     axes.set_ylim(bottom=-0.3)
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_ylabel(f"distance ({_STEPS[prediction.geometry]})")
+    axes.set_ylabel(f"distance ({size_words([prediction.geometry]).steps})")
     axes.set_title(_title(prediction), loc="left")
     quantities = [
         Line2D(
@@ -116,15 +117,13 @@ _LOOKS: dict[str, tuple[str, str, str]] = {
     "range": (style.COLOURS[0], "o", "-"),
     "sufficient": (style.COLOURS[1], "s", "-"),
 }
-_STEPS = {"lattice": "lattice steps", "graph": "hops"}
-_SIZE = {"lattice": "L", "graph": "N"}
 
 
 def _series(prediction: Prediction) -> dict[str, list[ResponseRow]]:
     if prediction.source == "clean":
         return {"clean score": list(prediction.rows)}
     sizes = sorted({row.size for row in prediction.rows})
-    letter = _SIZE[prediction.geometry]
+    letter = size_words([prediction.geometry]).symbol
     return {f"${letter} = {size}$": [row for row in prediction.rows if row.size == size] for size in sizes}
 
 
@@ -181,6 +180,6 @@ def _light_cone(axes: Axes, prediction: Prediction) -> None:
     axes.set_yscale("log")
     axes.grid(visible=False)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_xlabel(f"distance from the patch ({_STEPS[prediction.geometry]})")
+    axes.set_xlabel(f"distance from the patch ({size_words([prediction.geometry]).steps})")
     axes.set_ylabel(r"noise level $\sigma$")
-    axes.set_title(f"What the patch can feel, ${_SIZE[prediction.geometry]} = {cone.size}$", loc="left")
+    axes.set_title(f"What the patch can feel, ${size_words([prediction.geometry]).symbol} = {cone.size}$", loc="left")
