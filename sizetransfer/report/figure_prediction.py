@@ -87,8 +87,7 @@ def _ranges(axes: Axes, prediction: Prediction) -> list[list[Line2D]]:
     if clean:
         style.size_axis(axes, [row.size for row in prediction.rows], words=size_words([prediction.geometry]))
     else:
-        axes.set_xscale("log")
-        axes.set_xlabel(r"noise level $\sigma$")
+        style.noise_axis(axes, [row.sigma for row in prediction.rows])
     axes.set_ylim(bottom=-0.3)
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylabel(f"distance ({size_words([prediction.geometry]).steps})")

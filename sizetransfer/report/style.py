@@ -19,7 +19,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator, ScalarFormatter
+from matplotlib.ticker import FixedFormatter, FixedLocator, NullFormatter, NullLocator
 
 from sizetransfer.domain import LATTICE_WORDS, SizeWords
 from sizetransfer.report.data import ReportData
@@ -116,15 +116,27 @@ def size_axis(axes: Axes, sizes: Iterable[int], *, margin: float = 1.08, words: 
     """Give the horizontal axis a logarithmic scale with a tick at every size, called by these words."""
     ticks = sorted(set(sizes))
     axes.set_xscale("log", base=2)
-    axes.xaxis.set_major_locator(FixedLocator(_apart(ticks)))
-    axes.xaxis.set_major_formatter(ScalarFormatter())
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_minor_formatter(NullFormatter())
+    _mark_all(axes, ticks)
     axes.set_xlim(ticks[0] / margin, ticks[-1] * margin)
     axes.set_xlabel(words.axis)
 
 
-def _apart(ticks: Sequence[int]) -> list[int]:
+def noise_axis(axes: Axes, levels: Iterable[float]) -> None:
+    """Give the horizontal axis a logarithmic scale with a tick at every noise level."""
+    axes.set_xscale("log")
+    _mark_all(axes, sorted(set(levels)))
+    axes.set_xlabel(r"noise level $\sigma$")
+
+
+def _mark_all(axes: Axes, ticks: Sequence[float]) -> None:
+    shown = _apart(ticks)
+    axes.xaxis.set_major_locator(FixedLocator(shown))
+    axes.xaxis.set_major_formatter(FixedFormatter([f"{tick:g}" for tick in shown]))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def _apart(ticks: Sequence[float]) -> list[float]:
     """Leave out ticks whose labels would touch the next larger one's on a logarithmic axis."""
     span = math.log(ticks[-1] / ticks[0]) or 1.0
     kept = [ticks[-1]]
