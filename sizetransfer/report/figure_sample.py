@@ -92,7 +92,7 @@ def hard_valid_sample(data: ReportData) -> Drawing | Omitted:
     first = next(iter(pictures.values()))
     columns = 2
     rows = -(-(1 + len(pictures)) // columns)
-    figure = style.new_figure(6.5, 3.0 * rows + 0.3)
+    figure = style.new_figure(6.2, 2.85 * rows + 0.3)
     panels = list(figure.subplots(rows, columns, squeeze=False).flat)
     scale = max(picture.scale for picture in pictures.values())
     _draw_classes(panels[0], first, Camera())
