@@ -130,9 +130,9 @@ class Phi4Teacher(Teacher):
         return self._force(sample.x)
 
     def _force(self, x: Tensor) -> Tensor:
-        score = -self.spec.mass2 * x - self.spec.quartic * x**3
+        score = -(self.spec.mass2 + 2 * self.field.dim + self.spec.quartic * x.square()) * x
         for axis in range(2, x.ndim):
-            score = score + x.roll(1, axis) + x.roll(-1, axis) - 2 * x
+            score = score + x.roll(1, axis) + x.roll(-1, axis)
         return score
 
     def sample(self, batch: int, size: int, *, generator: torch.Generator) -> Sample:
@@ -144,7 +144,7 @@ class Phi4Teacher(Teacher):
         self.check_size(size)
         tuned = self._tune(size)
         chains = hybrid_monte_carlo(
-            KnownGradient(self._target),
+            KnownGradient(self._log_density, self._gradient),
             SAFE_START * self._start(batch, size, generator),
             path_length=PATH_LENGTH,
             warmup=tuned.burn_in,
@@ -169,16 +169,17 @@ class Phi4Teacher(Teacher):
         self.check_size(size)
         return self._tune(size).mixing
 
-    def _target(self, whitened: Tensor) -> tuple[Tensor, Tensor]:
-        """Log-density of the whitened field and its gradient: the colouring is symmetric."""
-        x = self._colour(whitened)
-        return -self._action(x), self._colour(self._force(x))
+    def _log_density(self, whitened: Tensor) -> Tensor:
+        return -self._action(self._colour(whitened))
+
+    def _gradient(self, whitened: Tensor) -> Tensor:
+        """Gradient of the log-density of the whitened field: the colouring is symmetric."""
+        return self._colour(self._force(self._colour(whitened)))
 
     def _colour(self, whitened: Tensor) -> Tensor:
         r"""Divide by :math:`\sqrt{\mu^2 + \hat k^2}` in Fourier space: white noise to the Hartree approximation."""
         axes = tuple(range(2, whitened.ndim))
-        spectrum = self.mass**2 + laplacian_spectrum(self.field.dim, whitened.shape[-1])
-        half = spectrum[..., : whitened.shape[-1] // 2 + 1].rsqrt().to(whitened)
+        half = _hartree_scale(self.mass, self.field.dim, whitened.shape[-1], whitened.dtype, whitened.device)
         coloured: Tensor = torch.fft.irfftn(torch.fft.rfftn(whitened, dim=axes) * half, s=whitened.shape[2:], dim=axes)
         return coloured
 
@@ -203,7 +204,7 @@ class Phi4Teacher(Teacher):
         if key not in self._tuned:
             generator = stream(self.spec.seed, "phi4", size)
             chains = hybrid_monte_carlo(
-                KnownGradient(self._target),
+                KnownGradient(self._log_density, self._gradient),
                 self._start(DIAGNOSED_CHAINS, size, generator),
                 path_length=PATH_LENGTH,
                 warmup=DIAGNOSED_WARMUP,
@@ -246,6 +247,15 @@ def hartree_mass(spec: Phi4TeacherSpec) -> float:
 
 def _lattice_mean_inverse(dim: int, mass2: float) -> float:
     return float((1 / (mass2 + laplacian_spectrum(dim, 16))).mean())
+
+
+@functools.lru_cache(maxsize=32)
+def _hartree_scale(
+    mass: float, dim: int, size: int, dtype: torch.dtype, device: torch.device
+) -> Float[Tensor, "*half"]:
+    """Standard deviations of the modes in the Hartree approximation, on the grid of ``torch.fft.rfftn``."""
+    spectrum = mass**2 + laplacian_spectrum(dim, size)
+    return spectrum[..., : size // 2 + 1].rsqrt().to(device, dtype)
 
 
 @functools.cache
