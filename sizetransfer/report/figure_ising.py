@@ -117,7 +117,18 @@ class _Responses:
         """Values and errors of one part, a row for each teacher in order; NaN where there is none."""
         rows = self.data.values(RESPONSE, part, size=self.size, student=student, coordinate=coordinate)
         own = rows.drop_duplicates("teacher").set_index("teacher").reindex(list(self.axis.places))
+        if "student" not in part:
+            own["standard_error"] = self._over_fields(part, student, coordinate)
         return own[["value", "standard_error"]].reset_index(drop=True)
+
+    def _over_fields(self, part: str, student: str, coordinate: float) -> pd.Series:
+        """Standard errors over the fields of all seeds, by teacher: where nothing is trained, seeds are but fields."""
+        table = self.data.run.records
+        name = measure_name(self.data.experiment, RESPONSE)
+        asked = (table["measure"] == name) & (table["part"] == part) & (table["student"] == student)
+        rows = table[asked & (table["size"] == self.size) & (table["coordinate"] == coordinate)]
+        groups = rows["standard_error"].groupby(rows["teacher"])
+        return groups.agg(lambda errors: math.sqrt(float((errors**2).sum())) / len(errors))
 
     def plot(self, axes: Axes, line: pd.DataFrame, **looks: object) -> None:
         if not self.axis.coupled:
@@ -284,7 +295,8 @@ def _response_caption(found: _Responses) -> str:
         "the student's score (filled) and of the best score of its radius (open), which is what locality costs; "
         "what is not drawn is zero or lies below the axis. "
         "Responses are exact at each field, and means over fields are estimates; at x = 0 nothing is averaged but the "
-        "students of several seeds. " + found.data.error_bars()
+        "students of several seeds. Error bars where nothing is trained: standard error over the fields of all seeds; "
+        "of what is learned: " + found.data.error_bars().removeprefix("Error bars: ")
     )
 
 
@@ -374,7 +386,8 @@ def _exponent(rows: pd.DataFrame, teacher: str) -> float:
     if len(line) < 2 or not (line > 0).all():
         return math.nan
     sizes, values = line.index.to_numpy(dtype=float), line.to_numpy(dtype=float)
-    return math.log(values[-1] / values[-2]) / math.log(sizes[-1] / sizes[-2])
+    # Adding zero turns a rounded minus zero into zero.
+    return round(math.log(values[-1] / values[-2]) / math.log(sizes[-1] / sizes[-2]), 6) + 0.0
 
 
 def _size_caption(

@@ -100,6 +100,18 @@ def test_shells_exact_at_best_and_learned(tmp_path):
     assert [float(bar[1, 1] - bar[0, 1]) for bar in bars] == pytest.approx([0.2] * 3)
 
 
+def test_errors_of_what_is_not_trained_are_those_over_the_fields_of_all_seeds(tmp_path):
+    # Two seeds that agree by chance: their distance says little of forty fields.
+    rows = [{**row, "seed": seed} for row in all_responses() for seed in (0, 1)]
+    exact, _, learned = drawn("ising-response", run_with(tmp_path, rows)).figure.axes[1].containers
+
+    def lengths(container):
+        return [float(bar[1, 1] - bar[0, 1]) for bar in container[2][0].get_segments()]
+
+    assert lengths(exact) == pytest.approx([0.2 / math.sqrt(2)] * 3)
+    assert lengths(learned) == pytest.approx([0.0] * 3)
+
+
 def test_tails_lengths_and_errors(tmp_path):
     drawing = drawn("ising-response", run_with(tmp_path, all_responses()))
     tails, lengths, errors = drawing.figure.axes[-3:]
