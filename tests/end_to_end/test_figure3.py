@@ -41,7 +41,9 @@ def finished(tmp_path_factory):
         overrides |= {f"{group}.{name}": fields for name, fields in TINY[group].items()}
     overrides |= {f"evaluation.{name}": value for name, value in TINY["evaluation"].items() if name != "measures"}
     overrides |= {f"evaluation.measures.{name}": value for name, value in TINY["evaluation"]["measures"].items()}
-    return st.run("figure3", tmp_path_factory.mktemp("run"), preset="quick", overrides=overrides, device="cpu", executor="serial")
+    return st.run(
+        "figure3", tmp_path_factory.mktemp("run"), preset="quick", overrides=overrides, device="cpu", executor="serial"
+    )
 
 
 def test_every_lattice_student_runs_without_special_cases(finished):
