@@ -21,6 +21,7 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
+from pydantic import Field
 from torch import Tensor
 
 from sizetransfer.domain import Domain, Site
@@ -36,8 +37,8 @@ ScoreFunction = Callable[[Tensor], Tensor]
 class Region(Spec):
     """Sites whose Chebyshev distance from a reference site lies in ``[nearest, farthest]``."""
 
-    nearest: int
-    farthest: int
+    nearest: int = Field(ge=0)
+    farthest: int = Field(ge=0)
 
     def mask(self, domain: Domain, site: Site) -> Bool[Tensor, "*size"]:
         """The region around ``site``, as a mask of shape ``*S``.

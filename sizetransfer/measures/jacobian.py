@@ -89,14 +89,16 @@ class JacobianSpec(MeasureSpec):
         counts = shells((sites, live[:, 0].double()) for sites, _, _ in rows)
         yield from self._profiles(absolute, counts)
         yield from _errors(squared_error, squared, counts)
-        within: dict[str, Tensor] = {}
+        within: dict[str, tuple[Tensor, Tensor]] = {}
         for name, region in (("near", self.near), ("far", self.far)):
             region.mask(domain, tuple(wanted[0].tolist()))
             band = slice(region.nearest, region.farthest + 1)
             parts = [table[:, band].sum(1) for table in (squared_error, squared, counts)]
             yield _relative(parts, squared.sum(1), f"{name}_error")
-            within[name] = parts[1]
-        yield root_ratio(within["far"], within["near"], "far_to_near_teacher")
+            within[name] = parts[1], parts[2]
+        (far, in_far), (near, in_near) = within["far"], within["near"]
+        both = (in_far > 0) & (in_near > 0)
+        yield root_ratio(far[both], near[both], "far_to_near_teacher")
         if student.radius is not None:
             outside = squared[:, student.radius + 1 :].sum(1)
             yield jackknife(_share, torch.stack([outside, squared.sum(1)], 1), "outside_share")

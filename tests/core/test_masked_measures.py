@@ -195,8 +195,9 @@ def test_masked_responses_are_those_of_dense_jacobians():
 
 
 def test_a_response_measure_that_perturbs_dead_sites_is_caught(monkeypatch):
-    monkeypatch.setattr(response, "_live", lambda masks, context: masks)
     # Where the score itself ignores dead sites, nothing is left to see; one that listens to them gives it away.
+    assert not wrong(response_of(Linear(leaks=True)), response_expected(Linear(leaks=True)))
+    monkeypatch.setattr(response, "_live", lambda masks, context: masks)
     assert wrong(response_of(Linear(leaks=True)), response_expected(Linear(leaks=True)))
 
 
@@ -259,6 +260,31 @@ def jacobian_expected(teacher: Linear, sites: int = 2) -> dict:
     expected |= {"outside_share": float(squares[3:].sum() / squares.sum())}
     expected |= {"far_to_near_teacher": float((squares[2:4].sum() / squares[:2].sum()).sqrt())}
     return expected | {"far_error": float((errors[2:4].sum() / squares[2:4].sum()).sqrt())}
+
+
+def test_ratios_of_rows_rest_on_the_fields_that_have_live_sites_in_both_regions():
+    teacher = Linear(live=0.12)
+    measured = table(
+        JacobianSpec(fields=24, sites=1, **REGIONS).measure(teacher, Near(teacher, 2), SIZE, sigma=LEVEL, seed=1)
+    )
+    sample = teacher.sample(24, SIZE, generator=stream(1, "jacobian", SIZE))
+    domain, live = sample.context.domain, sample.context.mask[:, 0]
+    sites, kept = own_sites(sample.context, torch.tensor(reference_sites(domain, 1)).expand(24, -1, -1))
+    rows, _ = dense_rows(teacher, Near(teacher, 2), sample, sites[:, 0])
+    inside = {
+        name: live & torch.stack([region.mask(domain, tuple(site)) for site in sites[:, 0].tolist()])
+        for name, region in REGIONS.items()
+    }
+    both = kept & inside["near"].flatten(1).any(1) & inside["far"].flatten(1).any(1)
+    far, near = ((inside[name] * rows.square())[both].sum() for name in ("far", "near"))
+    assert both.sum() < kept.sum()
+    assert measured["far_to_near_teacher"].n == both.sum()
+    assert measured["far_to_near_teacher"].value == pytest.approx(float((far / near).sqrt()), rel=1e-12)
+
+
+def test_a_region_at_a_negative_distance_is_refused():
+    with pytest.raises(SpecError, match="nearest"):
+        st.measure("jacobian", near={"nearest": -1, "farthest": 2})
 
 
 @pytest.mark.parametrize("sites", [1, 2])
