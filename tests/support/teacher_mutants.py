@@ -483,9 +483,9 @@ class OpenSeam:
     def _action(self, x):
         return super()._action(x) - 0.5 * (x[..., 0] - x[..., -1]).square().flatten(1).sum(1)
 
-    def score(self, sample):
-        right, seam = super().score(sample), sample.x[..., 0] - sample.x[..., -1]
-        return right + torch.cat([seam[..., None], torch.zeros_like(sample.x[..., 2:]), -seam[..., None]], -1)
+    def _force(self, x):
+        seam = x[..., 0] - x[..., -1]
+        return super()._force(x) + torch.cat([seam[..., None], torch.zeros_like(x[..., 2:]), -seam[..., None]], -1)
 
 
 @broken(
@@ -504,8 +504,8 @@ class Cubic:
     def _action(self, x):
         return super()._action(x) + 0.05 * x.pow(3).flatten(1).sum(1)
 
-    def score(self, sample):
-        return super().score(sample) - 0.15 * sample.x**2
+    def _force(self, x):
+        return super()._force(x) - 0.15 * x**2
 
 
 @broken(
