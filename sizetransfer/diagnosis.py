@@ -181,8 +181,8 @@ radius-limited: otherwise, if a larger radius lowers e at {size}* by more than {
 {significance}.
 transfers: otherwise, if all of these numbers are there and none of the thresholds is crossed.
 undecided: otherwise: a number is missing, or a threshold is crossed by less than the standard errors require.
-Standard errors are those of the mean over seeds; with one seed, the record's own, over evaluation fields. Combined \
-means the root of the sum of squares.
+Standard errors are those of the mean over seeds, and never less than those over evaluation fields leave of it, since \
+few seeds may agree by chance. Combined means the root of the sum of squares.
 The clean response outside the radius takes no part in the verdict. It agrees with it if the error that it accounts \
 for, e − √(e² − share), is more than {100 * rule.improvement:g} % of e for a radius-limited student, and is not for \
 one that transfers. A failure may have causes that it does not see."""
@@ -246,7 +246,11 @@ _Numbers = Mapping[tuple[str, str, int], Estimate]
 def _lookup(rows: pd.DataFrame) -> _Numbers:
     return {
         (str(row["teacher"]), str(row["student"]), int(row["size"])): Estimate(
-            float(row["value"]), float(row["standard_error"]), int(row["seeds"]), row["source"]
+            float(row["value"]),
+            float(row["standard_error"]),
+            int(row["seeds"]),
+            row["source"],
+            float(row["within"]),
         )
         for row in rows.to_dict("records")
     }
@@ -351,7 +355,7 @@ def _fails_everywhere(case: _Case, error: Estimate) -> _Claim:
     return _Claim.of(
         lowest.value,
         limit,
-        in_standard_errors(lowest.value - limit, lowest.standard_error),
+        in_standard_errors(lowest.value - limit, lowest.judged_error),
         case.rule,
         f"the lowest error {among} at {case.symbol} = {case.size}, {lowest.value:.3g}, exceeds {limit:g}",
     )

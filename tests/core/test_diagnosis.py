@@ -129,6 +129,16 @@ def test_significance_counts_combined_standard_errors():
         assert judge(records, students=("R=4", "R=8"), rule=rule)["R=4"].verdict == expected
 
 
+def test_seeds_that_agree_by_chance_do_not_make_a_difference_significant(monkeypatch):
+    """Seeds without spread, errors of 1/8 over fields: 0.25 is 2 combined standard errors, not infinitely many."""
+    errors = {"R=4": 0.5, "R=8": 0.25}
+    records = one_teacher(errors, standard_error=0.125, seeds=(0, 1))
+    assert judge(records, students=tuple(errors))["R=4"].verdict == "undecided"
+    assert judge(one_teacher(errors, seeds=(0, 1)), students=tuple(errors))["R=4"].verdict == "radius-limited"
+    monkeypatch.setattr(Estimate, "judged_error", property(lambda estimate: estimate.standard_error))
+    assert judge(records, students=tuple(errors))["R=4"].verdict == "radius-limited"
+
+
 def test_an_established_claim_stands_beside_a_doubt():
     """The growth of R=4 is doubtful, but that R=8 is better is not."""
     rows = one_teacher({"R=4": 0.375, "R=8": 0.125}, before={"R=4": 0.25, "R=8": 0.125})
@@ -203,6 +213,7 @@ def test_one_seed_uses_the_records_standard_error_and_several_their_spread():
     several = estimates(rows).iloc[0]
     assert several["value"] == pytest.approx(0.25)
     assert several["standard_error"] == pytest.approx(0.03 / math.sqrt(3))
+    assert several["within"] == pytest.approx(0.125 / math.sqrt(3))
     assert (several["seeds"], several["n"], several["source"]) == (3, 24, "seeds")
     one = estimates(rows[rows["seed"] == 0]).iloc[0]
     assert (one["standard_error"], one["seeds"], one["source"]) == (0.125, 1, "records")
@@ -241,7 +252,7 @@ def test_the_response_outside_the_radius_agrees_or_not(error, share, verdict, ag
     rows = one_teacher({"R=4": error, "R=8": 0.125}, shares={"R=4": share, "R=8": 0.0})
     found = judge(rows, students=("R=4", "R=8"))["R=4"]
     assert (found.verdict, found.agrees) == (verdict, agrees)
-    assert found.outside_share == Estimate(share, 0.001)
+    assert found.outside_share == Estimate(share, 0.001, within=0.001)
 
 
 def test_no_response_beyond_the_radius_says_nothing_of_a_failure():
