@@ -100,26 +100,21 @@ def far_to_near(data: ReportData) -> Drawing | Omitted:
     if not ratios or errors.empty:
         lacking = "of far and near responses" if not ratios else "of errors in the bulk of an open box"
         return Omitted("far-to-near", f"no record {lacking}")
-    first, last = int(errors["size"].min()), int(errors["size"].max())
+    last = int(errors["size"].max())
     figure = style.new_figure(10.4, 4.2)
     panels = figure.subplots(1, 3)
     final = errors[errors["size"] == last]
     _against_ratio(panels[0], final, ratios, data)
     panels[0].set_ylim(0, None)
     panels[0].set_ylabel(f"bulk relative RMSE, $L$ = {last}")
-    _against_ratio(panels[1], _changes(errors, first, last), ratios, data)
-    panels[1].axhline(0.0, color=style.GREY, linewidth=0.9, zorder=1)
-    panels[1].set_ylabel(f"change of the bulk error, $L$ = {first} to {last} (%)")
-    beyond = _response_errors(panels[2], data)
+    change = _change(panels[1], errors, ratios, data)
+    responses = _response_errors(panels[2], data)
     style.legend_below(figure, style.teacher_handles(data), [*style.student_handles(data), *_response_handles()])
     return Drawing(
         "far-to-near",
         "Does a far response make a teacher harder?",
         "Left: bulk error in the largest box against the teacher's far-to-near ratio, the root-mean-square response of "
-        f"the exact score at a site to a far region over that to a near one, at L = {size}. Middle: how much the bulk "
-        f"error changes from L = {first}, the smallest box with a bulk, to L = {last}; the errors of the two sizes are "
-        "taken as independent. Right: error of the student's response to the near and to the far region, relative to "
-        f"the teacher's (paper eq. (17)); 1 (dashed) is what a student that does not respond gets.{beyond} "
+        f"the exact score at a site to a far region over that to a near one, at L = {size}. {change} {responses} "
         f"{data.error_bars()}",
         figure,
     )
@@ -136,6 +131,21 @@ def _ratios(data: ReportData) -> tuple[dict[str, float], int]:
         return {}, 0
     rows = rows[rows["size"] == rows["size"].max()].drop_duplicates("teacher")
     return dict(zip(map(str, rows["teacher"]), map(float, rows["value"]), strict=True)), int(rows["size"].iloc[0])
+
+
+def _change(axes: Axes, errors: pd.DataFrame, ratios: Mapping[str, float], data: ReportData) -> str:
+    """How the bulk error changes with the size, where it was measured at two; returns what the caption says of it."""
+    first, last = int(errors["size"].min()), int(errors["size"].max())
+    if first == last:
+        axes.set_axis_off()
+        return f"No other box than that of L = {last} has a bulk error that a change could be taken from."
+    _against_ratio(axes, _changes(errors, first, last), ratios, data)
+    axes.axhline(0.0, color=style.GREY, linewidth=0.9, zorder=1)
+    axes.set_ylabel(f"change of the bulk error, $L$ = {first} to {last} (%)")
+    return (
+        f"Middle: how much the bulk error changes from L = {first}, the smallest box with a bulk, to L = {last}; the "
+        "errors of the two sizes are taken as independent."
+    )
 
 
 def _changes(errors: pd.DataFrame, first: int, last: int) -> pd.DataFrame:
@@ -171,11 +181,16 @@ def _against_ratio(axes: Axes, rows: pd.DataFrame, ratios: Mapping[str, float], 
 
 
 def _response_errors(axes: Axes, data: ReportData) -> str:
-    """Near and far response errors of every student; returns what the caption says of those not shown."""
+    """Near and far response errors of every student in the largest box; returns what the caption says of them."""
+    tables = {part: data.values("response", part) for part in ("far_error", "near_error")}
+    sizes = [int(rows["size"].max()) for rows in tables.values() if len(rows)]
+    if not sizes:
+        axes.set_axis_off()
+        return "Response errors were not measured."
     left: list[str] = []
-    for part, appearance in (("far_error", {}), ("near_error", BOUNDARY)):
-        rows = data.values("response", part)
-        rows = rows[rows["size"] == rows["size"].max()]
+    largest = max(sizes)
+    for (part, table), appearance in zip(tables.items(), ({}, BOUNDARY), strict=True):
+        rows = table[table["size"] == largest]
         large = rows[rows["value"] > LARGEST_RESPONSE_ERROR]
         left += [
             f"{part.removesuffix('_error')}, {row['student']} on {row['teacher']}" for row in large.to_dict("records")
@@ -189,8 +204,12 @@ def _response_errors(axes: Axes, data: ReportData) -> str:
     axes.set_xlim(-0.5, len(names) - 0.5)
     axes.set_ylim(0, max(1.1, 1.02 * float(axes.get_ylim()[1])))
     axes.set_xlabel("student" if alike else "receptive radius $R$ (lattice steps)")
-    axes.set_ylabel("relative response error")
-    return f" Above {LARGEST_RESPONSE_ERROR:g} and not shown: {'; '.join(left)}." if left else ""
+    axes.set_ylabel(f"relative response error, $L$ = {largest}")
+    beyond = f" Above {LARGEST_RESPONSE_ERROR:g} and not shown: {'; '.join(left)}." if left else ""
+    return (
+        f"Right: error of the student's response to the near and to the far region at L = {largest}, relative to the "
+        f"teacher's (paper eq. (17)); 1 (dashed) is what a student that does not respond gets.{beyond}"
+    )
 
 
 def _response_lines(axes: Axes, rows: pd.DataFrame, data: ReportData, part: str, **appearance: Any) -> None:

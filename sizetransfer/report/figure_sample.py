@@ -32,7 +32,8 @@ from sizetransfer.report.scene import Camera, Colour, Scene, colour
 NAME = "hard-valid-sample"
 LARGEST_BOX = 8
 """Sites along an axis beyond which a box is not drawn in a report: nobody could read it."""
-MOST_TEACHERS = 3
+MOST_TEACHERS = 4
+"""Teachers beyond which the fields of others are not drawn: the caption names them."""
 _BOND = "#6B747C"
 _RADIUS, _TUBE = 0.27, 0.09
 
@@ -79,7 +80,7 @@ def draw_sample(
 
 
 def hard_valid_sample(data: ReportData) -> Drawing | Omitted:
-    """One sample: ports and types of the first teacher, and the field of each that has site classes."""
+    """One sample: ports and types of the first teacher with site classes, and the fields of the first few of them."""
     specs = {name: spec for name, spec in data.experiment.teachers.items() if spec.has_site_classes}
     if not specs:
         return Omitted(NAME, "no teacher of this experiment knows classes of its sites")
@@ -104,7 +105,7 @@ def hard_valid_sample(data: ReportData) -> Drawing | Omitted:
         empty.remove()
     _colour_bar(figure, panels[1 : 1 + len(pictures)], scale)
     _legend(figure, first)
-    return Drawing(NAME, "One sample", _caption(pictures), figure)
+    return Drawing(NAME, "One sample", _caption(pictures, [name for name in specs if name not in shown]), figure)
 
 
 def _drawn(teacher: Teacher, training_size: int, seed: int) -> _Picture:
@@ -232,14 +233,16 @@ def _legend(figure: Figure, picture: _Picture) -> None:
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
 
 
-def _caption(pictures: Mapping[str, _Picture]) -> str:
+def _caption(pictures: Mapping[str, _Picture], left_out: Sequence[str]) -> str:
     names, first = list(pictures), next(iter(pictures.values()))
     alike = all((one.sites, one.classes) == (first.sites, first.classes) for one in pictures.values())
     whose = "of all of them" if alike else f"of {names[0]}"
     side = " x ".join(map(str, first.size))
+    widest = " in the field with the largest values" if len(names) > 1 else ""
+    others = f" The fields of {', '.join(left_out)} are not shown." if left_out else ""
     return (
         f"A sample in a box of {side} sites, {len(first.sites)} of them occupied. First: matched ports as bonds and "
         f"types as colours{f', {whose}' if len(names) > 1 else ''}. Then the field as hue and size of a ball; colours "
-        "and sizes end at what a twentieth of the sites exceed. Empty sites are not drawn; what is farther away is "
-        "paler."
+        f"and sizes end at what a twentieth of the sites exceed{widest}.{others} Empty sites are not drawn; what is "
+        "farther away is paler."
     )

@@ -116,6 +116,20 @@ def test_large_response_errors_are_named_instead_of_drawn(tmp_path):
     assert "not shown" not in drawn("far-to-near", tmp_path, rows()).caption
 
 
+def test_what_was_not_measured_has_no_panel_and_no_words(tmp_path):
+    records = [row for row in rows() if row["part"] != "bulk_relative_rmse" or row["size"] == 24]
+    drawing = drawn("far-to-near", tmp_path, records)
+    assert [axes.axison for axes in drawing.figure.axes] == [True, False, True]
+    assert not curves(drawing.figure.axes[1])
+    assert "Middle" not in drawing.caption
+    assert "No other box than that of L = 24" in drawing.caption
+    assert "far region at L = 24" in drawing.caption
+    silent = [row for row in rows() if row["part"] not in ("near_error", "far_error")]
+    drawing = drawn("far-to-near", tmp_path, silent)
+    assert [axes.axison for axes in drawing.figure.axes] == [True, True, False]
+    assert "Right" not in drawing.caption
+
+
 def test_figures_without_their_numbers_are_left_out_with_the_reason(tmp_path):
     whole = [row for row in rows() if row["part"] == "relative_rmse"]
     assert isinstance(drawn("bulk-and-boundary", tmp_path, whole), Omitted)

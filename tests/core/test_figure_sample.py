@@ -198,6 +198,16 @@ def test_families_share_their_ports_and_types(tmp_path):
     assert max(map(len, files.values())) < 500_000
 
 
+def test_fields_that_are_not_shown_are_named(tmp_path):
+    names = "abcdefg"
+    with style.drawing():
+        drawing = draw("hard-valid-sample", report_data(tmp_path, {name: spec("local") for name in names}, 4))
+    titles = [axes.get_title(loc="left") for axes in drawing.figure.axes]
+    shown = [name for name in names if f"field, {name}" in titles]
+    assert shown == list(names[: figure_sample.MOST_TEACHERS])
+    assert f"The fields of {', '.join(names[len(shown) :])} are not shown." in drawing.caption
+
+
 def test_other_labels_are_said_to_be_the_first_teachers_and_large_boxes_are_not_drawn(tmp_path):
     teachers = {"one": spec("local"), "other": spec("local", weights={"empty": 1, "edge": 1, "path": 0})}
     with style.drawing():
