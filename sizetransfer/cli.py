@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -166,6 +167,9 @@ def run_command(
 def parse_settings(settings: Iterable[str]) -> dict[str, object]:
     """Return the overrides written as ``key=value``, the values read as YAML.
 
+    Names in a key may hold equals signs (``students.R=4.width=32``): the last one before a quote, a bracket or a space
+    separates key and value. A value with one is quoted: ``name='"a=b"'``.
+
     Raises:
         SpecError: a setting without ``=``, or whose value is malformed.
     """
@@ -173,7 +177,11 @@ def parse_settings(settings: Iterable[str]) -> dict[str, object]:
 
     overrides: dict[str, object] = {}
     for setting in settings:
-        key, separator, text = setting.partition("=")
+        head = re.split(r"[\"'{\[\s]", setting.strip(), maxsplit=1)[0]
+        key, separator, text = setting.strip().partition("=")
+        if "=" in head:
+            key = head.rpartition("=")[0]
+            text = setting.strip()[len(key) + 1 :]
         if not separator or not key.strip():
             raise SpecError(
                 "A setting needs a key and a value.",

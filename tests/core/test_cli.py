@@ -185,10 +185,23 @@ def test_run_passes_its_options_on(runs: Runs) -> None:
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("3", 3), ("0.5", 0.5), ("[1, 2]", [1, 2]), ("{kind: cnn}", {"kind": "cnn"}), ("null", None), ("a=b", "a=b")],
+    [("3", 3), ("0.5", 0.5), ("[1, 2]", [1, 2]), ("{kind: cnn}", {"kind": "cnn"}), ("null", None), ('"a=b"', "a=b")],
 )
 def test_settings_are_read_as_yaml(text: str, value: object) -> None:
     assert command_line.parse_settings([f"a.b={text}"]) == {"a.b": value}
+
+
+@pytest.mark.parametrize(
+    ("setting", "key", "value"),
+    [
+        ("students.R=4.width=32", "students.R=4.width", 32),
+        ("students.R=4=null", "students.R=4", None),
+        ("students.R=4={kind: cnn, note: a=b}", "students.R=4", {"kind": "cnn", "note": "a=b"}),
+        ("students.my filter=[1]", "students.my filter", [1]),
+    ],
+)
+def test_names_in_settings_may_hold_equals_signs_and_spaces(setting: str, key: str, value: object) -> None:
+    assert command_line.parse_settings([setting]) == {key: value}
 
 
 @pytest.mark.parametrize("setting", ["training.steps", "=3", "a=[1,", "a={b: "])
