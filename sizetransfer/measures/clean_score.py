@@ -3,8 +3,9 @@ r"""Error of a student's low-noise score against the exact clean score, at every
 .. math:: \mathrm{RelRMSE}_L = \sqrt{\frac{E\,\|s_\theta(x, \sigma_{\min}) - s_0(x)\|^2}{E\,\|s_0(x)\|^2}},
    \qquad x \sim p_L
 
-(paper eq. (16)), over live sites. The student estimates the *smoothed* score, so even a perfect one keeps a floor of
-the size of :math:`s_{\sigma_{\min}} - s_0`: it vanishes with :math:`\sigma_{\min}` and is below 0.01 at 0.05 for the
+(paper eq. (16)); where sites are dead, :math:`\|\cdot\|^2` is the mean over the live components of a field, so that
+every field has the same weight. The student estimates the *smoothed* score, so even a perfect one keeps a floor of the
+size of :math:`s_{\sigma_{\min}} - s_0`: it vanishes with :math:`\sigma_{\min}` and is below 0.01 at 0.05 for the
 short- and medium-range families.
 
 In an open box the same ratio is also taken over the bulk alone, the sites more than ``margin`` steps away from the

@@ -112,7 +112,7 @@ def far_to_near(data: ReportData) -> Drawing | Omitted:
     style.legend_below(figure, style.teacher_handles(data), [*style.student_handles(data), *_response_handles()])
     return Drawing(
         "far-to-near",
-        "Does a far response make a teacher harder?",
+        "Far responses and bulk errors",
         "Left: bulk error in the largest box against the teacher's far-to-near ratio, the root-mean-square response of "
         f"the exact score at a site to a far region over that to a near one, at L = {size}. {change} {responses} "
         f"{data.error_bars()}",
