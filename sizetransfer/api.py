@@ -50,10 +50,18 @@ def student(kind: str, field: FieldInfo, /, *, seed: int = 0, **fields: object) 
         fields: fields of its specification, and ``preset``.
 
     Raises:
-        SpecError: an unknown kind, preset or field, or a value that the field does not take.
+        SpecError: an unknown kind, preset or field, or a value that the field does not take; or no ``FieldInfo``.
     """
     from sizetransfer.randomness import seeded_initialisation
 
+    if not isinstance(field, FieldInfo):
+        raise SpecError(
+            "A student is built for fields.",
+            where="student(kind, field)",
+            expected="a FieldInfo",
+            got=type(field).__name__,
+            fix="pass teacher.field",
+        )
     spec = cast(StudentSpec, _spec("student", kind, fields))
     with seeded_initialisation(seed, "student"):
         return spec.build(field)

@@ -117,6 +117,7 @@ def test_initial_weights_depend_on_the_seed_alone() -> None:
         (lambda: st.teacher("flwo"), "Did you mean 'flow'"),
         (lambda: st.teacher("flow", pre_flow_dept=1), "pre_flow_depth"),
         (lambda: st.student("cnn", st.FieldInfo(dim=2), blocks="many"), "cnn.blocks"),
+        (lambda: st.student("cnn", st.teacher("gaussian")), "pass teacher.field"),
         (lambda: st.measure("clean-scroe"), "Did you mean 'clean-score'"),
         (lambda: st.load("quickstrat"), "Did you mean 'quickstart'"),
         (lambda: st.experiment({"nmae": "x"}), "Did you mean 'name'"),
