@@ -203,7 +203,10 @@ def _advance(state: _State, teacher: Teacher, spec: TrainingSpec, seed: int) -> 
 def denoising_loss(
     teacher: Teacher, student: Student, spec: TrainingSpec, sample: Sample, *, generator: torch.Generator
 ) -> Tensor:
-    """Objective of ``spec`` on one batch of clean fields: a scalar, averaged over batch, channels and live sites."""
+    """Objective of ``spec`` on one batch of clean fields: a scalar, averaged over batch, channels and live sites.
+
+    It is zero for a batch without live sites, which has nothing to teach.
+    """
     sigma = draw_sigma(spec.noise, len(sample.x), generator=generator, like=sample.x)
     x, noise = perturb(sample.x, sigma, generator=generator)
     mask = sample.context.mask
@@ -213,7 +216,9 @@ def denoising_loss(
     with _autocast(spec, x.device):
         prediction: Tensor = student(x, sigma, sample.context)
     squared = weight * (prediction.to(x.dtype) - target).square()
-    return squared.mean() if mask is None else squared[mask.expand_as(squared)].mean()
+    if mask is not None:
+        squared = squared[mask.expand_as(squared)]
+    return squared.mean() if squared.numel() else squared.sum()
 
 
 def _target(

@@ -162,6 +162,18 @@ def test_the_loss_is_its_formula(objective, masked):
     torch.testing.assert_close(loss, torch.stack(terms).mean(), rtol=1e-12, atol=0)
 
 
+@over_objectives
+def test_a_batch_without_live_sites_has_nothing_to_teach(objective):
+    teacher = White(masked=True)
+    student = NearOptimum(teacher.field, torch.tensor([0.1, -0.2, 0.3, 0.1]))
+    fields = teacher.sample(2, 6, generator=stream(1))
+    dead = Sample(0 * fields.x, Context(fields.context.domain, mask=torch.zeros(2, 1, 6, dtype=torch.bool)))
+    loss = denoising_loss(teacher, student, spec(objective), dead, generator=stream(2))
+    loss.backward()
+    assert loss == 0
+    assert (student.departure.grad == 0).all()
+
+
 # --- the course of training ---------------------------------------------------------------------------------------
 
 
