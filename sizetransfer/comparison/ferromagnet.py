@@ -17,7 +17,9 @@ r"""Certificates for ferromagnetic Ising models: what holds for every noisy fiel
   .. math:: \frac{1 + v}{v^2}\sum_{d(0,j)>r}G(0, j) .
 
 G is exact on tori (:func:`sizetransfer.ising.zero_field`). Cylinders and open boxes lack bonds of the torus of their
-shape, and correlations only fall with them (Griffiths 1967): its G serves them too. Dobrushin's criterion, for
+shape, and correlations only fall with them (Griffiths 1967): its G serves them too. What lies beyond a radius does not:
+the torus joins the two ends of an open axis, which are far apart. Sums over distances therefore take the torus of twice
+the length along open axes, in which no way round is the shorter one. Dobrushin's criterion, for
 :math:`4\tanh\beta < 1`, bounds G at every size at once by :math:`(1 - \tanh\beta\,\mathrm{Adj})^{-1}`.
 """
 
@@ -48,11 +50,14 @@ class FerromagnetCertificate:
         beta: coupling.
         correlation: G(0, j) or an upper bound on it, ``(H, W)``.
         source: ``exact`` correlations, or Dobrushin's bound on them.
+        unrolled: the same by displacement where axes are open, twice as long along these, and zero where no two sites
+            of the lattice are so far apart; none on a torus.
     """
 
     beta: float
     correlation: Float[Tensor, "height width"]
     source: Literal["exact", "dobrushin"]
+    unrolled: Float[Tensor, "rows columns"] | None = None
 
     @property
     def susceptibility(self) -> float:
@@ -90,9 +95,8 @@ class FerromagnetCertificate:
         return ising_budget(self.susceptibility, vm, vx, sites=sites)
 
     def outside(self, radius: int) -> float:
-        """Sum of the correlations beyond a Chebyshev distance."""
-        shape = tuple(self.correlation.shape)
-        return float(self.correlation[Lattice(shape).distance((0, 0)) > radius].sum())
+        """Sum of the correlations beyond a Chebyshev distance, or a bound on it for every site of an open lattice."""
+        return float(self._by_displacement[self._distances > radius].sum())
 
     def response_tail(self, radius: int, sigma: float) -> Quantity:
         """Bound on the response beyond a radius, for every x, at noise ``sigma``."""
@@ -108,9 +112,17 @@ class FerromagnetCertificate:
 
         Where no smaller one is, that is the radius that sees the whole lattice.
         """
-        largest = max(self.correlation.shape) // 2
+        largest = int(self._distances[self._by_displacement != 0].max())
         found = next(r for r in range(largest + 1) if self.locality_error(r, sigma).value <= tolerance or r == largest)
         return Quantity(float(found), "certificate")
+
+    @property
+    def _by_displacement(self) -> Tensor:
+        return self.correlation if self.unrolled is None else self.unrolled
+
+    @property
+    def _distances(self) -> Tensor:
+        return Lattice(tuple(self._by_displacement.shape)).distance((0, 0))
 
 
 @dataclass(frozen=True)
@@ -154,8 +166,10 @@ def certificate_of(teacher: Teacher, size: int) -> FerromagnetCertificate | None
     """
     if not isinstance(teacher, HasSpinCoupling) or not teacher.coupling >= 0:
         return None
-    height, width = teacher.domain(size).shape
-    return ferromagnet_certificate(teacher.coupling, (height, width))
+    domain = teacher.domain(size)
+    height, width = domain.shape
+    down, around = domain.closed_axes if isinstance(domain, Lattice) else (True, True)
+    return ferromagnet_certificate(teacher.coupling, (height, width), closed=(down, around))
 
 
 def _variance(sigma: float) -> float:
@@ -174,6 +188,7 @@ def ferromagnet_certificate(
     beta: float,
     shape: tuple[int, int],
     *,
+    closed: tuple[bool, bool] = (True, True),
     method: Literal["auto", "exact", "dobrushin"] = "auto",
     limits: Limits | None = None,
     cache: str | Path | None = None,
@@ -183,6 +198,7 @@ def ferromagnet_certificate(
     Args:
         beta: coupling of each bond, zero or more.
         shape: sites along each axis.
+        closed: which axes are: both of a torus, the second of a cylinder, none of a box.
         method: exact correlations, Dobrushin's bound, or ``auto``: exact ones as far as the limits allow.
         limits: of the exact table.
         cache: folder of tables (:mod:`sizetransfer.ising.cache`).
@@ -202,10 +218,28 @@ def ferromagnet_certificate(
         )
     if method != "dobrushin":
         try:
-            return FerromagnetCertificate(
-                beta, zero_field(beta, shape, limits=limits, cache=cache).correlation, "exact"
-            )
+            tables = [zero_field(beta, one, limits=limits, cache=cache).correlation for one in _tori(shape, closed)]
+            return _certificate(beta, tables, shape, "exact")
         except TooLargeError:
             if method == "exact":
                 raise
-    return FerromagnetCertificate(beta, dobrushin_bound(beta, shape).correlation, "dobrushin")
+    return _certificate(
+        beta, [dobrushin_bound(beta, one).correlation for one in _tori(shape, closed)], shape, "dobrushin"
+    )
+
+
+def _tori(shape: tuple[int, int], closed: tuple[bool, bool]) -> list[tuple[int, int]]:
+    """The torus of a shape and, where axes are open, the one of twice the length along these."""
+    height, width = (length if around else 2 * length for length, around in zip(shape, closed, strict=True))
+    return [shape] if all(closed) else [shape, (height, width)]
+
+
+def _certificate(
+    beta: float, tables: list[Tensor], shape: tuple[int, int], source: Literal["exact", "dobrushin"]
+) -> FerromagnetCertificate:
+    correlation, unrolled = tables[0], tables[1].clone() if len(tables) > 1 else None
+    if unrolled is not None:
+        for axis, length in enumerate(shape):
+            if unrolled.shape[axis] > length:
+                unrolled.select(axis, length).zero_()
+    return FerromagnetCertificate(beta, correlation, source, unrolled)

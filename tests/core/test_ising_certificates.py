@@ -130,6 +130,25 @@ def test_the_best_local_score_is_as_good_as_certified(ratio, sigma):
     assert certificate.locality_error(3, sigma).value == 0
 
 
+@pytest.mark.parametrize(("boundary", "size"), [("open", 5), ("cylinder", 7)])
+@pytest.mark.parametrize("method", ["exact", "dobrushin"])
+def test_open_ends_are_as_far_apart_as_the_student_sees_them(boundary, size, method):
+    """A torus joins the ends of a box, and would call what lies beyond half its length known."""
+    options = {"circumference": 4} if boundary == "cylinder" else {}
+    ratio = 0.5 if method == "dobrushin" else 0.95
+    teacher = st.teacher("ising", beta_over_critical=ratio, boundary=boundary, **options).double()
+    domain, sigma = teacher.domain(size), 2.0
+    certificate = ferromagnet_certificate(teacher.coupling, domain.shape, closed=domain.closed_axes, method=method)
+    x, level = torch.zeros(1, 1, *domain.shape), torch.tensor([sigma])
+    for site in ((0, 0), domain.centre(), (size - 1, 3)):
+        row = teacher.posterior_covariance(x, level, teacher.context(1, size), site)[0, 0, 0]
+        for radius in range(size):
+            beyond = float(row[domain.distance(site) > radius].sum()) / sigma**4
+            assert beyond <= certificate.response_tail(radius, sigma).value
+    assert certificate.locality_error(size - 2, sigma).value > 0 == certificate.locality_error(size - 1, sigma).value
+    assert certificate.sufficient_radius(0.1, 1e-9).value == size - 1
+
+
 def test_sufficient_radii():
     certificate = ferromagnet_certificate(0.5 * CRITICAL, (24, 24))
     radii = [certificate.sufficient_radius(sigma).value for sigma in (0.2, 0.5, 1.0, 2.0, 5.0)]
