@@ -26,7 +26,6 @@ from typing import ClassVar, Literal, cast
 from pydantic import Field, NonNegativeInt, model_validator
 
 from sizetransfer.comparison.ferromagnet import FerromagnetCertificate, HasSpinCoupling
-from sizetransfer.domain import Lattice
 from sizetransfer.errors import SpecError
 from sizetransfer.ising import ZeroField
 from sizetransfer.measures.correlation_length import correlation_length
@@ -71,10 +70,8 @@ class ZeroFieldSpec(MeasureSpec):
 
     def lacking(self, teacher: Teacher) -> list[str]:
         """What keeps the teacher from being measured: tables without field are those of tori."""
-        missing = super().lacking(teacher)
-        domain = teacher.domain(2)
-        closed = isinstance(domain, Lattice) and domain.periodic
-        return missing if missing or closed else ["a torus (its lattice has walls)"]
+        torus = teacher.field.geometry == "lattice" and teacher.field.periodic
+        return super().lacking(teacher) or ([] if torus else ["a torus (its lattice has walls)"])
 
     def measure(
         self, teacher: Teacher, student: Student, size: int, *, sigma: float, seed: int

@@ -90,7 +90,8 @@ def test_tables_are_made_once_for_all_students_and_seeds(monkeypatch):
 def test_what_has_no_such_law_is_skipped_by_name():
     spec = ZeroFieldSpec()
     assert spec.lacking(st.teacher("ising")) == []
-    assert spec.lacking(st.teacher("gaussian")) == ["HasSpinCoupling"]
+    for other in ("gaussian", "gaussian-graph"):
+        assert spec.lacking(st.teacher(other)) == ["HasSpinCoupling"]
     for boundary in ("open", "cylinder"):
         assert "torus" in spec.lacking(st.teacher("ising", boundary=boundary))[0]
 
