@@ -17,7 +17,7 @@ KINDS = ("generation", "conditional-generation")
 PART = "observable_mae"
 CONTROL = f"{PART}_control"
 STARTS: Mapping[str, str] = {
-    "matched": "from white noise of the data's variance",
+    "matched": "from white noise of matched variance",
     "noise": "from white noise",
     "exact": "from exact fields with noise",
 }

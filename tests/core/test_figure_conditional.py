@@ -66,7 +66,7 @@ def test_every_measure_has_a_row_and_every_teacher_a_column(tmp_path):
     axes = drawing.figure.axes
     assert len(axes) == 4
     assert [one.get_title(loc="left") for one in axes] == [*TEACHERS, *TEACHERS]
-    assert axes[0].get_title() == "generation: from white noise of the data's variance"
+    assert axes[0].get_title() == "generation: from white noise of matched variance"
     assert axes[2].get_title() == "exact-start: from exact fields with noise"
     assert [tick.get_text() for tick in axes[0].get_yticklabels()] == ROWS
     assert "same labels" in drawing.caption

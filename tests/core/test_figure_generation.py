@@ -68,7 +68,7 @@ def points(container):
 def test_every_start_has_a_panel_with_the_errors_of_every_teacher(tmp_path):
     drawing = drawn(make(tmp_path))
     white, exact = drawing.figure.axes
-    assert white.get_title(loc="left") == "generation: from white noise of the data's variance, $\\sigma$ = 7"
+    assert white.get_title(loc="left") == "generation: from white noise of matched variance, $\\sigma$ = 7"
     assert exact.get_title(loc="left") == "exact-start: from exact fields with noise, $\\sigma$ = 1"
     for axes, scale in ((white, 1.0), (exact, 0.1)):
         assert axes.get_yscale() == "log"
