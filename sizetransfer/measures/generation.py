@@ -187,11 +187,11 @@ def _steps(dim: int) -> tuple[list[Step], list[Step]]:
     return nearest, [tuple((axis == a) + sign * (axis == b) for axis in range(dim)) for (a, b), sign in planes]
 
 
-def _pairs(x: Tensor, step: Step, *, periodic: bool) -> tuple[Tensor, Tensor]:
-    """``x`` at both ends of every pair of sites that are ``step`` apart; in an open box there are fewer of them."""
+def _pairs(x: Tensor, step: Step, *, closed: Sequence[bool]) -> tuple[Tensor, Tensor]:
+    """``x`` at both ends of every pair of sites that are ``step`` apart; there are fewer across open axes."""
     here = there = x
-    for axis, shift in enumerate(step, start=2):
-        if periodic:
+    for axis, (shift, around) in enumerate(zip(step, closed, strict=True), start=2):
+        if around:
             there = there.roll(-shift, axis)
         else:
             length = max(x.shape[axis] - abs(shift), 0)
@@ -208,7 +208,7 @@ def _moments(fields: Sample) -> Float[Tensor, "batch channels 6"]:
 
     def over_pairs(steps: Sequence[Step]) -> Tensor:
         products, counts = (
-            torch.stack([torch.mul(*_pairs(v, step, periodic=lattice.periodic)).flatten(2).sum(2) for step in steps])
+            torch.stack([torch.mul(*_pairs(v, step, closed=lattice.closed_axes)).flatten(2).sum(2) for step in steps])
             for v in (x * live, live)
         )
         return products.sum(0) / counts.sum(0)
@@ -236,7 +236,7 @@ def _distributions(fields: Sample, points: Float[Tensor, "points"]) -> Float[Ten
     lattice, x, live = _lattice(fields.context), fields.x.double(), live_sites(fields)
     site = _distribution(x, live, points)
     for step in _steps(lattice.dim)[0]:
-        (x, x_next), (live, live_next) = (_pairs(v, step, periodic=lattice.periodic) for v in (x, live))
+        (x, x_next), (live, live_next) = (_pairs(v, step, closed=lattice.closed_axes) for v in (x, live))
         x, live = (x + x_next) / 2, live * live_next
     return torch.stack([site, _distribution(x, live, points)], dim=2)
 

@@ -171,7 +171,12 @@ def test_standard_errors_are_those_of_repetitions():
 # --- statistics by hand --------------------------------------------------------------------------------------------
 
 
-def by_hand(x: Tensor, live: Tensor, size: tuple[int, ...], periodic: bool) -> list[float]:
+def around(site: tuple[int, ...], size: tuple[int, ...], closed: tuple[bool, ...]) -> tuple[int, ...]:
+    """The site with its coordinates along closed axes back on the lattice."""
+    return tuple(a % n if c else a for a, n, c in zip(site, size, closed, strict=True))
+
+
+def by_hand(x: Tensor, live: Tensor, size: tuple[int, ...], closed: tuple[bool, ...]) -> list[float]:
     """The six averages of one field of one channel, by loops over sites."""
     sites = [site for site in itertools.product(*map(range, size)) if live[site]]
     dim = len(size)
@@ -181,25 +186,28 @@ def by_hand(x: Tensor, live: Tensor, size: tuple[int, ...], periodic: bool) -> l
     for steps in (nearest, [(2,)] if dim == 1 else diagonals):
         products = []
         for site, step in itertools.product(sites, steps):
-            there = tuple(a + b for a, b in zip(site, step, strict=True))
-            if periodic:
-                there = tuple(a % n for a, n in zip(there, size, strict=True))
+            there = around(tuple(a + b for a, b in zip(site, step, strict=True)), size, closed)
             if all(0 <= a < n for a, n in zip(there, size, strict=True)) and live[there]:
                 products.append(x[site].item() * x[there].item())
         averages.append(sum(products) / len(products))
     return averages
 
 
-def make_fields(size: tuple[int, ...], periodic: bool, *, masked: bool, channels: int = 1) -> Sample:
+def make_fields(size: tuple[int, ...], closed: tuple[bool, ...], *, masked: bool, channels: int = 1) -> Sample:
     random = stream("fields", *size)
     x = torch.randn((2, channels, *size), generator=random) ** 2
     mask = torch.rand((2, 1, *size), generator=random) < 0.9 if masked else None
-    return Sample(x, Context(Lattice(size, periodic), mask=mask))
+    some = closed if len(set(closed)) > 1 else None
+    return Sample(x, Context(Lattice(size, all(closed), some), mask=mask))
 
 
 over_lattices = pytest.mark.parametrize(
-    ("size", "periodic"),
-    [((7,), True), ((7,), False), ((4, 5), True), ((4, 5), False), ((3, 4, 3), True), ((3, 4, 3), False)],
+    ("size", "closed"),
+    [
+        *[(size, (periodic,) * len(size)) for size in ((7,), (4, 5), (3, 4, 3)) for periodic in (True, False)],
+        ((4, 5), (False, True)),
+        ((3, 4, 3), (True, False, True)),
+    ],
     ids=str,
 )
 over_masks = pytest.mark.parametrize("masked", [False, True])
@@ -207,17 +215,17 @@ over_masks = pytest.mark.parametrize("masked", [False, True])
 
 @over_lattices
 @over_masks
-def test_moments_by_hand(size, periodic, masked):
-    fields = make_fields(size, periodic, masked=masked)
+def test_moments_by_hand(size, closed, masked):
+    fields = make_fields(size, closed, masked=masked)
     live = fields.context.mask if masked else torch.ones(2, 1, *size, dtype=torch.bool)
-    expected = [by_hand(x[0], own[0], size, periodic) for x, own in zip(fields.x, live, strict=True)]
+    expected = [by_hand(x[0], own[0], size, closed) for x, own in zip(fields.x, live, strict=True)]
     torch.testing.assert_close(generation._moments(fields)[:, 0], torch.tensor(expected), rtol=1e-12, atol=1e-12)
 
 
 @over_lattices
 @over_masks
-def test_distributions_by_hand(size, periodic, masked):
-    fields, points = make_fields(size, periodic, masked=masked), torch.linspace(-1, 4, 50)
+def test_distributions_by_hand(size, closed, masked):
+    fields, points = make_fields(size, closed, masked=masked), torch.linspace(-1, 4, 50)
     live = fields.context.mask if masked else torch.ones(2, 1, *size, dtype=torch.bool)
     functions = generation._distributions(fields, points)[:, 0]
     for x, own, (of_site, of_patch) in zip(fields.x[:, 0], live[:, 0], functions, strict=True):
@@ -226,8 +234,7 @@ def test_distributions_by_hand(size, periodic, masked):
             corners = [
                 tuple(a + b for a, b in zip(site, c, strict=True)) for c in itertools.product((0, 1), repeat=len(size))
             ]
-            if periodic:
-                corners = [tuple(a % n for a, n in zip(c, size, strict=True)) for c in corners]
+            corners = [around(corner, size, closed) for corner in corners]
             if all(a < n for c in corners for a, n in zip(c, size, strict=True)) and all(own[c] for c in corners):
                 patches.append(sum(x[c].item() for c in corners) / len(corners))
         for function, values in ((of_site, x[own]), (of_patch, torch.tensor(patches))):
@@ -256,7 +263,7 @@ def test_field_without_a_live_patch_does_not_count():
 
 
 def test_channels_do_not_cancel():
-    fields = make_fields((6, 6), True, masked=False, channels=2)
+    fields = make_fields((6, 6), (True, True), masked=False, channels=2)
     other = fields.with_x(fields.x + torch.tensor([1.0, -1.0])[:, None, None])
     moments = torch.stack([generation._moments(one) for one in (other, fields, fields)], 1)
     parts = table(generation._compare(moments))
