@@ -151,6 +151,15 @@ class Lattice(Domain):
         """The lattice with ``length`` sites along each of ``dim`` axes."""
         return cls((length,) * dim, periodic)
 
+    def __eq__(self, other: object) -> bool:
+        """Whether the other is a lattice of the same sites and closed axes, by whatever name."""
+        if not isinstance(other, Lattice):
+            return NotImplemented
+        return (self.size, self.closed_axes) == (other.size, other.closed_axes)
+
+    def __hash__(self) -> int:
+        return hash((self.size, self.closed_axes))
+
     @property
     def dim(self) -> int:
         """Number of axes."""

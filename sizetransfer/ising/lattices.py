@@ -12,7 +12,7 @@ AROUND = (False, True)
 """The axes of a cylinder that are closed: the second."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Cylinder(Lattice):
     """An open cylinder: ``size`` is its length and its circumference."""
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from sizetransfer.domain import Lattice, pad
 from sizetransfer.errors import OracleError
+from sizetransfer.ising import Cylinder
 
 LENGTHS = {1: 9, 2: 6, 3: 4}
 NORMS = {
@@ -183,3 +184,12 @@ def test_padding_continues_the_torus_and_is_zero_outside_a_box(periodic, case, w
         wrapped = tuple(a % n for a, n in zip(origin, lattice.size, strict=True))
         expected = x[(0, 0, *wrapped)] if inside or periodic else 0.0
         assert padded[(0, 0, *place)] == expected
+
+
+def test_lattices_are_the_same_by_sites_and_closed_axes():
+    cylinder = Lattice((6, 4), periodic=False, closed=(False, True))
+    assert cylinder == Cylinder((6, 4))
+    assert hash(cylinder) == hash(Cylinder((6, 4)))
+    assert Cylinder((6, 4)) == cylinder
+    assert len({Lattice((6, 4)), Lattice((6, 4), periodic=False), Cylinder((6, 4)), cylinder, Cylinder((4, 6))}) == 4
+    assert cylinder != (6, 4)
