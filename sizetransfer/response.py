@@ -46,17 +46,25 @@ class Region(Spec):
         Raises:
             SpecError: no site lies that far away.
         """
-        distance = domain.distance(site)
-        mask = (distance >= self.nearest) & (distance <= self.farthest)
-        if not mask.any():
+        return self.masks(domain, torch.tensor([site]))[0]
+
+    def masks(self, domain: Domain, sites: Int[Tensor, "n axes"]) -> Bool[Tensor, "n *size"]:
+        """The regions around several sites; empty where, in a box, no site lies that far from one of them.
+
+        Raises:
+            SpecError: no site lies that far from any of them.
+        """
+        distances = torch.stack([domain.distance(tuple(site)) for site in sites.tolist()])
+        masks = (distances >= self.nearest) & (distances <= self.farthest)
+        if not masks.any():
             raise SpecError(
                 "A response region is empty.",
                 where=f"region {{nearest: {self.nearest}, farthest: {self.farthest}}} on {domain.shape}",
-                expected=f"0 <= nearest <= farthest, and nearest at most {int(distance.max())}",
+                expected=f"0 <= nearest <= farthest, and nearest at most {int(distances.max())}",
                 got=f"no site at distance {self.nearest} to {self.farthest}",
                 fix="choose a nearer region or a larger lattice",
             )
-        return mask
+        return masks
 
 
 def teacher_score(teacher: Teacher, sample: Sample) -> ScoreFunction:

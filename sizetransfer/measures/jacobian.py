@@ -91,7 +91,7 @@ class JacobianSpec(MeasureSpec):
         yield from _errors(squared_error, squared, counts)
         within: dict[str, tuple[Tensor, Tensor]] = {}
         for name, region in (("near", self.near), ("far", self.far)):
-            region.mask(domain, tuple(wanted[0].tolist()))
+            region.masks(domain, wanted)  # a region beyond the lattice is refused
             band = slice(region.nearest, region.farthest + 1)
             parts = [table[:, band].sum(1) for table in (squared_error, squared, counts)]
             yield _relative(parts, squared.sum(1), f"{name}_error")

@@ -8,7 +8,8 @@ summed first. A far region wholly outside the student's radius gives exactly one
 does not respond at all the ratio is undefined (NaN) and the sizes of the responses tell the story.
 
 Dead sites are neither perturbed nor probed. A field that has no live site to be probed at, or none in one of its
-regions, is left out, and n tells how many are left.
+regions, is left out, and n tells how many are left. In an open box, so is one probed so far from the walls that no site
+is as far away as a region.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from sizetransfer.domain import Domain
 from sizetransfer.errors import SpecError
 from sizetransfer.oracle import Context, HasScore, Teacher
 from sizetransfer.randomness import stream
@@ -68,7 +68,7 @@ class ResponseSpec(MeasureSpec):
         wanted = torch.tensor(reference_sites(sample.context.domain, self.fields, self.margin))[:, None]
         sites, kept = own_sites(sample.context, wanted, self.margin)
         regions = {
-            name: _live(_masks(region, sample.context.domain, sites[:, 0]), sample.context).to(sample.x)
+            name: _live(region.masks(sample.context.domain, sites[:, 0])[:, None], sample.context).to(sample.x)
             for name, region in (("near", self.near), ("far", self.far))
         }
         kept = kept & torch.stack([(masks > 0).flatten(1).any(1).cpu() for masks in regions.values()]).all(0)
@@ -101,10 +101,6 @@ def _require_fields(kept: Tensor, size: int) -> None:
             got=f"none, in {len(kept)} fields",
             fix="widen the regions, or take a larger lattice or more fields",
         )
-
-
-def _masks(region: Region, domain: Domain, sites: Tensor) -> Tensor:
-    return torch.stack([region.mask(domain, tuple(site)) for site in sites.tolist()])[:, None]
 
 
 def _live(masks: Tensor, context: Context) -> Tensor:

@@ -219,6 +219,22 @@ def test_the_hard_valid_teacher_refuses_a_measure_that_ignores_the_mask(monkeypa
         list(spec.measure(teacher, student, 4, sigma=LEVEL, seed=0))
 
 
+def test_fields_probed_where_no_site_is_so_far_away_are_left_out():
+    """From the middle of a square of five sites a side none is three steps away; from its corners some are."""
+    teacher = Linear(live=1.0)
+    far = {"near": Region(nearest=0, farthest=1), "far": Region(nearest=3, farthest=4)}
+    measured = table(
+        ResponseSpec(fields=25, repeats=1, **far).measure(teacher, Near(teacher, 2), SIZE, sigma=LEVEL, seed=3)
+    )
+    assert {m.n for m in measured.values()} == {24}
+    assert measured["far_error"].value == pytest.approx(1.0)
+    rows = table(JacobianSpec(fields=2, sites=25, **far).measure(teacher, Near(teacher, 2), SIZE, sigma=LEVEL, seed=3))
+    assert rows["far_error"].value == pytest.approx(1.0)
+    beyond = ResponseSpec(fields=2, margin=1, near=far["near"], far=Region(nearest=4, farthest=5))
+    with pytest.raises(SpecError, match="region is empty"):
+        list(beyond.measure(teacher, Near(teacher, 2), SIZE, sigma=LEVEL, seed=3))
+
+
 def test_fields_whose_region_is_dead_are_left_out_and_counted():
     few = ResponseSpec(fields=24, repeats=2, **REGIONS)
     teacher = Linear(live=0.12)

@@ -190,7 +190,7 @@ def test_a_region_holds_the_sites_of_its_distances(lattice):
         assert mask.flatten().tolist() == expected
 
 
-@pytest.mark.parametrize(("nearest", "farthest"), [(3, 8), (2, 1), (-3, -1)])
+@pytest.mark.parametrize(("nearest", "farthest"), [(3, 8), (2, 1)])
 def test_an_empty_region_is_refused(nearest, farthest):
     with pytest.raises(SpecError, match="region is empty") as caught:
         Region(nearest=nearest, farthest=farthest).mask(Lattice((4, 4)), (0, 0))
