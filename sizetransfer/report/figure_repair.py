@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from sizetransfer.averages import in_standard_errors
+from sizetransfer.averages import Estimate
 from sizetransfer.report import style
 from sizetransfer.report.data import ReportData
 from sizetransfer.report.drawing import Drawing, Omitted
@@ -48,18 +48,21 @@ def first_break(line: pd.DataFrame, train_size: int, rule: VerdictRule) -> int |
     """The smallest size whose error exceeds that at the training size by the rule's growth and significance.
 
     Args:
-        line: estimates of one student on one teacher, with ``size``, ``value`` and ``standard_error``.
+        line: estimates of one student on one teacher, with ``size``, ``value``, ``standard_error`` and ``within``.
         train_size: where the comparison starts; a line without it has no break.
         rule: thresholds.
     """
-    rows = {int(row["size"]): row for row in line.to_dict("records")}
-    start = rows.get(train_size)
+    errors = {
+        int(row["size"]): Estimate(row["value"], row["standard_error"], within=row["within"])
+        for row in line.to_dict("records")
+    }
+    start = errors.get(train_size)
     if start is None:
         return None
-    for size in sorted(size for size in rows if size > train_size):
-        difference = rows[size]["value"] - start["value"]
-        error = math.hypot(rows[size]["standard_error"], start["standard_error"])
-        if difference > rule.growth * start["value"] and in_standard_errors(difference, error) > rule.significance:
+    for size in sorted(size for size in errors if size > train_size):
+        error = errors[size]
+        grows = error.value - start.value > rule.growth * start.value
+        if grows and error.standard_errors_from(start) > rule.significance:
             return size
     return None
 

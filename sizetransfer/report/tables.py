@@ -254,7 +254,8 @@ def find_ours(value: PaperValue, data: ReportData) -> tuple[Estimate | None, int
 
 
 def _estimate(row: pd.Series[Any]) -> Estimate:
-    return Estimate(float(row["value"]), float(row["standard_error"]), int(row["seeds"]), row["source"])
+    value, error, within = (float(row[column]) for column in ("value", "standard_error", "within"))
+    return Estimate(value, error, int(row["seeds"]), row["source"], within)
 
 
 @dataclass(frozen=True)

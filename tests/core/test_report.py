@@ -276,12 +276,12 @@ def test_numbers_have_the_digits_that_their_error_supports(value, error, expecte
     assert format_number(value, error) == expected
 
 
-def _paper_run(tmp_path, values, **paper):
+def _paper_run(tmp_path, values, own_error=0.01, **paper):
     report = ReportSpec(
         paper=[PaperValue(source="t", teacher="medium-range", measure="clean-score", part="relative_rmse", **paper)]
     )
     experiment = make_experiment(teachers=("medium-range",), students=("R=4",), seeds=range(len(values)), report=report)
-    rows = [record(seed=seed, size=64, value=value, n=8) for seed, value in enumerate(values)]
+    rows = [record(seed=seed, size=64, value=value, n=8, standard_error=own_error) for seed, value in enumerate(values)]
     return gather(SyntheticRun(tmp_path, experiment, pd.DataFrame(rows)))
 
 
@@ -297,6 +297,12 @@ def test_the_difference_from_the_paper_by_hand(tmp_path):
     assert (row.paper, row.ours, row.count) == ("0.250 ± 0.020", "0.280 ± 0.010", "2 seeds, 16 draws")
     assert (row.difference, row.relative) == ("+1.3", "+12.0 %")
     assert (row.part, row.measure, row.size) == ("relative_rmse", "clean-score", 64)
+
+
+def test_seeds_that_agree_by_chance_are_not_far_from_the_paper(tmp_path):
+    """Two seeds of 0.28, each ± 0.03 over fields: (0.28 − 0.25)/√(0.02² + 0.03²/2) = 1.03, not 1.5."""
+    run = _paper_run(tmp_path, (0.28, 0.28), student="R=4", value=0.25, standard_error=0.02, own_error=0.03)
+    assert paper_rows(run)[0].difference == "+1.0"
 
 
 def test_a_paper_value_without_error_or_counterpart_is_said_to_be_so(tmp_path):
@@ -550,6 +556,13 @@ def test_two_runs_are_matched_number_by_number(tmp_path):
     assert rows["profile_teacher", 24, "a"]["value_a"] == 2.0
     assert math.isnan(rows["profile_teacher", 24, "b"]["difference"])
     assert rows["profile_teacher", 24, "b"]["coordinate"] == 2.0
+
+
+def test_runs_whose_seeds_agree_by_chance_do_not_differ_for_sure(tmp_path):
+    rows = [[record(seed=seed, value=value, standard_error=0.1) for seed in (0, 1)] for value in (0.3, 0.4)]
+    experiment = make_experiment(teachers=("medium-range",))
+    (row,) = compare_runs(*(SyntheticRun(tmp_path, experiment, pd.DataFrame(one)) for one in rows)).to_dict("records")
+    assert row["standard_errors"] == pytest.approx(1.0)  # 0.1 over √(2 · 0.1²/2); the seeds alone say infinity
 
 
 def test_a_run_differs_from_itself_in_nothing_and_from_an_empty_one_in_everything(run, tmp_path):

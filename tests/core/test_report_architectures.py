@@ -216,8 +216,9 @@ def test_figures_without_their_numbers_are_left_out_with_a_reason(tmp_path):
         assert isinstance(drawn(name, run), Omitted)
 
 
-def line(errors, spread=0.001):
-    return pd.DataFrame({"size": list(errors), "value": list(errors.values()), "standard_error": spread})
+def line(errors, spread=0.001, within=0.0):
+    values = {"size": list(errors), "value": list(errors.values())}
+    return pd.DataFrame({**values, "standard_error": spread, "within": within})
 
 
 @pytest.mark.parametrize(
@@ -233,6 +234,12 @@ def line(errors, spread=0.001):
 )
 def test_the_first_size_that_is_worse_beyond_growth_and_significance(errors, spread, expected):
     assert first_break(line(errors, spread), 24, VerdictRule()) == expected
+
+
+def test_seeds_that_agree_by_chance_make_no_break():
+    """As in the verdicts: 0.3 more, with 0.02 or 0.1 over the fields of both sizes."""
+    errors = {24: 0.2, 48: 0.5}
+    assert [first_break(line(errors, 0.001, own), 24, VerdictRule()) for own in (0.02, 0.1)] == [48, None]
 
 
 def test_the_repair_has_the_least_error_of_a_radius_and_rings_where_it_breaks(tmp_path):
