@@ -202,7 +202,7 @@ class _Pair:
         v = self.sigma**2
         rows = covariance.double() / v**2
         at_site: Index = (slice(None), slice(None), slice(None), *self.site)
-        rows[at_site] -= torch.eye(rows.shape[1], device=rows.device) / v
+        rows[at_site] -= torch.eye(rows.shape[1], dtype=rows.dtype, device=rows.device) / v
         return rows
 
 

@@ -99,6 +99,19 @@ def table():
     return measured(teacher, best_local(teacher), radii=(0,))
 
 
+def test_numbers_in_double_precision_need_no_default(table):
+    """1/0.49, rounded to single precision, is wrong in the eighth digit."""
+    teacher = ising()
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        found = measured(teacher, best_local(teacher).double(), radii=(0,))
+    finally:
+        torch.set_default_dtype(default)
+    for key in (("zero_correlation_length", 0.7), ("zero_outside_share_0", 0.7)):
+        assert found[key].value == pytest.approx(table[key].value, rel=1e-12)
+
+
 def brute_rows(x, sigma, coupling, *, radius=None):
     inside = Lattice((SIZE, SIZE)).ball(SITE, 2 if radius is None else radius)
     rows = []
