@@ -11,6 +11,7 @@ experiment under their names.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -190,8 +191,8 @@ def _shell_panel(axes: Axes, found: _Responses, sigma: float, prefix: str) -> No
         if radius not in drawn:
             found.plot(axes, found.line(f"{prefix}shell_local", student, sigma), **looks)
             drawn.add(radius)
-    for (student, colour), marker in zip(_learned(found).items(), style.MARKERS[2:], strict=False):
-        found.plot(axes, found.line(f"{prefix}shell_student", student, sigma), color=colour, marker=marker)
+    for student, looks in _learned(found).items():
+        found.plot(axes, found.line(f"{prefix}shell_student", student, sigma), **looks)
     axes.axhline(0, color=style.GREY, linewidth=0.8, zorder=1)
     axes.set_ylabel(f"shell response, distance {found.probe}")
 
@@ -241,10 +242,10 @@ def _error_panel(axes: Axes, found: _Responses) -> None:
     axes.set_ylabel("relative RMSE of the score")
     lines = []
     for sigma, colour in found.colours().items():
-        for (student, radius), marker in zip(found.students.items(), style.MARKERS[2:], strict=False):
-            lines.append((found.line("student_error", student, sigma), {"color": colour, "marker": marker}))
-            looks = {"color": colour, "marker": "s", "markerfacecolor": "white", "linestyle": "--"}
-            lines.append((found.line(f"local_error_{radius}", student, sigma), looks))
+        for student, looks in _learned(found).items():
+            lines.append((found.line("student_error", student, sigma), {**looks, "color": colour}))
+            best = {"color": colour, "marker": "s", "markerfacecolor": "white", "linestyle": "--"}
+            lines.append((found.line(f"local_error_{found.students[student]}", student, sigma), best))
     for line, looks in lines:
         found.plot(axes, _positive(line), **looks)
     if any((line["value"] > 0).any() for line, _ in lines):
@@ -259,8 +260,11 @@ def _fields_look(prefix: str) -> dict[str, object]:
     return {"marker": "o"}
 
 
-def _learned(found: _Responses) -> dict[str, str]:
-    return style.student_shades(list(found.students), style.COLOURS[1])
+def _learned(found: _Responses) -> dict[str, dict[str, str]]:
+    """Colour and marker of what each student learned; circles and squares are the exact and the best score."""
+    shades = style.student_shades(list(found.students), style.COLOURS[1])
+    markers = itertools.cycle(style.MARKERS[2:])
+    return {student: {"color": colour, "marker": next(markers)} for student, colour in shades.items()}
 
 
 def _score_handles(found: _Responses) -> list[Line2D]:
@@ -268,9 +272,9 @@ def _score_handles(found: _Responses) -> list[Line2D]:
         Line2D([], [], color=EXACT, marker="o", label="exact"),
         Line2D([], [], color=LOCAL, marker="s", markerfacecolor="white", linestyle="--", label="best at $R$"),
     ]
-    for (student, colour), marker in zip(_learned(found).items(), style.MARKERS[2:], strict=False):
+    for student, looks in _learned(found).items():
         label = f"learned, {found.data.student_label(student)}"
-        handles.append(Line2D([], [], color=colour, marker=marker, label=label))
+        handles.append(Line2D([], [], color=looks["color"], marker=looks["marker"], label=label))
     return handles
 
 

@@ -141,6 +141,17 @@ def test_every_student_has_a_line_of_its_own(tmp_path):
     assert curves(panel)[-2:] == students
 
 
+def test_no_student_is_left_out_for_want_of_markers(tmp_path):
+    students = tuple(f"R={radius}" for radius in range(1, len(style.MARKERS) + 1))
+    rows = [row for student in students for row in all_responses(student=student)]
+    drawing = drawn("ising-response", run_with(tmp_path, rows, students=students))
+    shells, errors = drawing.figure.axes[0], drawing.figure.axes[-1]
+    assert len(curves(shells)) == 1 + 2 * len(students)
+    assert len(curves(errors)) >= len(SIGMAS) * len(students)
+    labels = [text.get_text() for text in drawing.figure.legends[0].get_texts()]
+    assert sum(label.startswith("learned") for label in labels) == len(students)
+
+
 def test_teachers_without_a_coupling_stand_under_their_names(tmp_path):
     teachers = {name: DummyTeacherSpec(seed=index) for index, name in enumerate(("b", "a"))}
     rows = [row for name in teachers for row in responses(name, 1.0)]
