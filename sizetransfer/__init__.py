@@ -56,19 +56,11 @@ if TYPE_CHECKING:
         Teacher,
     )
     from sizetransfer.records import Measurement
-    from sizetransfer.specs import (
-        EvaluationSpec,
-        Experiment,
-        FieldInfo,
-        MeasureSpec,
-        NoiseSchedule,
-        StudentSpec,
-        TeacherSpec,
-        TrainingSpec,
-    )
+    from sizetransfer.specs import FieldInfo, MeasureSpec, NoiseSchedule, StudentSpec, TeacherSpec, TrainingSpec
     from sizetransfer.student import Student
     from sizetransfer.students.wrapped import nearest_timestep, wrap_module
     from sizetransfer.training import train
+    from sizetransfer.trials import EvaluationSpec, Experiment
 
     __version__: str
 
@@ -165,8 +157,6 @@ _MODULES = {
     ),
     "records": ("Measurement",),
     "specs": (
-        "EvaluationSpec",
-        "Experiment",
         "FieldInfo",
         "MeasureSpec",
         "NoiseSchedule",
@@ -177,6 +167,7 @@ _MODULES = {
     "student": ("Student",),
     "students.wrapped": ("nearest_timestep", "wrap_module"),
     "training": ("train",),
+    "trials": ("EvaluationSpec", "Experiment"),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, cast
 from sizetransfer.errors import SpecError
 from sizetransfer.events import OnEvent, ignore
 from sizetransfer.registry import default_registry
-from sizetransfer.specs import Experiment, Family, FieldInfo, KindSpec, MeasureSpec, StudentSpec, TeacherSpec
+from sizetransfer.specs import Family, FieldInfo, KindSpec, MeasureSpec, StudentSpec, TeacherSpec
+from sizetransfer.trials import Experiment
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -33,7 +33,7 @@ from sizetransfer.averages import Estimate, estimates, in_standard_errors
 from sizetransfer.domain import LATTICE_WORDS, SizeWords, size_words
 
 if TYPE_CHECKING:
-    from sizetransfer.specs import Experiment, VerdictRule
+    from sizetransfer.trials import Experiment, VerdictRule
 
 VerdictName = Literal["transfers", "radius-limited", "fails", "undecided"]
 

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from sizetransfer.specs import Experiment, Family, KindSpec
+from sizetransfer.specs import Family, KindSpec
+from sizetransfer.trials import Experiment
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo as PydanticField

@@ -37,7 +37,7 @@ from sizetransfer.events import Event, OnEvent
 from sizetransfer.experiments.storage import RunWarning
 from sizetransfer.experiments.trial import TrialResult, label_of
 from sizetransfer.experiments.workplace import Workplace, error_from_json, failed
-from sizetransfer.specs import Trial
+from sizetransfer.trials import Trial
 
 
 class Executor(Protocol):

@@ -14,7 +14,7 @@ from sizetransfer.experiments.environment import describe
 from sizetransfer.experiments.trial import TrialResult, label_of
 from sizetransfer.experiments.workplace import Workplace, kinds_of
 from sizetransfer.records import Record
-from sizetransfer.specs import Experiment, Trial
+from sizetransfer.trials import Experiment, Trial
 
 COLUMNS = tuple(field.name for field in fields(Record))
 DTYPES = {

@@ -1,6 +1,6 @@
 """Experiments from YAML files: presets, overrides, and errors that say where.
 
-A file holds the fields of :class:`~sizetransfer.specs.Experiment` and, if it likes, ``presets``::
+A file holds the fields of :class:`~sizetransfer.trials.Experiment` and, if it likes, ``presets``::
 
     name: figure2
     training: {size: 32, steps: 1500}
@@ -22,7 +22,8 @@ from typing import Any
 from sizetransfer.errors import SizetransferError, SpecError
 from sizetransfer.experiments.yaml_text import parse_json, parse_yaml
 from sizetransfer.registry import Registry, default_registry
-from sizetransfer.specs import Experiment, did_you_mean
+from sizetransfer.specs import did_you_mean
+from sizetransfer.trials import Experiment
 
 DEFAULT_PRESET = "quick"
 _NAMED = (("teachers",), ("students",), ("evaluation", "measures"))

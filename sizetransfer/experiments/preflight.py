@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from sizetransfer.errors import PluginError, SizetransferError, SpecError
 from sizetransfer.experiments.trial import arithmetic, build_student, build_teacher, label_of
 from sizetransfer.oracle import Teacher
-from sizetransfer.specs import Trial
 from sizetransfer.student import Student
+from sizetransfer.trials import Trial
 
 
 def check_trials(trials: Sequence[Trial]) -> dict[tuple[str, str], float]:

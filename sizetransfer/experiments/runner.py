@@ -24,7 +24,8 @@ from sizetransfer.experiments.storage import StorageError, from_bytes, storage_e
 from sizetransfer.experiments.trial import TrialResult, arithmetic, build_teacher, label_of
 from sizetransfer.experiments.workplace import Workplace, registry_from
 from sizetransfer.registry import Registry, default_registry
-from sizetransfer.specs import Experiment, FieldInfo, Trial, did_you_mean
+from sizetransfer.specs import FieldInfo, did_you_mean
+from sizetransfer.trials import Experiment, Trial
 
 if TYPE_CHECKING:
     from sizetransfer.experiments.executors import Executor

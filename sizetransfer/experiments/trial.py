@@ -30,9 +30,9 @@ from sizetransfer.experiments.storage import storage_errors, to_bytes
 from sizetransfer.oracle import Teacher
 from sizetransfer.randomness import seeded_initialisation, stream_seed
 from sizetransfer.records import Record
-from sizetransfer.specs import Trial
 from sizetransfer.student import Student
 from sizetransfer.training import TrainingResult, train
+from sizetransfer.trials import Trial
 
 TRAINING_SHARE = 0.8
 """Share of a trial's work that training is taken to be, for progress bars."""

@@ -19,7 +19,8 @@ from sizetransfer.events import Event, OnEvent
 from sizetransfer.experiments.directory import TRACEBACK, RunDirectory, TrialDirectory
 from sizetransfer.experiments.trial import TrialResult, label_of, run_trial
 from sizetransfer.registry import Registry, default_registry
-from sizetransfer.specs import Family, Trial
+from sizetransfer.specs import Family
+from sizetransfer.trials import Trial
 
 if TYPE_CHECKING:
     from sizetransfer.specs import KindSpec

@@ -14,7 +14,7 @@ from sizetransfer.averages import estimates
 from sizetransfer.diagnosis import Criterion, Verdict, measure_name, radii, verdicts, words_of
 from sizetransfer.domain import SizeWords
 from sizetransfer.records import Record
-from sizetransfer.specs import Experiment
+from sizetransfer.trials import Experiment
 
 
 class RunLike(Protocol):

@@ -13,7 +13,7 @@ from sizetransfer.report import style
 from sizetransfer.report.data import ReportData
 from sizetransfer.report.drawing import Drawing, Omitted
 from sizetransfer.report.figure_architectures import named
-from sizetransfer.specs import VerdictRule
+from sizetransfer.trials import VerdictRule
 
 
 def repair(data: ReportData) -> Drawing | Omitted:

@@ -53,7 +53,8 @@ from sizetransfer.report.figure_repair import repair
 from sizetransfer.report.figure_sample import hard_valid_sample
 from sizetransfer.report.figure_smoothed import smoothed_range
 from sizetransfer.report.training import training_curves
-from sizetransfer.specs import PaperValue, did_you_mean
+from sizetransfer.specs import did_you_mean
+from sizetransfer.trials import PaperValue
 
 LARGEST_RESPONSE_ERROR = 3.0
 NO_ERROR = "no record of the error of a score"

@@ -12,7 +12,7 @@ import pandas as pd
 from sizetransfer.averages import Estimate
 from sizetransfer.diagnosis import Criterion, Verdict
 from sizetransfer.report.data import ReportData
-from sizetransfer.specs import PaperValue
+from sizetransfer.trials import PaperValue
 
 MISSING = "–"
 

@@ -12,7 +12,7 @@ from synthetic_run import RADII, make_experiment, make_records, record
 from sizetransfer import diagnosis
 from sizetransfer.averages import Estimate, estimates, in_standard_errors
 from sizetransfer.diagnosis import describe_rule, verdicts
-from sizetransfer.specs import VerdictRule
+from sizetransfer.trials import VerdictRule
 
 RULE = VerdictRule(significance=3.0, improvement=0.125, growth=0.125, failure=0.5)
 # Numbers that binary fractions represent, so that a threshold can be met exactly.

@@ -12,7 +12,8 @@ from sizetransfer.report.data import gather
 from sizetransfer.report.drawing import Omitted
 from sizetransfer.report.figures import draw
 from sizetransfer.sampling import SamplerSpec
-from sizetransfer.specs import NoiseSchedule, PaperValue, ReportSpec
+from sizetransfer.specs import NoiseSchedule
+from sizetransfer.trials import PaperValue, ReportSpec
 
 TEACHERS = ("medium-range", "long-range-stress")
 SIZES = (24, 64)

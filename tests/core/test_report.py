@@ -42,7 +42,7 @@ from sizetransfer.report.tables import (
     verdict_rows,
 )
 from sizetransfer.report.training import training_curves
-from sizetransfer.specs import PaperValue, ReportSpec
+from sizetransfer.trials import PaperValue, ReportSpec
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}
 REPORTED = ("regimes", "size-sweep", "radius-sweep", "response-profile")

@@ -22,7 +22,7 @@ from sizetransfer.report.figure_architectures import group
 from sizetransfer.report.figure_repair import first_break
 from sizetransfer.report.figures import draw
 from sizetransfer.report.page import render_page
-from sizetransfer.specs import VerdictRule
+from sizetransfer.trials import VerdictRule
 
 STUDENTS = ("cnn-4", "cnn-8", "other-4", "other-8")
 RADII = {"cnn-4": 4, "cnn-8": 8, "other-4": 4, "other-8": 8}

@@ -12,8 +12,6 @@ from pydantic import Field
 
 from sizetransfer.errors import SpecError
 from sizetransfer.specs import (
-    EvaluationSpec,
-    Experiment,
     FieldInfo,
     KindSpec,
     MeasureSpec,
@@ -22,9 +20,9 @@ from sizetransfer.specs import (
     StudentSpec,
     TeacherSpec,
     TrainingSpec,
-    Trial,
     did_you_mean,
 )
+from sizetransfer.trials import EvaluationSpec, Experiment, Trial
 
 
 class Mode(Spec):

@@ -23,7 +23,7 @@ from sizetransfer.experiments.runner import open_run
 from sizetransfer.experiments.runner import run as run_experiment
 from sizetransfer.experiments.storage import RunWarning
 from sizetransfer.experiments.trial import build_student, build_teacher, evaluation_seed
-from sizetransfer.specs import Experiment
+from sizetransfer.trials import Experiment
 
 
 def run(experiment: Experiment, out: Path, **options):

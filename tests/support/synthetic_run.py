@@ -12,18 +12,8 @@ import numpy as np
 import pandas as pd
 
 from sizetransfer.records import Record
-from sizetransfer.specs import (
-    EvaluationSpec,
-    Experiment,
-    Geometry,
-    MeasureSpec,
-    PaperValue,
-    ReportSpec,
-    StudentSpec,
-    TeacherSpec,
-    TrainingSpec,
-    VerdictRule,
-)
+from sizetransfer.specs import Geometry, MeasureSpec, StudentSpec, TeacherSpec, TrainingSpec
+from sizetransfer.trials import EvaluationSpec, Experiment, PaperValue, ReportSpec, VerdictRule
 
 TEACHERS = ("short-range-simple", "medium-range", "long-range-stress")
 RADII = {"R=4": 4, "R=8": 8, "R=12": 12}

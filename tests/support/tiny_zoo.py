@@ -17,8 +17,9 @@ from sizetransfer.oracle import Context, HasScore, Sample, Teacher
 from sizetransfer.randomness import normal, stream
 from sizetransfer.records import root_ratio
 from sizetransfer.registry import Registry
-from sizetransfer.specs import Experiment, FieldInfo, MeasureSpec, StudentSpec, TeacherSpec
+from sizetransfer.specs import FieldInfo, MeasureSpec, StudentSpec, TeacherSpec
 from sizetransfer.student import Student
+from sizetransfer.trials import Experiment
 
 EXPERIMENT = {
     "name": "tiny",
