@@ -78,7 +78,8 @@ def estimates(records: pd.DataFrame) -> pd.DataFrame:
     """
     if records.empty:
         return pd.DataFrame({column: pd.Series(dtype=_TYPES.get(column, "str")) for column in ESTIMATE_COLUMNS})
-    known = records[[field.name for field in fields(Record)]].copy()
+    # A seed counts once, even where a size or a noise level was named twice and measured twice.
+    known = records[[field.name for field in fields(Record)]].drop_duplicates([*KEYS, "seed"])
     for column in ("radius", "coordinate", "value", "standard_error"):
         known[column] = pd.to_numeric(known[column]).astype("float64")
     known["squared"] = known["standard_error"] ** 2

@@ -219,6 +219,13 @@ def test_one_seed_uses_the_records_standard_error_and_several_their_spread():
     assert (one["standard_error"], one["seeds"], one["source"]) == (0.125, 1, "records")
 
 
+def test_a_number_that_was_measured_twice_makes_no_second_seed():
+    """``sigmas: [1, 1]`` measures the same fields again: two equal numbers, whose spread says nothing."""
+    rows = [record(part="student_error", coordinate=1.0, standard_error=0.05, n=8)] * 2
+    found = estimates(pd.DataFrame(rows)).iloc[0]
+    assert (found["seeds"], found["n"], found["standard_error"], found["source"]) == (1, 8, 0.05, "records")
+
+
 def test_estimates_keep_teachers_sizes_and_coordinates_apart():
     experiment = make_experiment()
     table = estimates(make_records(experiment))
