@@ -77,6 +77,8 @@ def test_processes_end_with_the_process_that_started_them(tmp_path, deadly):
     pids.mkdir()
     support = str(Path(tiny_zoo.__file__).parent)
     code = f"import sys; sys.path.insert(0, {support!r}); import tiny_zoo; "
+    # Shells start background jobs with SIGINT ignored, and children inherit that.
+    code += "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
     parent = subprocess.Popen(
         [sys.executable, "-c", code + f"tiny_zoo.run_locally({str(tmp_path / 'run')!r}, {data!r})"],
         env={**os.environ, "TINY_PIDS": str(pids)},
