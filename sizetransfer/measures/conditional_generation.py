@@ -28,14 +28,12 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from sizetransfer.measures.generation import Start, generated_fields, jackknifed, noisy
+from sizetransfer.measures.generation import ReverseProcessSpec, generated_fields, jackknifed, noisy
 from sizetransfer.oracle import Division, HasConditionalSamples, HasSiteClasses, Sample, Teacher
 from sizetransfer.randomness import batches, stream
 from sizetransfer.records import Measurement
-from sizetransfer.sampling import SamplerSpec, Score
-from sizetransfer.specs import MeasureSpec
+from sizetransfer.sampling import Score
 from sizetransfer.student import Student
-from sizetransfer.tiling import tiled
 
 OF_SITES = ("mean", "variance", "fourth_moment")
 OF_PAIRS = ("covariance",)
@@ -45,7 +43,7 @@ PAIRS = "pairs"
 FEWEST = 3
 
 
-class ConditionalGenerationSpec(MeasureSpec):
+class ConditionalGenerationSpec(ReverseProcessSpec):
     """Local observables of generated fields by class of sites, against exact fields with the same labels.
 
     Parts: ``D_mae`` for every division D of the sites and for ``pairs``, the mean absolute deviation over its classes
@@ -60,14 +58,6 @@ class ConditionalGenerationSpec(MeasureSpec):
     kind: Literal["conditional-generation"] = "conditional-generation"
     requires: ClassVar[tuple[type, ...]] = (HasConditionalSamples, HasSiteClasses)
     fields: int = Field(64, ge=FEWEST, description="generated fields, and as many exact ones")
-    batch: int = Field(16, ge=1, description="fields at a time; bounds the memory")
-    sampler: SamplerSpec = Field(
-        SamplerSpec(), description="the reverse process; its noise within that of the training"
-    )
-    start: Start = Field(
-        "matched", description="white noise of the variance of noise and data, or of noise alone, or exact noisy fields"
-    )
-    tile: int | None = Field(None, ge=1, description="evaluate the student on tiles of so many sites along each axis")
 
     def measure(
         self, teacher: Teacher, student: Student, size: int, *, sigma: float, seed: int
@@ -79,7 +69,7 @@ class ConditionalGenerationSpec(MeasureSpec):
             SpecError: a global student is to be tiled.
             NonFiniteError: the reverse process leaves the finite numbers; it names the step.
         """
-        score = student if self.tile is None else tiled(student, self.tile)
+        score = self.score(student)
         parts: list[Mapping[_Class, Tensor]] = []
         for batch, generator in batches(self.fields, self.batch, seed, "conditional generation", size):
             first = len(parts) * self.batch
