@@ -11,8 +11,10 @@ Validation never lets a raw pydantic traceback reach a user: :meth:`Spec.parse` 
 from __future__ import annotations
 
 import difflib
+import sys
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
@@ -141,6 +143,40 @@ class KindSpec(Spec):
     def kind_name(cls) -> str:
         """The kind that users write."""
         return str(cls.model_fields["kind"].default)
+
+    def code(self) -> tuple[str, ...]:
+        """Names of the modules whose code decides what this specification gives.
+
+        They are those of its class, of the classes of the specifications in its fields, and of their bases; what these
+        import is found by ``sizetransfer.sources``. A subclass that loads code by name adds its module.
+        """
+        nested = [base for value in _values(self) if isinstance(value, BaseModel) for base in type(value).__mro__]
+        loaded = [name for value in _values(self) if isinstance(value, KindSpec) for name in value.code()]
+        names = [base.__module__ for base in (*type(self).__mro__, *nested)]
+        return tuple(name for name in dict.fromkeys([*names, *loaded]) if name.partition(".")[0] not in _NO_PART)
+
+    def reads(self) -> tuple[Path, ...]:
+        """Files and folders whose content takes part: every path in its fields that exists."""
+        paths = [value for value in _values(self) if isinstance(value, Path)]
+        nested = [path for value in _values(self) if isinstance(value, KindSpec) for path in value.reads()]
+        return tuple(path for path in dict.fromkeys([*paths, *nested]) if path.exists())
+
+
+_NO_PART = {"pydantic", *sys.stdlib_module_names}
+
+
+def _values(value: object) -> Iterator[object]:
+    """Everything in the fields of a specification, however deep."""
+    inside: Iterable[object] = ()
+    if isinstance(value, BaseModel):
+        inside = value.__dict__.values()
+    elif isinstance(value, Mapping):
+        inside = value.values()
+    elif isinstance(value, list | tuple | set | frozenset):
+        inside = value
+    for item in inside:
+        yield item
+        yield from _values(item)
 
 
 class FieldInfo(Spec):

@@ -26,7 +26,8 @@ What the module is called with is a list of quantities, ``"x, sigma"`` by defaul
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -197,23 +198,45 @@ class WrappedModule(Student):
 
 
 class ModuleSpec(StudentSpec):
-    """Any torch module, named by its import path; see the function ``wrap_module``."""
+    """Any torch module, named by its import path; see the function ``wrap_module``.
+
+    The specification names code, and building it runs this code: only open files of people whom you trust. The
+    factory's module and what it imports take part in what a training is known by, and so do the files in ``files`` and
+    those that ``arguments`` name.
+    """
 
     geometries: ClassVar[tuple[Geometry, ...]] = ("lattice", "graph")
 
     kind: Literal["module"] = "module"
-    factory: str = Field(description="import path package.module:callable of what builds the module")
+    factory: str = Field(description="import path package.module:callable of the code that is run")
     arguments: dict[str, Any] = Field({}, description="keyword arguments of the factory")
     radius: int | None = Field(None, ge=0, description="receptive radius; none for a global model")
     inputs: str = Field("x, sigma", description="what the module is called with")
     predicts: Prediction = Field("score", description="score, clean field or noise")
     translation_period: int = Field(1, ge=1, description="product of its strides; sizes are multiples of it")
+    files: tuple[str, ...] = Field(
+        (),
+        description="further files that the factory reads; their content decides whether a training is done again",
+    )
 
     @field_validator("inputs")
     @classmethod
     def _known_inputs(cls, text: str) -> str:
         parse_inputs(text)
         return text
+
+    def code(self) -> tuple[str, ...]:
+        """Names of the modules whose code takes part, that of the factory among them."""
+        return tuple(dict.fromkeys([*super().code(), self.factory.partition(":")[0]]))
+
+    def reads(self) -> tuple[Path, ...]:
+        """The files of ``files``, and those that strings in ``arguments`` name.
+
+        Raises:
+            SpecError: one of ``files`` does not exist.
+        """
+        named = [path for path in map(Path, _strings(self.arguments)) if _is_file(path)]
+        return tuple(dict.fromkeys([*super().reads(), *named, *map(_required_file, self.files)]))
 
     def build(self, field: FieldInfo) -> WrappedModule:
         built: object = _imported(self.factory)(**self.arguments)
@@ -233,6 +256,33 @@ class ModuleSpec(StudentSpec):
             predicts=self.predicts,
             translation_period=self.translation_period,
         )
+
+
+def _strings(value: object) -> Iterator[str]:
+    """Every string in JSON-like data, however deep."""
+    if isinstance(value, str):
+        yield value
+    for item in value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ():
+        yield from _strings(item)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a text that no file system takes for a name
+        return False
+
+
+def _required_file(name: str) -> Path:
+    if not Path(name).exists():
+        raise SpecError(
+            "A file that the factory reads does not exist.",
+            where="module, files",
+            expected="existing files, relative to the working directory",
+            got=name,
+            fix="correct the path, or leave it out",
+        )
+    return Path(name)
 
 
 def nearest_timestep(alphas_cumprod: Tensor) -> Timestep:
