@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from sizetransfer.errors import SpecError
+from sizetransfer.errors import SpecError, exit_refused
 from sizetransfer.events import OnEvent, ignore
 from sizetransfer.registry import default_registry
 from sizetransfer.specs import Family, FieldInfo, KindSpec, MeasureSpec, StudentSpec, TeacherSpec
@@ -38,7 +38,9 @@ def teacher(kind: str, /, **fields: object) -> Teacher:
         >>> teacher("flow", preset="short-range-simple").field.dim
         2
     """
-    return cast(TeacherSpec, _spec("teacher", kind, fields)).build()
+    spec = cast(TeacherSpec, _spec("teacher", kind, fields))
+    with exit_refused(f"the teacher {kind!r}"):
+        return spec.build()
 
 
 def student(kind: str, field: FieldInfo, /, *, seed: int = 0, **fields: object) -> Student:
@@ -64,7 +66,7 @@ def student(kind: str, field: FieldInfo, /, *, seed: int = 0, **fields: object) 
             fix="pass teacher.field",
         )
     spec = cast(StudentSpec, _spec("student", kind, fields))
-    with seeded_initialisation(seed, "student"):
+    with exit_refused(f"the student {kind!r}"), seeded_initialisation(seed, "student"):
         return spec.build(field)
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 
 from sizetransfer.errors import OracleError, PluginError, SizetransferError, SpecError
-from sizetransfer.plugins import core_version
+from sizetransfer.plugins import core_version, describe
 from sizetransfer.registry import ELSEWHERE, FAMILIES, SORTS, Entry, Sort, default_registry
 from sizetransfer.skeleton.command import new_plugin
 
@@ -45,6 +45,11 @@ class Commands(click.Group):
             except KeyboardInterrupt:
                 click.echo("Interrupted.", err=True)
                 ctx.exit(EXIT_INTERRUPTED)
+            except SystemExit as error:
+                if ctx.invoked_subcommand not in self.commands:
+                    raise  # a plugin's command ends as it likes
+                click.echo(f"Error: code that the command needed ended it: {describe(error)}", err=True)
+                ctx.exit(EXIT_RUN_FAILED)
             except Exception as error:
                 name = ctx.invoked_subcommand
                 if name is not None and name not in self.commands:

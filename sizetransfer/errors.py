@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class SizetransferError(Exception):
     """An error whose message a user can act on.
@@ -48,6 +52,29 @@ def _rebuild(
     fix: str | None,
 ) -> SizetransferError:
     return cls(what, where=where, expected=expected, got=got, fix=fix)
+
+
+@contextmanager
+def exit_refused(where: str) -> Iterator[None]:
+    """Within the block, somebody's ``sys.exit`` is a failure of what asked for it, not the end of the process.
+
+    Args:
+        where: what was asked for.
+
+    Raises:
+        SpecError: the block called ``sys.exit``, with success or not.
+    """
+    try:
+        yield
+    except SystemExit as error:
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        raise SpecError(
+            "The code behind it called sys.exit, which ends nothing here.",
+            where=where,
+            expected="code that returns, or raises an error",
+            got=f"SystemExit: {error} ({frame.filename}, line {frame.lineno})",
+            fix="raise an error that says what is wrong instead; if the code is a plugin's, update or uninstall it",
+        ) from error
 
 
 class SpecError(SizetransferError):

@@ -115,7 +115,9 @@ def on_event(event: Event) -> None:
     """Be told what happens during a run: trackers and progress displays live here.
 
     Called in the process that started the run, for every event of every trial, in the order in which they
-    arrive. It must return quickly. After the first exception the plugin is told nothing more; the run goes on.
+    arrive. Plugins that listen are imported before the trials begin. It must return quickly, and can change nothing:
+    torch's settings and the global random generators are put back.
+    After the first exception the plugin is told nothing more; the run goes on.
 
     Args:
         event: what happened.

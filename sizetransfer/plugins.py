@@ -8,16 +8,22 @@ from __future__ import annotations
 import contextlib
 import difflib
 import importlib
+import importlib.abc
+import importlib.machinery
 import importlib.metadata
+import importlib.util
 import inspect
 import os
+import random
 import re
 import sys
 import traceback
+import types
+import urllib.parse
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import pluggy
 
@@ -31,7 +37,9 @@ CORE = "sizetransfer"
 """The distribution that the built-ins belong to."""
 
 RESTRICTION = "SIZETRANSFER_PLUGINS"
-"""Environment variable: ``none``, or the distributions or entry points to load, separated by commas."""
+"""Environment variable: ``none``, or what to load, separated by commas: distributions, entry points, or
+``distribution:entry-point`` with the characters of either that are no letters, digits, ``-``, ``_`` or ``.`` in percent
+encoding."""
 
 HOOK_NAMES = tuple(name for name, value in vars(hooks).items() if hasattr(value, f"{hooks.PROJECT}_spec"))
 _PHASES: Mapping[str, Phase] = {"on_event": "event", "register_commands": "command"}
@@ -136,9 +144,11 @@ class Plugin:
     def _isolated(self, phase: Phase) -> Iterator[None]:
         try:
             # What a plugin prints must not end up in output that a program reads.
-            with contextlib.redirect_stdout(sys.stderr):
+            with contextlib.redirect_stdout(sys.stderr), settings_kept():
                 yield
-        except (Exception, SystemExit) as error:
+        except (KeyboardInterrupt, GeneratorExit):
+            raise
+        except BaseException as error:
             if self.built_in:
                 raise
             self.fail(phase, describe(error), self._remedy(phase, error))
@@ -159,6 +169,91 @@ class Plugin:
         if isinstance(error, pluggy.PluginValidationError):
             return f"the hooks and their arguments are listed in sizetransfer.hooks; update {owner}, {leave_out}"
         return f"update or uninstall {owner}, {leave_out}"
+
+
+@contextlib.contextmanager
+def settings_kept() -> Iterator[None]:
+    """Whatever the block does to the settings of torch and to the global random generators is put back.
+
+    Where the block is what imports torch, they are put back to what they were right after that. Nothing here imports
+    torch.
+    """
+    python = random.getstate()
+    try:
+        with contextlib.ExitStack() as undone, _once_torch_is_there(lambda: undone.enter_context(_undisturbed())):
+            yield
+    finally:
+        random.setstate(python)
+
+
+@contextlib.contextmanager
+def _once_torch_is_there(act: Callable[[], object]) -> Iterator[None]:
+    watch = _TorchWatch(act)
+    if "torch" in sys.modules:
+        act()
+    else:
+        sys.meta_path.insert(0, watch)
+    try:
+        yield
+    finally:
+        watch.stop()
+
+
+class _TorchWatch(importlib.abc.MetaPathFinder):
+    """Acts once, right after torch has been imported for the first time."""
+
+    def __init__(self, act: Callable[[], object]) -> None:
+        self._act = act
+
+    def stop(self) -> None:
+        if self in sys.meta_path:
+            sys.meta_path.remove(self)
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: types.ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if name != "torch":
+            return None
+        self.stop()
+        spec = importlib.util.find_spec(name)
+        if spec is not None and spec.loader is not None:
+            self._act_after(spec.loader)
+        return spec
+
+    def _act_after(self, loader: Any) -> None:
+        load = loader.exec_module
+
+        def exec_module(module: types.ModuleType) -> None:
+            del loader.exec_module  # the method of its class is there again
+            load(module)
+            self._act()
+
+        loader.exec_module = exec_module
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    import numpy as np
+    import torch
+
+    settings: tuple[tuple[Callable[[], Any], Callable[[Any], object]], ...] = (
+        (torch.get_default_dtype, torch.set_default_dtype),
+        (torch.get_default_device, lambda device: torch.set_default_device(None if device.type == "cpu" else device)),
+        (torch.is_grad_enabled, torch.set_grad_enabled),
+        (torch.get_num_threads, torch.set_num_threads),
+        (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
+        (torch.are_deterministic_algorithms_enabled, torch.use_deterministic_algorithms),
+    )
+    before = [(read, write, read()) for read, write in settings]
+    own, numpy = torch.default_generator.get_state(), np.random.get_state(legacy=False)  # noqa: NPY002
+    try:
+        yield
+    finally:
+        for read, write, value in before:
+            if read() != value:
+                write(value)
+        torch.default_generator.set_state(own)
+        np.random.set_state(numpy)  # noqa: NPY002
 
 
 def describe(error: BaseException) -> str:
@@ -228,12 +323,16 @@ def _entry_point_text(distribution: importlib.metadata.Distribution) -> str:
 
 def _identity(distribution: importlib.metadata.Distribution) -> tuple[str, str]:
     """Name and version; an installation that lost its metadata is called by its directory."""
-    name: str | None = None
-    version: str | None = None
-    with contextlib.suppress(OSError, UnicodeDecodeError, KeyError):
-        name, version = distribution.metadata["Name"], distribution.metadata["Version"]
     path = getattr(distribution, "_path", None)
-    return name or (path.name.split("-")[0] if path is not None else "unnamed"), version or "unknown"
+    name = _field(distribution, "Name") or (path.name.split("-")[0] if path is not None else "unnamed")
+    return name, _field(distribution, "Version") or "unknown"
+
+
+def _field(distribution: importlib.metadata.Distribution, name: str) -> str:
+    """One field of the metadata; empty where it is missing, or where there are no metadata to read."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+        return str(distribution.metadata[name] or "").strip()
+    return ""
 
 
 def _records_of(distribution: importlib.metadata.Distribution, name: str, version: str) -> Iterator[PluginRecord]:
@@ -273,7 +372,22 @@ def _restrict(records: list[PluginRecord], restriction: str) -> list[PluginRecor
 
 
 def _names(record: PluginRecord) -> set[str]:
-    return {_normal(record.distribution), _normal(record.entry_point)}
+    return {_normal(record.distribution), _normal(record.entry_point), _normal(_exact(record))}
+
+
+def _exact(record: PluginRecord) -> str:
+    """A name that no other plugin has."""
+    return ":".join(urllib.parse.quote(part, safe="") for part in (record.distribution, record.entry_point))
+
+
+def names_to_choose(record: PluginRecord, installed: Iterable[PluginRecord]) -> tuple[str, ...]:
+    """What ``SIZETRANSFER_PLUGINS`` must name to load the distribution of a plugin and nothing else."""
+    name = record.distribution
+    chosen = [other for other in installed if _normal(name) in _names(other)]
+    plain = re.fullmatch(r"[\w.-]+", name) and _normal(name) != "none"
+    if plain and all(_normal(other.distribution) == _normal(name) for other in chosen):
+        return (name,)
+    return tuple(_exact(other) for other in chosen if _normal(other.distribution) == _normal(name))
 
 
 def _missing(name: str, known: Iterable[str]) -> PluginRecord:
@@ -285,9 +399,9 @@ def _missing(name: str, known: Iterable[str]) -> PluginRecord:
 
 
 def core_version() -> str:
-    """Version of this distribution; ``unknown`` where it runs without having been installed."""
+    """The version that the metadata of this distribution say; ``unknown`` where they say none."""
     try:
-        return importlib.metadata.version(CORE)
+        return _identity(importlib.metadata.distribution(CORE))[1]
     except importlib.metadata.PackageNotFoundError:
         return "unknown"
 

@@ -18,7 +18,16 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 from sizetransfer.errors import SpecError
 from sizetransfer.hooks import ExecutorFactory
-from sizetransfer.plugins import CORE, RESTRICTION, Plugin, PluginRecord, built_in_plugin, core_version, discover
+from sizetransfer.plugins import (
+    CORE,
+    RESTRICTION,
+    Plugin,
+    PluginRecord,
+    built_in_plugin,
+    core_version,
+    discover,
+    names_to_choose,
+)
 
 if TYPE_CHECKING:
     from sizetransfer.events import Event
@@ -86,6 +95,7 @@ class Registry:
         self._find_plugins = find_plugins
         self._plugins: list[Plugin] | None = None
         self._tables: dict[str, dict[str, Entry]] = {sort: {} for sort in get_args(Sort)}
+        self._listeners: tuple[Plugin, ...] = ()
         self._muted: set[Plugin] = set()
         self._lock = threading.RLock()
 
@@ -162,14 +172,41 @@ class Registry:
             self.commands()
             return tuple(plugin.record for plugin in self._discovered())
 
+    def owners(self, sorts_and_names: Iterable[tuple[Sort, str]]) -> tuple[str, ...]:
+        """What ``SIZETRANSFER_PLUGINS`` must name for another process to find these names, and no other plugin.
+
+        Args:
+            sorts_and_names: what is needed: ``("student", "cnn")``, ``("executor", "local")``, ...
+
+        Returns:
+            ``none`` where all are built in. A distribution comes by its name, or, where the name would choose another
+            plugin too, by each of its entry points.
+
+        Raises:
+            SpecError: nothing has registered one of the names.
+        """
+        entries = [self.entry(sort, name) for sort, name in sorts_and_names]
+        records = [entry.plugin.record for entry in entries if not entry.plugin.built_in]
+        if not records:
+            return ("none",)
+        installed = [plugin.record for plugin in self._discovered()]
+        return tuple(dict.fromkeys(name for record in records for name in names_to_choose(record, installed)))
+
+    def listeners(self) -> tuple[Plugin, ...]:
+        """Import the plugins, and keep to those that listen now: only they are told of events from here on.
+
+        To be called before the trials of a run begin, so that no plugin is imported among them.
+        """
+        with self._lock:
+            self._listeners = tuple(plugin for plugin in self._loaded_plugins() if plugin.has("on_event"))
+            return self._listeners
+
     def emit(self, event: Event) -> None:
-        """Tell every plugin that listens what happened.
+        """Tell the plugins that :meth:`listeners` found what happened; nothing is imported.
 
         A plugin that raises is recorded, named in one warning, and told nothing more.
         """
-        with self._lock:
-            listeners = [p for p in self._loaded_plugins() if p.has("on_event") and p not in self._muted]
-        for plugin in listeners:
+        for plugin in [listener for listener in self._listeners if listener not in self._muted]:
             failures = plugin.record.error
             plugin.call("on_event", event=event)
             if plugin.record.error != failures:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
 
 from sizetransfer.boundaries import axes_closed, wrong_axes
-from sizetransfer.errors import SpecError
+from sizetransfer.errors import SpecError, exit_refused
 
 if TYPE_CHECKING:
     from sizetransfer.oracle import Teacher
@@ -47,7 +47,8 @@ class Spec(BaseModel):
             lookup: finds the specification class of a kind; needed where ``data`` names kinds.
 
         Raises:
-            SpecError: with the path of every wrong field, what it takes, and the nearest known names.
+            SpecError: with the path of every wrong field, what it takes, and the nearest known names; or a validator
+                called ``sys.exit``.
         """
         if not isinstance(data, Mapping):
             raise SpecError(
@@ -57,7 +58,8 @@ class Spec(BaseModel):
                 got=f"{type(data).__name__}: {data!r}",
             )
         try:
-            return cls.model_validate(dict(data), context={"lookup": lookup, "where": where})
+            with exit_refused(where or cls.__name__):
+                return cls.model_validate(dict(data), context={"lookup": lookup, "where": where})
         except ValidationError as error:
             raise _explain(cls, error, where) from None
 

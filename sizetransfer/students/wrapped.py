@@ -348,7 +348,7 @@ def _imported(path: str) -> Callable[..., object]:
         target: Any = importlib.import_module(name)
         for part in filter(None, attribute.split(".")):
             target = getattr(target, part)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError, ValueError, SystemExit) as error:
         raise SpecError(
             "The factory cannot be imported.",
             where="module, factory",

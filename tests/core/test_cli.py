@@ -529,3 +529,31 @@ def test_warnings_are_short_lines(plugins: PluginFactory, monkeypatch: pytest.Mo
     result = invoke("list", "students")
     assert result.stderr.startswith("Warning: SIZETRANSFER_PLUGINS names 'absent'")
     assert len(result.stderr.splitlines()) == 1
+
+
+def test_code_that_exits_fails_the_command_that_needed_it(plugins: PluginFactory) -> None:
+    exits = "        depth: int = Field(default_factory=lambda: exit(0))\n\n        def build"
+    imports = "    from sys import exit\n    from pydantic import Field\n    from typing"
+    code = HEALTHY.format(kind="toy").replace("        def build", exits).replace("    from typing", imports)
+    plugins.install("toy-students", code)
+    result = invoke("show", "toy")
+    assert result.exit_code == command_line.EXIT_RUN_FAILED
+    assert "SystemExit: 0" in result.stderr
+    assert "toy_students.py" in result.stderr
+
+
+@pytest.mark.parametrize("exit_code", [0, 7])
+def test_a_command_of_a_plugin_ends_with_its_own_code(plugins: PluginFactory, exit_code: int) -> None:
+    plugins.install(
+        "exiting",
+        f"""
+        from sizetransfer.hooks import hookimpl
+
+        @hookimpl
+        def register_commands(cli):
+            @cli.command()
+            def leave():
+                raise SystemExit({exit_code})
+        """,
+    )
+    assert invoke("leave").exit_code == exit_code

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -328,6 +328,7 @@ def test_events_reach_every_plugin_and_a_failing_one_is_recorded_once(plugins: P
     plugins.install("a-failing", LISTENER.format(then="raise OSError('no network')"))
     plugins.install("b-tracker", LISTENER.format(then=""))
     found = registry()
+    assert [plugin.record.distribution for plugin in found.listeners()] == ["a-failing", "b-tracker"]
     events = [Event("started", "key", "label"), Event("finished", "key", "label", done=1.0)]
     with pytest.warns(UserWarning, match="a-failing 1.2"):
         found.emit(events[0])
@@ -343,6 +344,199 @@ def test_events_without_listeners_warn_of_nothing(plugins: PluginFactory) -> Non
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         registry().emit(Event("started", "key", "label"))
+
+
+def test_telling_of_events_imports_nothing(plugins: PluginFactory) -> None:
+    plugins.install("b-tracker", LISTENER.format(then=""))
+    found = registry()
+    found.emit(Event("started", "key", "label"))
+    assert "b_tracker" not in sys.modules
+    assert len(found.listeners()) == 1
+    assert found.listeners() == found.listeners()
+    assert sys.modules["b_tracker"].seen == []
+
+
+@pytest.mark.parametrize("exit_code", [0, 3])
+def test_a_listener_that_exits_is_a_failed_listener(plugins: PluginFactory, exit_code: int) -> None:
+    plugins.install("a-failing", LISTENER.format(then=f"raise SystemExit({exit_code})"))
+    found = registry()
+    found.listeners()
+    with pytest.warns(UserWarning, match=f"SystemExit: {exit_code}"):
+        found.emit(Event("started", "key", "label"))
+    assert record_of(found, "a-failing").status == "broken"
+
+
+def test_what_is_no_exception_at_all_is_isolated_too(plugins: PluginFactory) -> None:
+    plugins.install("broken-one", "class Odd(BaseException): pass\nraise Odd('strange')")
+    assert "Odd: strange" in str(record_of(registry(), "broken-one").error)
+
+
+def test_an_interrupt_is_no_failure_of_a_plugin(plugins: PluginFactory) -> None:
+    plugins.install("slow-one", "raise KeyboardInterrupt")
+    with pytest.raises(KeyboardInterrupt):
+        registry().kinds("student")
+
+
+EXITING = HEALTHY.replace(
+    "        def build",
+    """        @model_validator(mode="after")
+        def _ends(self):
+            raise SystemExit(0)
+
+        def build""",
+).replace("    from typing", "    from pydantic import model_validator\n    from typing")
+
+
+def test_a_validator_that_exits_is_a_wrong_specification(plugins: PluginFactory) -> None:
+    plugins.install("exiting", EXITING.format(kind="exiting"))
+    with pytest.raises(SpecError, match=r"sys\.exit") as caught:
+        registry().lookup("student", "exiting").parse({"kind": "exiting"}, where="students.one")
+    assert caught.value.where == "students.one"
+    assert "exiting.py, line" in str(caught.value.got)
+
+
+def owners(found: Registry, *kinds: str) -> tuple[str, ...]:
+    return found.owners([("student", kind) for kind in kinds])
+
+
+def chosen(names: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    monkeypatch.setenv("SIZETRANSFER_PLUGINS", ",".join(names))
+    records = registry().plugins()
+    assert {record.status for record in records} <= {"loaded", "disabled"}
+    return [(record.distribution, record.entry_point) for record in records if record.status == "loaded"]
+
+
+def test_nobody_owns_what_is_built_in(plugins: PluginFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    plugins.healthy("toy-students", "toy")
+    found = registry()
+    assert found.owners([("student", "plain"), ("executor", "here")]) == ("none",)
+    assert "toy_students" not in sys.modules
+    assert chosen(("none",), monkeypatch) == []
+    with pytest.raises(SpecError, match="Unknown student"):
+        owners(found, "absent")
+
+
+def test_owners_are_the_distributions_that_are_needed(plugins: PluginFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, kind in (("toy-students", "toy"), ("more.students", "more"), ("idle", "idle")):
+        plugins.healthy(name.replace(".", "-"), kind)
+    names = owners(registry(), "plain", "toy", "more", "toy")
+    assert names == ("toy-students", "more-students")
+    assert chosen(names, monkeypatch) == [("more-students", "main"), ("toy-students", "main")]
+
+
+def test_owners_with_two_entry_points_come_with_both(plugins: PluginFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    points = "[sizetransfer]\nfirst = two_points\nsecond = second_point\n"
+    plugins.install("two-points", HEALTHY.format(kind="one"), entry_points=points)
+    plugins.module("second_point", HEALTHY.format(kind="two"))
+    plugins.healthy("idle", "idle")
+    names = owners(registry(), "one", "two")
+    assert names == ("two-points",)
+    assert chosen(names, monkeypatch) == [("two-points", "first"), ("two-points", "second")]
+
+
+@pytest.mark.parametrize("name", ["none", "main", "odd, name", "odd name"])
+def test_owners_with_odd_names_choose_nobody_else(
+    plugins: PluginFactory, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    plugins.install("stranger", HEALTHY.format(kind="odd"))
+    metadata = plugins.directory / "stranger-1.2.dist-info" / "METADATA"
+    metadata.write_text(metadata.read_text().replace("stranger", name))
+    plugins.healthy("idle", "idle")
+    names = owners(registry(), "odd")
+    assert chosen(names, monkeypatch) == [(name, "main")]
+
+
+@pytest.mark.parametrize(
+    ("metadata", "identity"),
+    [
+        ("", ("toy_students", "unknown")),
+        ("Version: 1.5\n", ("toy_students", "1.5")),
+        ("Name: Toy\n", ("Toy", "unknown")),
+        ("Name:\nVersion:\n", ("toy_students", "unknown")),
+        (None, ("toy_students", "unknown")),
+    ],
+)
+def test_metadata_that_say_nothing_are_said_to_be_unknown(
+    plugins: PluginFactory, metadata: str | None, identity: tuple[str, str]
+) -> None:
+    plugins.healthy("toy-students", "toy")
+    file = plugins.directory / "toy_students-1.2.dist-info" / "METADATA"
+    file.unlink() if metadata is None else file.write_text(metadata)
+    assert registry().owner_versions([("student", "toy")]) == dict([("sizetransfer", core_version()), identity])
+
+
+def test_a_core_without_metadata_has_an_unknown_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sizetransfer-0.1.0.dist-info").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    assert core_version() == "unknown"
+
+
+DISTURBING = """
+import random
+import numpy
+import torch
+torch.set_default_dtype(torch.float16)
+torch.set_default_device("meta")
+torch.set_grad_enabled(False)
+torch.set_num_threads(torch.get_num_threads() + 1)
+torch.set_float32_matmul_precision("medium")
+torch.use_deterministic_algorithms(True)
+torch.manual_seed(3)
+numpy.random.seed(3)
+random.seed(3)
+"""
+STATE = """
+import random, numpy, torch
+def state():
+    copy = torch.Generator().set_state(torch.get_rng_state())
+    return (
+        torch.get_default_dtype(), str(torch.get_default_device()), torch.is_grad_enabled(), torch.get_num_threads(),
+        torch.get_float32_matmul_precision(), torch.are_deterministic_algorithms_enabled(),
+        torch.rand(3, generator=copy).tolist(), int(numpy.random.get_state()[1].sum()), random.getstate(),
+    )
+"""
+
+
+@pytest.mark.parametrize("place", ["import", "hook", "listener"])
+def test_a_plugin_that_changes_settings_and_generators_changes_nothing(plugins: PluginFactory, place: str) -> None:
+    hooks = {"import": ("", "", DISTURBING), "hook": ("", DISTURBING, ""), "listener": (DISTURBING, "", "")}
+    listens, registers, imports = hooks[place]
+    plugins.install(
+        "disturbing",
+        imports
+        + HEALTHY.format(kind="loud")
+        + "".join(f"    {line}\n" for line in registers.splitlines())
+        + LISTENER.format(then="pass")
+        + "".join(f"    {line}\n" for line in listens.splitlines()),
+    )
+    names: dict[str, Callable[[], object]] = {}
+    exec(STATE, names)
+    before = names["state"]()
+    found = registry()
+    found.kinds("student")
+    found.listeners()
+    found.emit(Event("started", "key", "label"))
+    assert record_of(found, "disturbing").error is None
+    assert names["state"]() == before
+
+
+@pytest.mark.slow
+def test_a_plugin_that_is_the_first_to_import_torch_changes_nothing(plugins: PluginFactory) -> None:
+    plugins.install("disturbing", DISTURBING + HEALTHY.format(kind="loud"))
+    program = (
+        f"import sys; sys.path.insert(0, {str(plugins.directory)!r})\n"
+        "from sizetransfer.registry import Registry\n"
+        "found = Registry(built_in=()); assert 'torch' not in sys.modules\n"
+        "finders = list(sys.meta_path)\n"
+        "assert 'loud' in found.kinds('student'), found.plugins()\n"
+        f"{STATE}\nassert 'exec_module' not in vars(torch.__loader__) and finders == sys.meta_path\n"
+        "print(state()[:6]); print(state()[6] == torch.rand(3, generator=torch.Generator().manual_seed(3)).tolist())"
+    )
+    fresh = subprocess.run(
+        [sys.executable, "-c", f"{STATE}\nprint(state()[:6]); print(False)"], capture_output=True, text=True, check=True
+    )
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert found.stdout == fresh.stdout, found.stderr
 
 
 def test_what_is_wrong_with_a_built_in_is_raised(plugins: PluginFactory) -> None:
