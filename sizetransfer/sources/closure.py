@@ -23,6 +23,7 @@ from sizetransfer.sources import distributions, notebook
 from sizetransfer.sources.live import require_unchanged
 from sizetransfer.sources.places import (
     CORE,
+    EXTENSIONS,
     Place,
     archive_of,
     content,
@@ -209,7 +210,7 @@ def _beside(file: Path) -> Iterator[tuple[str, str]]:
         stem = module_stem(path.name)
         if stem is not None and path.is_file():
             yield stem, str(path)
-        elif (path / "__init__.py").is_file():
+        elif os.path.isfile(path / "__init__.py"):  # noqa: PTH113 - a folder may be closed to us
             yield from ((".".join(filter(None, [path.name, name])), inner) for name, inner in files_below(str(path)))
 
 
@@ -227,10 +228,10 @@ def _text_of(place: Place, *, imports: bool = True) -> tuple[bytes, str, Text]:
 
 
 def _read(place: Place, source: bytes, *, core: bool) -> Text:
-    if str(place.file).endswith((".py", ".pyw")):
-        return read(source, core=CORE, trusted=core)
     # An extension spells out no imports; bytecode without its source cannot be read for them.
-    return Text(open_ended=str(place.file).endswith(".pyc") and not core)
+    if str(place.file).endswith((".pyc", *EXTENSIONS)):
+        return Text(open_ended=str(place.file).endswith(".pyc") and not core)
+    return read(source, core=CORE, trusted=core)  # a script needs no suffix
 
 
 def _state(file: str) -> _State:

@@ -78,7 +78,7 @@ def _owner(site: Path, inside: str) -> Path | None:
     folders = _records(site)
     near = [folder for folder in folders if normal(folder.name.split("-")[0]) == top]
     claims = [folder for folder in near if inside in _files(folder)]
-    claims = claims or [folder for folder in folders if f"{inside}," in _text(folder / "RECORD")]
+    claims = claims or [folder for folder in folders if f"\n{inside}," in "\n" + _text(folder / "RECORD")]
     return claims[0] if len(claims) == 1 and len(near) <= 1 else None
 
 

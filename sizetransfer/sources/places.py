@@ -21,6 +21,7 @@ from sizetransfer.errors import SpecError
 CORE = "sizetransfer"
 EXTENSIONS = tuple(importlib.machinery.EXTENSION_SUFFIXES)
 SITES = ("site-packages", "dist-packages")
+_USUAL = (importlib.machinery.BuiltinImporter, importlib.machinery.FrozenImporter, importlib.machinery.PathFinder)
 _STANDARD = tuple({os.path.realpath(sysconfig.get_path(name)) + os.sep for name in ("stdlib", "platstdlib")})
 
 
@@ -75,6 +76,8 @@ def find(name: str) -> Place | None:
     if isinstance(loaded, types.ModuleType):
         return _of_loaded(name, loaded)
     parent = name.rpartition(".")[0]
+    if not all(name.split(".")):
+        return None
     if not parent:
         return _of_spec(name, _search(name, None))
     package = find(parent)
@@ -107,7 +110,7 @@ def _search(name: str, folders: list[str] | None) -> importlib.machinery.ModuleS
     found = builtin or importlib.machinery.PathFinder.find_spec(name, folders)
     if found is not None:
         return found
-    others = (finder for finder in sys.meta_path if not isinstance(finder, type) and hasattr(finder, "find_spec"))
+    others = (finder for finder in sys.meta_path if finder not in _USUAL and hasattr(finder, "find_spec"))
     return next(filter(None, (_ask(finder, name, folders) for finder in others)), None)
 
 

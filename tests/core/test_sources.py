@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import importlib
+import importlib.machinery
+import importlib.util
 import json
 import os
 import shutil
@@ -248,9 +250,24 @@ def test_an_extension_takes_part_by_its_bytes(tree: Tree) -> None:
     assert sources_of(["pack"]).changes(before) == ["pack.fast was changed"]
 
 
-def test_an_unknown_module_is_refused(tree: Tree) -> None:
-    with pytest.raises(SpecError, match="no_such_module"):
-        sources_of(["no_such_module"])
+@pytest.mark.parametrize("name", ["no_such_module", "json.no_such_module", "", ".relative", "a..b"])
+def test_an_unknown_module_is_refused(tree: Tree, name: str) -> None:
+    with pytest.raises(SpecError, match="cannot be told"):
+        sources_of([name])
+
+
+def test_modules_that_a_finder_of_its_own_finds(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As editable installations by setuptools do: a class on ``sys.meta_path``."""
+    tree.write({"hidden/plug/__init__.py": "from plug import inner", "hidden/plug/inner.py": ""})
+
+    class Finder:
+        @classmethod
+        def find_spec(cls, name: str, path: object = None, target: object = None) -> Any:
+            file = tree.folder / "hidden/plug/__init__.py"
+            return importlib.util.spec_from_file_location(name, file) if name == "plug" else None
+
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path, Finder])
+    assert set(sources_of(["plug.inner"]).modules) == {"plug", "plug.inner"}
 
 
 METADATA = "Metadata-Version: 2.1\nName: Some.Library\nVersion: 2.5\n\nName: not this\n"
