@@ -7,16 +7,9 @@ torus a cut goes around it; in an open box it ends at the walls, which the stude
 with the field, so the sublattice of a site stays its own wherever the tile begins. On a torus all tiles have one shape;
 where the tile does not divide the lattice, the last one overlaps its neighbour.
 
-Memory is that of a tile's activations and of the field itself. The sum at a site has the same terms in tile and whole;
-it has the same last bit where the libraries add in the same order. For convolutional students on a processor this was
-found to hold with one thread,
-
-- in double precision, and in single precision for batches of two fields or more (for a single field torch changes its
-  convolution algorithm between small and large inputs), and
-- where width x sites x batch is a multiple of 32 for tile and whole (torch takes the last few activations, which fill
-  no vector register, by another exponential): even sizes or a width that is a multiple of 32 suffice.
-
-Elsewhere, and with several threads, the difference is rounding.
+Memory is that of a tile's activations and of the field itself. The score at a site is a sum of the same terms in tile
+and whole, added in the order that the libraries choose by shape, processor and number of threads: the two agree to
+rounding. Equal bits are promised for the same field, cut into the same tiles, alone.
 """
 
 from __future__ import annotations
