@@ -38,7 +38,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from sizetransfer.errors import OracleError
-from sizetransfer.randomness import normal
+from sizetransfer.randomness import integers, normal, uniform
 
 LogDensity = Callable[[Tensor], Tensor]
 """Logarithm of a density up to a constant, ``(B, *shape)`` to ``(B,)``, each row by itself, differentiable."""
@@ -199,7 +199,7 @@ def _workable_step(log_density: LogDensity, state: _State, step: float, generato
 def _path_steps(path_length: float, step: float, generator: torch.Generator) -> int:
     """Leapfrog steps of one trajectory, uniform on ``1, ..., 2 n - 1`` with ``n * step`` the path length."""
     mean = min(max(1, round(path_length / step)), MOST_LEAPFROG_STEPS)
-    return int(torch.randint(1, 2 * mean, (), generator=generator, device=generator.device))
+    return 1 + int(integers(2 * mean - 1, (), generator=generator, like=torch.empty(0, device="cpu")))
 
 
 def _transition(
@@ -238,8 +238,8 @@ def _kinetic(momentum: Tensor) -> Tensor:
 
 def _accept(log_ratio: Tensor, generator: torch.Generator) -> Bool[Tensor, "chains"]:
     """Metropolis: accept with probability ``min(1, exp(log_ratio))``."""
-    uniform = torch.rand(log_ratio.shape, generator=generator, device=generator.device, dtype=torch.float64)
-    return uniform.log().to(log_ratio.device) < log_ratio
+    unit = uniform(log_ratio.shape, generator=generator, like=log_ratio, dtype=torch.float64)
+    return unit.log() < log_ratio
 
 
 def _gradient(log_density: LogDensity, x: Tensor) -> Tensor:

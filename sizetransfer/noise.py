@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sizetransfer.randomness import normal
+from sizetransfer.randomness import normal, uniform
 from sizetransfer.specs import NoiseSchedule
 
 
@@ -22,7 +22,7 @@ def draw_sigma(
     schedule: NoiseSchedule, batch: int, *, generator: torch.Generator, like: Tensor
 ) -> Float[Tensor, "batch"]:
     """Draw ``batch`` noise levels, log-uniform on the schedule, with the dtype and device of ``like``."""
-    unit = torch.rand(batch, generator=generator, device=generator.device, dtype=like.dtype).to(like.device)
+    unit = uniform((batch,), generator=generator, like=like)
     low, high = math.log(schedule.sigma_min), math.log(schedule.sigma_max)
     return torch.exp(low + (high - low) * unit)
 

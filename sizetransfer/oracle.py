@@ -14,9 +14,9 @@ A teacher implements the capability protocols that it can answer; measures ask f
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, Protocol, Self, runtime_checkable
+from typing import ClassVar, Literal, Protocol, Self, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from sizetransfer.domain import Domain, Lattice, Site
 from sizetransfer.errors import OracleError
+from sizetransfer.randomness import Stream, branch_of
 from sizetransfer.specs import FieldInfo
 
 
@@ -71,6 +72,11 @@ class Sample:
     x: Float[Tensor, "batch channels *size"]
     context: Context
     labels: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def rows(self, index: slice) -> Sample:
+        """Some rows of the batch."""
+        labels = {name: values[index] for name, values in self.labels.items()}
+        return Sample(self.x[index], self.context.rows(index), labels)
 
     def with_x(self, x: Tensor) -> Sample:
         """The sample with other fields in the same context."""
@@ -130,6 +136,9 @@ class Teacher(nn.Module, ABC):
             moving along; none: nothing is declared.
         even: whether the law is unchanged by ``x -> -x``.
         usual_sizes: sizes at which its oracles of noisy fields answer within seconds; none: whatever suits the domain.
+        draws_fields_apart: whether all its random numbers come through :func:`sizetransfer.randomness.normal`,
+            ``uniform`` and ``integers``, batch axis first, so that a field of a stream depends on its number alone and
+            not on the batch that it is drawn in. Of other teachers a measure draws fields one by one.
     """
 
     field: FieldInfo
@@ -137,6 +146,7 @@ class Teacher(nn.Module, ABC):
     translation_period: int | None = None
     even: bool = False
     usual_sizes: tuple[int, ...] | None = None
+    draws_fields_apart: ClassVar[bool] = False
 
     def __init__(self, field: FieldInfo) -> None:
         super().__init__()
@@ -181,6 +191,60 @@ class Teacher(nn.Module, ABC):
         """Switch off gradients of the teacher's parameters and return the teacher."""
         self.requires_grad_(False)
         return self.eval()
+
+
+def draw_fields(teacher: Teacher, batch: int, size: int, *, generator: torch.Generator) -> Sample:
+    """Draw ``batch`` fields; of a :class:`~sizetransfer.randomness.Stream` each depends on its number alone.
+
+    Args:
+        teacher: draws them in one call if it declares ``draws_fields_apart``, else in a call for each field of a
+            stream.
+        batch, size: as for :meth:`Teacher.sample`.
+        generator: a stream; another generator goes to the teacher as it is.
+
+    Raises:
+        OracleError: the teacher is not defined at that size.
+    """
+    own = branch_of(generator, "fields")
+    if not isinstance(own, Stream) or _draws_apart(teacher):
+        return teacher.sample(batch, size, generator=own)
+    return joined([teacher.sample(1, size, generator=own.fields(row, 1)) for row in range(batch)])
+
+
+def redraw_fields(teacher: HasConditionalSamples, sample: Sample, *, generator: torch.Generator) -> Sample:
+    """As :func:`draw_fields`, in the context of a sample."""
+    own = branch_of(generator, "fields")
+    if not isinstance(own, Stream) or _draws_apart(teacher):
+        return teacher.resample(sample, generator=own)
+    rows = range(len(sample.x))
+    return joined([teacher.resample(sample.rows(slice(r, r + 1)), generator=own.fields(r, 1)) for r in rows])
+
+
+def _draws_apart(teacher: object) -> bool:
+    """Whether a teacher's class declares it, and no subclass that draws in its own way says nothing of it."""
+    for kind in type(teacher).__mro__:
+        if "draws_fields_apart" in vars(kind):
+            return bool(vars(kind)["draws_fields_apart"])
+        if {"sample", "resample"} & vars(kind).keys():
+            return False
+    return False
+
+
+def joined(samples: Sequence[Sample]) -> Sample:
+    """Samples on one domain as one."""
+    contexts = [sample.context for sample in samples]
+    context = replace(
+        contexts[0],
+        condition=_cat([context.condition for context in contexts]),
+        mask=_cat([context.mask for context in contexts]),
+    )
+    labels = {name: torch.cat([sample.labels[name] for sample in samples]) for name in samples[0].labels}
+    return Sample(torch.cat([sample.x for sample in samples]), context, labels)
+
+
+def _cat(parts: Sequence[Tensor | None]) -> Tensor | None:
+    present = [part for part in parts if part is not None]
+    return torch.cat(present) if present else None
 
 
 @runtime_checkable

@@ -38,6 +38,7 @@ References:
 from __future__ import annotations
 
 import collections
+import functools
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -48,10 +49,11 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
+from sizetransfer.arithmetic import arithmetic, in_steps
 from sizetransfer.errors import NonFiniteError, SpecError
 from sizetransfer.noise import sigma_grid
 from sizetransfer.oracle import Context
-from sizetransfer.randomness import normal
+from sizetransfer.randomness import Stream, normal, stream
 from sizetransfer.specs import NoiseSchedule, Spec, did_you_mean
 
 Method = Literal["euler", "heun", "ancestral"]
@@ -59,6 +61,8 @@ Score = Callable[[Tensor, Tensor, Context], Tensor]
 """A score of field ``B C *S``, noise levels ``(B,)`` and context, like the field: a student, a ``smoothed_score``."""
 Drift = Callable[[Tensor, float], Tensor]
 """The score as a function of the field and of the variance v."""
+Streams = Stream | Sequence[torch.Generator]
+"""One stream of all fields, or a generator for each."""
 Step = Callable[[Drift, Tensor, float, float, float, Tensor], Tensor]
 
 
@@ -137,7 +141,8 @@ def sample(
         context: what the score may see beside the field; its domain has the fields' shape.
         method: ``euler``, ``heun`` or ``ancestral``, see the module's table.
         churn: noise put back in; zero is deterministic.
-        generator: one generator a field, or one from which a generator a field is seeded.
+        generator: a stream, which has numbers for every field; one generator a field; or one generator, which names a
+            stream for each.
 
     Raises:
         SpecError: the noise levels do not decrease, the method is unknown, the churn is negative or too large for an
@@ -159,10 +164,25 @@ def rollout(
     generator: torch.Generator | Sequence[torch.Generator],
 ) -> Iterator[Tensor]:
     """Like :func:`sample`, but yield the fields at every noise level after the first."""
+    surroundings = functools.partial(arithmetic, initial.dtype, initial.device, generators=False)
+    states = _rollout(score, initial, sigmas, context=context, method=method, churn=churn, generator=generator)
+    return in_steps(states, surroundings)
+
+
+def _rollout(
+    score: Score,
+    initial: Tensor,
+    sigmas: Tensor,
+    *,
+    context: Context,
+    method: str,
+    churn: float,
+    generator: torch.Generator | Sequence[torch.Generator],
+) -> Iterator[Tensor]:
     levels, streams = sigmas.tolist(), _streams(len(initial), generator)
     _check(levels, method, churn)
     _check_domain(initial, context)
-    context = context.to(initial)
+    initial, context = _tracked(initial), context.to(initial)
     x = initial
     for index, (sigma, sigma_next) in enumerate(itertools.pairwise(levels), start=1):
         noise = _on_live_sites(draw_noise(x, streams), context) if churn > 0 else torch.zeros_like(x)
@@ -191,25 +211,33 @@ def generate(
     Raises:
         SpecError, NonFiniteError: as :func:`sample`.
     """
-    streams = _streams(len(like), generator)
-    start = math.hypot(spec.noise.sigma_max, sigma_data) * draw_noise(like, streams)
-    if context.mask is not None:
-        start = torch.where(context.mask.to(like.device), start, like)
-    return sample(score, start, spec.sigmas(), context=context, method=spec.method, churn=spec.churn, generator=streams)
+    with arithmetic(like.dtype, like.device, generators=False):
+        streams = _streams(len(like), generator)
+        start = math.hypot(spec.noise.sigma_max, sigma_data) * draw_noise(like, streams)
+        if context.mask is not None:
+            start = torch.where(context.mask.to(like.device), start, like)
+        levels = spec.sigmas()
+        return sample(score, start, levels, context=context, method=spec.method, churn=spec.churn, generator=streams)
 
 
-def field_streams(batch: int, *, generator: torch.Generator) -> list[torch.Generator]:
-    """One generator a field, on the device of ``generator``, seeded one after the other from it.
+def field_streams(batch: int, *, generator: torch.Generator) -> Streams:
+    """What gives every field numbers of its own: the stream itself, or a stream a field, named by draws of a generator.
 
-    The first generators are the same for every ``batch``, and two calls of batch n give those of one call of 2n.
+    The first ones are the same for every ``batch``; of a generator that is no :class:`~sizetransfer.randomness.Stream`,
+    two calls of batch n give those of one call of 2n.
     """
-    seeds = [torch.randint(2**62, (), generator=generator, device=generator.device) for _ in range(batch)]
-    return [torch.Generator(generator.device).manual_seed(int(seed)) for seed in seeds]
+    if isinstance(generator, Stream):
+        return generator
+    names = [torch.randint(2**62, (2,), generator=generator, device=generator.device).tolist() for _ in range(batch)]
+    return [stream("field", *name) for name in names]
 
 
-def draw_noise(like: Tensor, streams: Sequence[torch.Generator]) -> Tensor:
+def draw_noise(like: Tensor, streams: Streams) -> Tensor:
     """Standard normal numbers like ``like`` (``B C *S``), each field's from its own stream."""
-    return torch.stack([normal(row.shape, generator=own, like=row) for row, own in zip(like, streams, strict=True)])
+    if isinstance(streams, torch.Generator):
+        return normal(like.shape, generator=streams, like=like)
+    rows = zip(like, streams, strict=True)
+    return torch.cat([normal((1, *row.shape), generator=own, like=row) for row, own in rows])
 
 
 def _drift(score: Score, context: Context) -> Drift:
@@ -221,14 +249,20 @@ def _on_live_sites(values: Tensor, context: Context) -> Tensor:
     return values if context.mask is None else torch.where(context.mask, values, 0.0)
 
 
-def _streams(batch: int, generator: torch.Generator | Sequence[torch.Generator]) -> Sequence[torch.Generator]:
+def _tracked(x: Tensor) -> Tensor:
+    """The field itself, or a copy of one that was made in inference mode, which gradients could not be taken of."""
+    return x.clone() if x.is_inference() else x
+
+
+def _streams(batch: int, generator: torch.Generator | Sequence[torch.Generator]) -> Streams:
     streams = field_streams(batch, generator=generator) if isinstance(generator, torch.Generator) else generator
-    if len(streams) != batch:
+    count = streams.count if isinstance(streams, Stream) else len(streams)
+    if count not in {None, batch}:
         raise SpecError(
             "Every field needs a random stream of its own.",
             where="generator",
             expected=f"one torch.Generator, or {batch} of them",
-            got=f"{len(streams)} of them",
+            got=f"{count} of them",
             fix="pass a single generator, or one for each field",
         )
     return streams

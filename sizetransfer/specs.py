@@ -11,9 +11,10 @@ Validation never lets a raw pydantic traceback reach a user: :meth:`Spec.parse` 
 from __future__ import annotations
 
 import difflib
+import functools
 import sys
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, get_args
 
@@ -280,6 +281,13 @@ class MeasureSpec(KindSpec):
 
     requires: ClassVar[tuple[type, ...]] = ()
 
+    @classmethod
+    def __pydantic_init_subclass__(cls, **keywords: Any) -> None:
+        """Take the measure in the arithmetic of every run, whatever its caller has set."""
+        super().__pydantic_init_subclass__(**keywords)
+        if "measure" in vars(cls):
+            cls.measure = _in_own_arithmetic(cls.measure)  # type: ignore[method-assign]
+
     def lacking(self, teacher: Teacher) -> list[str]:
         """What this measure needs and the teacher does not have, by name: at first the protocols of ``requires``."""
         return [protocol.__name__ for protocol in self.requires if not isinstance(teacher, protocol)]
@@ -304,6 +312,29 @@ class MeasureSpec(KindSpec):
             sigma: the low noise level at which the student is asked for its score.
             seed: names the random streams of this measurement.
         """
+
+
+def _in_own_arithmetic(measure: Callable[..., Iterable[Measurement]]) -> Callable[..., Iterable[Measurement]]:
+    """The method, computing as any run does (:mod:`sizetransfer.arithmetic`), between its results too.
+
+    The global generators start at a stream named by seed, size and kind, and go on where the measure left them. What
+    takes the results runs in the settings of the caller.
+    """
+
+    @functools.wraps(measure)
+    def measured(
+        self: MeasureSpec, teacher: Teacher, student: Student, size: int, **named: Any
+    ) -> Iterable[Measurement]:
+        from sizetransfer.arithmetic import GeneratorStates, arithmetic, in_steps, seed_generators
+
+        surroundings = functools.partial(arithmetic, teacher.anchor.dtype, teacher.anchor.device)
+        with surroundings():
+            seed_generators(named.get("seed", 0), "measure", size, getattr(self, "kind", ""))
+            found = measure(self, teacher, student, size, **named)
+            states = GeneratorStates.read()
+        return found if isinstance(found, Sequence) else in_steps(found, surroundings, states)
+
+    return measured
 
 
 class NoiseSchedule(Spec):

@@ -17,8 +17,10 @@ with :math:`w = \sigma_d^2/(\sigma_d^2 + \sigma^2)` (De Bortoli et al. 2024, tar
 Gaussian of variance :math:`\sigma_d^2` the mixed target has no variance at all. Any weights that depend on
 :math:`\sigma` alone leave the optimum unchanged.
 
-Every step draws from streams named by the trial's seed and the step, so a run resumed from a checkpoint repeats
-an uninterrupted one to the last bit.
+Every step draws from streams named by the trial's seed and the step, and before it the global generators of torch,
+Python and numpy are started at such streams, so that a run resumed from a checkpoint repeats an uninterrupted one to
+the last bit, with dropout too. What the caller, or a student's own code, sets for torch as a whole changes nothing:
+every step computes in the same :mod:`sizetransfer.arithmetic`.
 """
 
 from __future__ import annotations
@@ -40,6 +42,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from sizetransfer.arithmetic import arithmetic, seed_generators, undisturbed
 from sizetransfer.errors import NonFiniteError, SpecError
 from sizetransfer.noise import draw_sigma, expand, perturb
 from sizetransfer.oracle import HasScore, Sample, Teacher
@@ -112,6 +115,19 @@ def train(
         NonFiniteError: a loss or gradient is not finite; the last checkpoint stays.
         OracleError: the teacher is not defined on the training lattice.
     """
+    with arithmetic(teacher.anchor.dtype, teacher.anchor.device):
+        return _train(teacher, student, spec, seed=seed, checkpoint=checkpoint, on_step=on_step)
+
+
+def _train(
+    teacher: Teacher,
+    student: Student,
+    spec: TrainingSpec,
+    *,
+    seed: int,
+    checkpoint: Path | None,
+    on_step: Callable[[int, float], None] | None,
+) -> TrainingResult:
     _check(teacher, spec)
     if not any(parameter.requires_grad for parameter in student.parameters()):
         student.eval()
@@ -124,9 +140,10 @@ def train(
     clock = _clock(student)
     first, before = state.step, clock()
     while state.step < spec.steps:
-        loss = _advance(state, teacher, spec, seed)
-        if checkpoint is not None and state.step % spec.checkpoint_every == 0 and state.step < spec.steps:
-            _save(state, checkpoint, _identity(student, spec, seed))
+        with arithmetic(teacher.anchor.dtype, teacher.anchor.device, generators=False):
+            loss = _advance(state, teacher, spec, seed)
+            if checkpoint is not None and state.step % spec.checkpoint_every == 0 and state.step < spec.steps:
+                _save(state, checkpoint, _identity(student, spec, seed))
         if on_step is not None:
             on_step(state.step, loss)
     done, spent = state.step - first, clock() - before
@@ -177,6 +194,7 @@ def _rate_factor(spec: TrainingSpec) -> Callable[[int], float]:
 
 def _advance(state: _State, teacher: Teacher, spec: TrainingSpec, seed: int) -> float:
     step = state.step
+    seed_generators(seed, "modules", step)
     sample = teacher.sample(spec.batch, spec.size, generator=stream(seed, "fields", step))
     loss = denoising_loss(teacher, state.student, spec, sample, generator=stream(seed, "noise", step))
     state.optimiser.zero_grad(set_to_none=True)
@@ -213,7 +231,7 @@ def denoising_loss(
     if mask is not None:
         x = torch.where(mask, x, sample.x)
     target, weight = _target(teacher, student, spec, sample, expand(sigma, x), noise)
-    with _autocast(spec, x.device):
+    with undisturbed(generators=False), _autocast(spec, x.device):
         prediction: Tensor = student(x, sigma, sample.context)
     squared = weight * (prediction.to(x.dtype) - target).square()
     if mask is not None:

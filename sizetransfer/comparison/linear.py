@@ -20,6 +20,7 @@ from sizetransfer.comparison.fields import Basis, Patch, PlaneWaves, patch_compo
 from sizetransfer.comparison.patches import GaussianLaw
 from sizetransfer.errors import OracleError
 from sizetransfer.oracle import Context
+from sizetransfer.randomness import normal, stream
 from sizetransfer.student import Student
 
 FIELD_VALUES = 2**20
@@ -116,7 +117,7 @@ def linear_score(
     basis = basis or PlaneWaves(context.domain.shape)
     probe = _Probe(student, context, basis)
     found = LinearScore(probe.operators, probe.bias)
-    _check_linear(probe, found, torch.tensor([sigma[0], math.sqrt(sigma[0] * sigma[1]), sigma[1]]).double())
+    _check_linear(probe, found, torch.tensor([sigma[0], math.sqrt(sigma[0] * sigma[1]), sigma[1]], dtype=torch.float64))
     return found
 
 
@@ -172,8 +173,8 @@ class _Probe:
 
 def _check_linear(probe: _Probe, found: LinearScore, sigma: Tensor) -> None:
     basis, v = probe.basis, sigma**2
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(len(v), *basis.field_shape, generator=generator, dtype=torch.float64)
+    like = torch.empty(0, dtype=torch.float64, device="cpu")
+    x = normal((len(v), *basis.field_shape), generator=stream("probe of linearity"), like=like)
     x = x * (1 + sigma).reshape(-1, *(1,) * len(basis.field_shape))
     actual = probe.score(x, sigma)
     a = found.spectrum(v)

@@ -21,7 +21,7 @@ themselves estimates (a posterior that is not known to be associated), so is eve
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -34,8 +34,8 @@ from sizetransfer.comparison.rollout import check_levels
 from sizetransfer.comparison.weights import covariance_weights, gamma, gaussian_weights
 from sizetransfer.errors import OracleError
 from sizetransfer.noise import expand
-from sizetransfer.oracle import Context, HasPosterior, HasSmoothedScore, Sample, Teacher
-from sizetransfer.randomness import normal
+from sizetransfer.oracle import Context, HasPosterior, HasSmoothedScore, Sample, Teacher, draw_fields
+from sizetransfer.randomness import branch_of, fields_of, normal, uniform
 from sizetransfer.response import require_finite
 from sizetransfer.student import Student
 
@@ -169,12 +169,12 @@ def rollout_errors(
     check_variances(float(levels[-1]), float(levels[0]))
     check_levels(levels, float(levels[-1]), float(levels[0]))
     drifts, starts, ends = [], [], []
-    for first in range(0, trajectories, batch):
-        clean = teacher.sample(min(batch, trajectories - first), size, generator=generator)
-        noise = normal(clean.x.shape, generator=generator, like=clean.x)
+    for own, count in _batches(trajectories, batch, generator):
+        clean = draw_fields(teacher, count, size, generator=own)
+        noise = normal(clean.x.shape, generator=own, like=clean.x)
         start = _live(noise * levels[0].sqrt().to(noise), clean.context)
-        starts.append(_initial_errors(weights, start, clean, levels[0], generator))
-        drift, end = _drift_errors(oracle, student, weights, start, clean.context, levels, churn, generator)
+        starts.append(_initial_errors(weights, start, clean, levels[0], own))
+        drift, end = _drift_errors(oracle, student, weights, start, clean.context, levels, churn, own)
         drifts.append(drift)
         ends.append(end)
     terminal = require_finite(torch.cat(ends), f"rollouts of {type(student).__name__} at size {size}")
@@ -192,6 +192,14 @@ def _check_counts(name: str, count: int, batch: int) -> None:
         )
 
 
+def _batches(total: int, batch: int, generator: torch.Generator) -> Iterator[tuple[torch.Generator, int]]:
+    """What the fields of every batch are drawn from, and how many there are."""
+    whole = branch_of(generator, "trajectories")
+    for first in range(0, total, batch):
+        count = min(batch, total - first)
+        yield fields_of(whole, first, count), count
+
+
 def _estimate(values: Tensor) -> Quantity:
     return Quantity(float(values.mean()), "estimate", float(values.std()) / math.sqrt(len(values)))
 
@@ -204,7 +212,7 @@ def _initial_errors(
     weights: InfluenceWeights, start: Tensor, clean: Sample, vx: Tensor, generator: torch.Generator
 ) -> Tensor:
     """Cost of starting from ``start`` instead of ``start + X_0``, for every trajectory."""
-    share = torch.rand(len(start), generator=generator, device=generator.device, dtype=start.dtype).to(start.device)
+    share = uniform((len(start),), generator=generator, like=start)
     between = start + expand(share, start) * clean.x
     at = weights(between, vx.to(start).expand(len(start)), clean.context)
     return (at * clean.x.abs()).flatten(1).sum(1)
@@ -225,7 +233,7 @@ def _drift_errors(
     for v, after in zip(levels[:-1].to(x), levels[1:].to(x), strict=True):
         with torch.no_grad():
             learned = student(x, v.sqrt().expand(len(x)), context)
-        unit = torch.rand(len(x), generator=generator, device=generator.device, dtype=x.dtype).to(x.device)
+        unit = uniform((len(x),), generator=generator, like=x)
         stop = (v * (after / v) ** unit).clamp(after, v)
         x = _advance(x, factor * learned, v - stop, churn, context, generator)
         error = (learned - oracle.smoothed_score(x, stop.sqrt(), context)).abs()
@@ -292,9 +300,9 @@ def influence_table(
     check_variances(vm, v)
     patch_components(patch, teacher.domain(size).shape, teacher.field.channels)
     found: list[Tensor] = []
-    for first in range(0, samples, batch):
-        clean = teacher.sample(min(batch, samples - first), size, generator=generator)
-        x = _live(clean.x + sigma * normal(clean.x.shape, generator=generator, like=clean.x), clean.context)
+    for own, count in _batches(samples, batch, generator):
+        clean = draw_fields(teacher, count, size, generator=own)
+        x = _live(clean.x + sigma * normal(clean.x.shape, generator=own, like=clean.x), clean.context)
         posterior_mean = x + v * oracle.smoothed_score(x, x.new_full((len(x),), sigma), clean.context)
         residual = clean.x - posterior_mean
         on_patch = residual * indicator(patch, x)

@@ -203,8 +203,9 @@ def empirical_line_distance(first: Float[Tensor, "m"], second: Float[Tensor, "k"
         first: samples of one law.
         second: samples of the other.
     """
-    points = torch.cat([first, second]).double()
-    masses = torch.cat([torch.full((len(s),), sign / len(s)) for s, sign in ((first, 1.0), (second, -1.0))]).double()
+    first, second = first.double(), second.double()
+    points = torch.cat([first, second])
+    masses = torch.cat([torch.full_like(s, sign / len(s)) for s, sign in ((first, 1.0), (second, -1.0))])
     order = points.argsort()
     gaps = points[order].diff().tolist()
     cost = _Cost()

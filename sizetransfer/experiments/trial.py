@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save
 from torch import Tensor
 
+from sizetransfer.arithmetic import arithmetic as arithmetic  # noqa: PLC0414 - others import it from here
 from sizetransfer.errors import RunError, SizetransferError
 from sizetransfer.events import Event, OnEvent, ignore
 from sizetransfer.experiments.directory import (
@@ -272,25 +273,6 @@ def _checkpoint_errors(directory: TrialDirectory) -> Iterator[None]:
             if number is None:
                 raise
             raise OSError(int(number[1]), str(error), str(directory.checkpoint)) from error
-
-
-@contextmanager
-def arithmetic(dtype: str, device: str = "cpu") -> Iterator[None]:
-    """Within the block, torch computes as any trial does, whatever the caller has set.
-
-    New tensors have the trial's dtype, gradients are on, and a processor uses one thread: sums over threads depend
-    on their number. The caller's settings are put back.
-    """
-    default, threads = torch.get_default_dtype(), torch.get_num_threads()
-    torch.set_default_dtype(getattr(torch, dtype))
-    if torch.device(device).type == "cpu":
-        torch.set_num_threads(1)
-    try:
-        with torch.inference_mode(False), torch.enable_grad():
-            yield
-    finally:
-        torch.set_num_threads(threads)
-        torch.set_default_dtype(default)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from sizetransfer.ising.model import Boundary
+from sizetransfer.randomness import uniform
 
 
 def swendsen_wang(
@@ -36,18 +37,18 @@ def swendsen_wang(
 
 
 def _update(spins: Tensor, beta: float, boundary: Boundary, generator: torch.Generator) -> Tensor:
-    unit = torch.rand((2, *spins.shape), generator=generator, device=generator.device, dtype=torch.float64)
-    unit = unit.to(spins.device)
+    batch, *shape = spins.shape
+    unit = uniform((batch, 2, *shape), generator=generator, like=spins, dtype=torch.float64)
     closing = -math.expm1(-2 * beta)
-    down = (spins == spins.roll(-1, 1)) & (unit[0] < closing)
-    right = (spins == spins.roll(-1, 2)) & (unit[1] < closing)
+    down = (spins == spins.roll(-1, 1)) & (unit[:, 0] < closing)
+    right = (spins == spins.roll(-1, 2)) & (unit[:, 1] < closing)
     if boundary != "torus":
         down[:, -1] = False
     if boundary == "open":
         right[..., -1] = False
     names = clusters(down, right)
-    signs = torch.rand(names.numel(), generator=generator, device=generator.device, dtype=torch.float64)
-    flipped = (signs.to(spins.device) < 0.5)[names.flatten()].reshape(spins.shape)
+    signs = uniform(spins.shape, generator=generator, like=spins, dtype=torch.float64)
+    flipped = (signs < 0.5).flatten()[names.flatten()].reshape(spins.shape)
     # A name is that of a site of the cluster, whose sign is a fair coin.
     return torch.where(flipped, 1.0, -1.0).to(spins)
 

@@ -11,6 +11,8 @@ random element of that group. On cylinders and in boxes B_r does not depend on r
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -18,6 +20,7 @@ from sizetransfer.ising.limits import Cost
 from sizetransfer.ising.rows import Rows
 from sizetransfer.ising.strips import backward_vectors
 from sizetransfer.ising.torus import first_row_weights, rescaled
+from sizetransfer.randomness import branch_of, fields_of, integers, uniform
 
 DRAWN_TOGETHER = 2**22
 """Numbers of one table of conditional probabilities, states times draws."""
@@ -26,16 +29,16 @@ DRAWN_TOGETHER = 2**22
 def _draw(weights: Tensor, generator: torch.Generator) -> Tensor:
     """One index for each row of weights ``(n, S)``: ``(n,)``."""
     sums = weights.cumsum(1)
-    unit = torch.rand(len(weights), 1, generator=generator, device=generator.device, dtype=torch.float64)
+    unit = uniform((len(weights), 1), generator=generator, like=sums, dtype=torch.float64)
     # Within [0, 1) times the total, and right of every entry that is zero.
-    index = torch.searchsorted(sums, unit.to(sums.device) * sums[:, -1:], right=True)
+    index = torch.searchsorted(sums, unit * sums[:, -1:], right=True)
     return index[:, 0].clamp_max(weights.shape[1] - 1)
 
 
 def _draw_shared(weights: Tensor, draws: int, generator: torch.Generator) -> Tensor:
     """``draws`` indices from one row of weights ``(S,)``."""
     sums = weights.cumsum(0)
-    unit = torch.rand(draws, generator=generator, device=generator.device, dtype=torch.float64).to(sums.device)
+    unit = uniform((draws,), generator=generator, like=sums, dtype=torch.float64)
     return torch.searchsorted(sums, unit * sums[-1], right=True).clamp_max(len(weights) - 1)
 
 
@@ -44,8 +47,12 @@ def _spins(states: Tensor, rows: Rows) -> Tensor:
     return rows.spins.T[states]
 
 
-def _chunk(rows: Rows) -> int:
-    return max(1, DRAWN_TOGETHER // rows.states)
+def _parts(draws: int, rows: Rows, generator: torch.Generator) -> Iterator[tuple[slice, torch.Generator]]:
+    """Draws that are made together, and what they are made from."""
+    together, own = max(1, DRAWN_TOGETHER // rows.states), branch_of(generator, "rows")
+    for start in range(0, draws, together):
+        stop = min(start + together, draws)
+        yield slice(start, stop), fields_of(own, start, stop - start)
 
 
 # --- any field ------------------------------------------------------------------------------------------------
@@ -56,9 +63,9 @@ def torus_samples(h: Tensor, rows: Rows, draws: int, generator: torch.Generator)
     weights = rows.weights(h[None])[0][0]
     first = _draw_shared(first_row_weights(h[None], rows)[0], draws, generator)
     found = torch.empty(draws, len(h), dtype=torch.int64, device=h.device)
-    for part in torch.split(torch.arange(draws, device=h.device), _chunk(rows)):
+    for part, own in _parts(draws, rows, generator):
         starts, column = torch.unique(first[part], return_inverse=True)
-        found[part] = _rows_after(first[part], column, _backward_columns(weights, rows, starts), rows, generator)
+        found[part] = _rows_after(first[part], column, _backward_columns(weights, rows, starts), rows, own)
     return _spins(found, rows)
 
 
@@ -87,10 +94,10 @@ def strip_samples(h: Tensor, rows: Rows, draws: int, generator: torch.Generator)
     weights = rows.weights(h[None])[0]
     table = (weights * backward_vectors(weights, rows))[0]
     found = torch.empty(draws, len(h), dtype=torch.int64, device=h.device)
-    for part in torch.split(torch.arange(draws, device=h.device), _chunk(rows)):
-        states = [_draw_shared(table[0], len(part), generator)]
+    for part, own in _parts(draws, rows, generator):
+        states = [_draw_shared(table[0], part.stop - part.start, own)]
         for conditional in table[1:]:
-            states.append(_draw(conditional * rows.bonds_to(states[-1]), generator))
+            states.append(_draw(conditional * rows.bonds_to(states[-1]), own))
         found[part] = torch.stack(states, 1)
     return _spins(found, rows)
 
@@ -127,17 +134,16 @@ class TorusSampler:
     def draw(self, draws: int, generator: torch.Generator) -> Tensor:
         """Spins ``(draws, H, W)``, float64."""
         found = []
-        for part in torch.split(torch.arange(draws), _chunk(self.rows)):
-            column = _draw_shared(self.shares, len(part), generator)
-            states = _rows_after(self.classes[column], column, self.table, self.rows, generator)
-            found.append(self._moved(_spins(states, self.rows), generator))
+        for part, own in _parts(draws, self.rows, generator):
+            column = _draw_shared(self.shares, part.stop - part.start, own)
+            states = _rows_after(self.classes[column], column, self.table, self.rows, own)
+            found.append(self._moved(_spins(states, self.rows), own))
         return torch.cat(found)
 
     def _moved(self, spins: Tensor, generator: torch.Generator) -> Tensor:
         """Every draw turned, reflected and given a sign at random."""
         width = self.rows.width
-        element = torch.randint(4 * width, (len(spins),), generator=generator, device=generator.device)
-        element = element.to(spins.device)
+        element = integers(4 * width, (len(spins),), generator=generator, like=spins)
         step, reflect, sign = element % width, element // width % 2, 1.0 - 2.0 * (element // (2 * width)).double()
         place = torch.arange(width, device=spins.device)[None]
         place = (torch.where(reflect[:, None] == 1, -place, place) + step[:, None]) % width

@@ -26,7 +26,7 @@ from pydantic import Field
 from torch import Tensor
 
 from sizetransfer.domain import Domain, Lattice
-from sizetransfer.oracle import HasScore, Sample, Teacher
+from sizetransfer.oracle import HasScore, Sample, Teacher, draw_fields
 from sizetransfer.randomness import batches
 from sizetransfer.records import Measurement, jackknife, root_ratio
 from sizetransfer.response import require_finite, student_score, teacher_score
@@ -64,7 +64,7 @@ class CleanScoreSpec(MeasureSpec):
         margin = self._margin(student, teacher.domain(size))
         squared, parts = [], []
         for batch, generator in batches(self.fields, self.batch, seed, "clean-score", size):
-            sample = teacher.sample(batch, size, generator=generator)
+            sample = draw_fields(teacher, batch, size, generator=generator)
             squares, live = _with_live_sites(*_squares(teacher, student, sample, sigma))
             squared.append(_means(squares, live))
             domain = sample.context.domain

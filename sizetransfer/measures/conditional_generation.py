@@ -29,8 +29,16 @@ from pydantic import Field
 from torch import Tensor
 
 from sizetransfer.measures.generation import ReverseProcessSpec, generated_fields, jackknifed, noisy
-from sizetransfer.oracle import Division, HasConditionalSamples, HasSiteClasses, Sample, Teacher
-from sizetransfer.randomness import batches, stream
+from sizetransfer.oracle import (
+    Division,
+    HasConditionalSamples,
+    HasSiteClasses,
+    Sample,
+    Teacher,
+    draw_fields,
+    redraw_fields,
+)
+from sizetransfer.randomness import Stream, batches
 from sizetransfer.records import Measurement
 from sizetransfer.sampling import Score
 from sizetransfer.student import Student
@@ -72,9 +80,7 @@ class ConditionalGenerationSpec(ReverseProcessSpec):
         score = self.score(student)
         parts: list[Mapping[_Class, Tensor]] = []
         for batch, generator in batches(self.fields, self.batch, seed, "conditional generation", size):
-            first = len(parts) * self.batch
-            streams = [stream(seed, "generated", size, field) for field in range(first, first + batch)]
-            sets = self._sets(teacher, score, size, generator, streams, student.field.sigma_data)
+            sets = self._sets(teacher, score, batch, size, generator, student.field.sigma_data)
             parts.append(_sums(cast(HasSiteClasses, teacher), sets))
         yield from _compare({one: torch.cat([part[one] for part in parts]) for one in parts[0]})
 
@@ -82,17 +88,17 @@ class ConditionalGenerationSpec(ReverseProcessSpec):
         self,
         teacher: Teacher,
         score: Score,
+        batch: int,
         size: int,
-        generator: torch.Generator,
-        streams: Sequence[torch.Generator],
+        generator: Stream,
         sigma_data: float,
     ) -> tuple[Sample, Sample, Sample]:
         """Generated, exact, and other exact fields, all with the labels of the exact ones."""
-        exact = teacher.sample(len(streams), size, generator=generator)
-        control = cast(HasConditionalSamples, teacher).resample(exact, generator=generator)
-        x = generated_fields(score, exact, self.sampler, self.start, streams, sigma_data)
-        last, shared = self.sampler.noise.sigma_min, [generator] * len(streams)
-        return exact.with_x(x), noisy(exact, last, shared), noisy(control, last, shared)
+        exact = draw_fields(teacher, batch, size, generator=generator)
+        control = redraw_fields(cast(HasConditionalSamples, teacher), exact, generator=generator)
+        x = generated_fields(score, exact, self.sampler, self.start, generator.branch("generated"), sigma_data)
+        last = self.sampler.noise.sigma_min
+        return exact.with_x(x), noisy(exact, last, generator), noisy(control, last, generator)
 
 
 # --- sums over the members of a class ---------------------------------------------------------------------------------

@@ -33,10 +33,10 @@ from torch import Tensor
 
 from sizetransfer.domain import Lattice
 from sizetransfer.errors import SpecError
-from sizetransfer.oracle import Context, Sample, Teacher
-from sizetransfer.randomness import batches, stream
+from sizetransfer.oracle import Context, Sample, Teacher, draw_fields
+from sizetransfer.randomness import Stream, batches
 from sizetransfer.records import Measurement
-from sizetransfer.sampling import SamplerSpec, Score, draw_noise, generate, sample
+from sizetransfer.sampling import SamplerSpec, Score, Streams, draw_noise, generate, sample
 from sizetransfer.specs import MeasureSpec
 from sizetransfer.student import Student
 from sizetransfer.tiling import tiled
@@ -104,10 +104,8 @@ class GenerationSpec(ReverseProcessSpec):
         distributions: list[Tensor] = []
         points = None
         for batch, generator in batches(self.fields, self.batch, seed, "generation", size):
-            first = len(moments) * self.batch
-            streams = [stream(seed, "generated", size, field) for field in range(first, first + batch)]
-            sets = self._sets(teacher, score, size, generator, streams, student.field.sigma_data)
-            points = _points(sets[1]) if points is None else points
+            sets = self._sets(teacher, score, batch, size, generator, student.field.sigma_data)
+            points = _points(sets[1], teacher.field.sigma_data) if points is None else points
             moments.append(torch.stack([_moments(fields) for fields in sets], 1))
             distributions.append(torch.stack([_distributions(fields, points) for fields in sets], 1))
         yield from _compare(torch.cat(moments))
@@ -118,20 +116,20 @@ class GenerationSpec(ReverseProcessSpec):
         self,
         teacher: Teacher,
         score: Score,
+        batch: int,
         size: int,
-        generator: torch.Generator,
-        streams: Sequence[torch.Generator],
+        generator: Stream,
         sigma_data: float,
     ) -> tuple[Sample, Sample, Sample]:
         """Generated fields in the contexts of exact ones, these exact fields, and other exact fields.
 
         The jackknife leaves out a generated field together with the exact one whose context, or start, it shares.
         """
-        exact, control = (teacher.sample(len(streams), size, generator=generator) for _ in range(2))
+        exact, control = (draw_fields(teacher, batch, size, generator=generator) for _ in range(2))
         _require_room(_lattice(exact.context))
-        x = generated_fields(score, exact, self.sampler, self.start, streams, sigma_data)
-        last, shared = self.sampler.noise.sigma_min, [generator] * len(streams)
-        return exact.with_x(x), noisy(exact, last, shared), noisy(control, last, shared)
+        x = generated_fields(score, exact, self.sampler, self.start, generator.branch("generated"), sigma_data)
+        last = self.sampler.noise.sigma_min
+        return exact.with_x(x), noisy(exact, last, generator), noisy(control, last, generator)
 
 
 def generated_fields(
@@ -139,7 +137,7 @@ def generated_fields(
     exact: Sample,
     spec: SamplerSpec,
     start: Start,
-    streams: Sequence[torch.Generator],
+    streams: Streams,
     sigma_data: float,
 ) -> Float[Tensor, "batch channels *size"]:
     """Fields generated in the contexts of exact ones, from white noise or from these very fields with noise.
@@ -154,7 +152,7 @@ def generated_fields(
     return generate(score, spec, exact.x, context=exact.context, generator=streams, sigma_data=scale)
 
 
-def noisy(clean: Sample, sigma: float, streams: Sequence[torch.Generator]) -> Sample:
+def noisy(clean: Sample, sigma: float, streams: Streams) -> Sample:
     """The sample with noise of level ``sigma`` on its live sites."""
     x = clean.x + sigma * draw_noise(clean.x, streams)
     mask = clean.context.mask
@@ -237,10 +235,15 @@ def _observables(moments: Float[Tensor, "*rows channels 6"]) -> Float[Tensor, "*
     return torch.stack([m, m2 - m**2, fourth, nearest - m**2, next_nearest - m**2], dim=-1)
 
 
-def _points(fields: Sample) -> Float[Tensor, "points"]:
-    """Where distribution functions are compared: evenly spaced around the mean of some fields' live sites."""
-    x = fields.x.double()[live_sites(fields).expand_as(fields.x) > 0]
-    centre, reach = float(x.mean()), REACH * float(x.std())
+def _points(fields: Sample, scale: float) -> Float[Tensor, "points"]:
+    """Where distribution functions are compared: evenly spaced around the mean of the first field's live sites.
+
+    One field, so that they do not depend on how many are drawn together; its spread counts where it is larger than
+    ``scale``, that of all fields.
+    """
+    x = fields.x[0].double()[live_sites(fields)[0].expand_as(fields.x[0]) > 0]
+    centre, spread = (float(x.mean()), float(x.std(correction=0))) if len(x) else (0.0, 0.0)
+    reach = REACH * max(spread, scale)
     return torch.linspace(centre - reach, centre + reach, POINTS, dtype=torch.float64, device=x.device)
 
 

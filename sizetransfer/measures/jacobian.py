@@ -24,7 +24,7 @@ from torch import Tensor
 
 from sizetransfer.domain import Domain
 from sizetransfer.measures.response import NEGLIGIBLE
-from sizetransfer.oracle import HasScore, Teacher
+from sizetransfer.oracle import HasScore, Teacher, draw_fields
 from sizetransfer.randomness import stream
 from sizetransfer.records import Measurement, jackknife, mean, root_ratio
 from sizetransfer.response import (
@@ -65,7 +65,7 @@ class JacobianSpec(MeasureSpec):
         self, teacher: Teacher, student: Student, size: int, *, sigma: float, seed: int
     ) -> Iterable[Measurement]:
         """Measure at one size; see :meth:`sizetransfer.specs.MeasureSpec.measure`."""
-        sample = teacher.sample(self.fields, size, generator=stream(seed, "jacobian", size))
+        sample = draw_fields(teacher, self.fields, size, generator=stream(seed, "jacobian", size))
         domain = sample.context.domain
         exact, learned = teacher_score(teacher, sample), student_score(student, sigma, sample.context)
         wanted = torch.tensor(reference_sites(domain, self.sites, self.margin))

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from sizetransfer.domain import Domain, Graph
 from sizetransfer.noise import perturb
-from sizetransfer.oracle import Context, HasCovariance, HasSmoothedScore, Sample, Teacher
+from sizetransfer.oracle import Context, HasCovariance, HasSmoothedScore, Sample, Teacher, draw_fields
 from sizetransfer.randomness import batches
 from sizetransfer.records import Measurement, jackknife, root_ratio
 from sizetransfer.response import require_finite, student_score
@@ -69,8 +69,8 @@ class LocalitySpec(MeasureSpec):
         local = None if student.radius is None else best(student.radius)
         for level in self.sigmas or (sigma,):
             errors = [
-                _errors(teacher, student, local, teacher.sample(count, size, generator=generator), level, generator)
-                for count, generator in batches(self.fields, self.batch, seed, "locality", size, repr(level))
+                _errors(teacher, student, local, draw_fields(teacher, count, size, generator=own), level, own)
+                for count, own in batches(self.fields, self.batch, seed, "locality", size, repr(level))
             ]
             squares = require_finite(torch.cat(errors, dim=1), f"locality at size {size}")
             power = _power(teacher, domain, level)

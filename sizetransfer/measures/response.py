@@ -22,8 +22,8 @@ from pydantic import Field
 from torch import Tensor
 
 from sizetransfer.errors import SpecError
-from sizetransfer.oracle import Context, HasScore, Teacher
-from sizetransfer.randomness import stream
+from sizetransfer.oracle import Context, HasScore, Teacher, draw_fields
+from sizetransfer.randomness import stream, uniform
 from sizetransfer.records import Measurement, root_ratio
 from sizetransfer.response import (
     Region,
@@ -63,7 +63,7 @@ class ResponseSpec(MeasureSpec):
         self, teacher: Teacher, student: Student, size: int, *, sigma: float, seed: int
     ) -> Iterable[Measurement]:
         """Measure at one size; see :meth:`sizetransfer.specs.MeasureSpec.measure`."""
-        sample = teacher.sample(self.fields, size, generator=stream(seed, "response", size))
+        sample = draw_fields(teacher, self.fields, size, generator=stream(seed, "response", size))
         scores = (teacher_score(teacher, sample), student_score(student, sigma, sample.context))
         wanted = torch.tensor(reference_sites(sample.context.domain, self.fields, self.margin))[:, None]
         sites, kept = own_sites(sample.context, wanted, self.margin)
@@ -109,7 +109,7 @@ def _live(masks: Tensor, context: Context) -> Tensor:
 
 
 def _signs(x: Tensor, generator: torch.Generator) -> Tensor:
-    draws = torch.rand(x.shape, generator=generator, device=generator.device, dtype=x.dtype)
+    draws = uniform(x.shape, generator=generator, like=x)
     return torch.where(draws < 0.5, -1.0, 1.0).to(x)
 
 

@@ -31,7 +31,7 @@ from sizetransfer.errors import SpecError
 from sizetransfer.measures.correlation_length import correlation_length
 from sizetransfer.measures.smoothed_score import NoiseLevel
 from sizetransfer.noise import perturb
-from sizetransfer.oracle import Context, HasLocalPosterior, HasPosterior, HasReach, Teacher
+from sizetransfer.oracle import Context, HasLocalPosterior, HasPosterior, HasReach, Teacher, draw_fields
 from sizetransfer.randomness import batches, stream
 from sizetransfer.records import Measurement, jackknife, mean, root_ratio
 from sizetransfer.response import ResponseProfile, jacobian_row, require_finite, shell_sums, student_score
@@ -95,7 +95,7 @@ class ShellResponseSpec(MeasureSpec):
             yield from self._responses(pair.rows(torch.zeros_like(one.x), one.context), domain, radii, level, "zero_")
             rows, scores = [], []
             for count, generator in batches(self.fields, self.batch, seed, "shell-response", size, repr(level)):
-                sample = teacher.sample(count, size, generator=generator)
+                sample = draw_fields(teacher, count, size, generator=generator)
                 x, _ = perturb(sample.x, sample.x.new_full((count,), level), generator=generator)
                 rows.append(pair.rows(x, sample.context))
                 scores.append(pair.scores(x, sample.context, radii))

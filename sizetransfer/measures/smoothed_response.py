@@ -21,7 +21,7 @@ from torch import Tensor
 
 from sizetransfer.chains import Mixing, NotMixedError
 from sizetransfer.noise import perturb
-from sizetransfer.oracle import HasScore, Sample, Teacher
+from sizetransfer.oracle import HasScore, Sample, Teacher, draw_fields
 from sizetransfer.posterior import Posterior, PosteriorSpec, Responses, sample_posterior
 from sizetransfer.randomness import stream
 from sizetransfer.records import Measurement, jackknife, mean
@@ -69,7 +69,7 @@ class SmoothedResponseSpec(MeasureSpec):
         self, teacher: Teacher, student: Student, size: int, *, sigma: float, seed: int
     ) -> Iterable[Measurement]:
         """Measure at one size; see :meth:`sizetransfer.specs.MeasureSpec.measure`."""
-        sample = teacher.sample(self.fields, size, generator=stream(seed, "smoothed-response", size))
+        sample = draw_fields(teacher, self.fields, size, generator=stream(seed, "smoothed-response", size))
         radii = sorted({*self.radii, *([] if student.radius is None else [student.radius])})
         yield from self._clean(teacher, sample)
         for level in self.sigmas:

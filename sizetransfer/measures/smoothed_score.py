@@ -18,7 +18,7 @@ from pydantic import Field
 from torch import Tensor
 
 from sizetransfer.noise import perturb
-from sizetransfer.oracle import HasReach, HasSmoothedScore, Sample, Teacher
+from sizetransfer.oracle import HasReach, HasSmoothedScore, Sample, Teacher, draw_fields
 from sizetransfer.randomness import batches
 from sizetransfer.records import Measurement, root_ratio
 from sizetransfer.response import require_finite, student_score
@@ -51,7 +51,7 @@ class SmoothedScoreSpec(MeasureSpec):
         """Measure at one size; see :meth:`sizetransfer.specs.MeasureSpec.measure`."""
         for level in self.sigmas:
             squared = [
-                _squared(teacher, student, teacher.sample(batch, size, generator=generator), level, generator)
+                _squared(teacher, student, draw_fields(teacher, batch, size, generator=generator), level, generator)
                 for batch, generator in batches(self.fields, self.batch, seed, "smoothed-score", size, repr(level))
             ]
             error, score = require_finite(torch.cat(squared, dim=1), f"smoothed-score at size {size}")

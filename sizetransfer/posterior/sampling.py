@@ -17,7 +17,7 @@ from sizetransfer.errors import OracleError
 from sizetransfer.noise import expand
 from sizetransfer.oracle import Context, HasDensity, HasEnergy, HasLatent, HasScore, Sample, Teacher
 from sizetransfer.posterior.estimates import Posterior, lacks
-from sizetransfer.randomness import normal
+from sizetransfer.randomness import normal, repeated_rows
 from sizetransfer.specs import Spec
 
 PATH_LENGTH = math.pi / 2  # both coordinates have posterior standard deviations of at most one
@@ -66,6 +66,7 @@ def sample_posterior(
     _check(x, sigma, context)
     chosen = spec.coordinates or _better_coordinates(teacher, sigma)
     repeated = _Repeated(teacher, x, sigma, context, spec.chains)
+    generator = repeated_rows(generator, spec.chains)
     start = _white_posterior(repeated, generator)
     if chosen == "latent":
         target, to_field, start = _latent_target(repeated, start)

@@ -26,7 +26,7 @@ from sizetransfer.comparison import Quantity
 from sizetransfer.domain import Site
 from sizetransfer.errors import OracleError
 from sizetransfer.noise import perturb
-from sizetransfer.oracle import Context, HasCovariance, HasLocalPosterior, HasPosterior, Teacher
+from sizetransfer.oracle import Context, HasCovariance, HasLocalPosterior, HasPosterior, Teacher, draw_fields
 from sizetransfer.prediction.question import PredictionSpec
 from sizetransfer.randomness import stream
 from sizetransfer.records import jackknife, root_ratio
@@ -154,7 +154,7 @@ class EstimatedErrors:
 
     def __init__(self, teacher: Teacher, size: int, sigma: float, spec: PredictionSpec) -> None:
         generator = stream(spec.seed, "irreducible", size, repr(sigma))
-        sample = teacher.sample(spec.fields, size, generator=generator)
+        sample = draw_fields(teacher, spec.fields, size, generator=generator)
         self.levels = sample.x.new_full((spec.fields,), sigma)
         self.x, _ = perturb(sample.x, self.levels, generator=generator)
         self.teacher, self.context = teacher, sample.context

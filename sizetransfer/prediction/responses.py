@@ -36,6 +36,7 @@ from sizetransfer.oracle import (
     HasScore,
     Sample,
     Teacher,
+    draw_fields,
 )
 from sizetransfer.posterior import sample_posterior
 from sizetransfer.prediction.question import PredictionSpec
@@ -145,7 +146,7 @@ def response(teacher: Teacher, size: int, sigma: float, spec: PredictionSpec) ->
     if source == "gaussian":
         return _gaussian(teacher, size, sigma)
     generator = stream(spec.seed, "prediction", size, repr(sigma))
-    sample = teacher.sample(spec.fields, size, generator=generator)
+    sample = draw_fields(teacher, spec.fields, size, generator=generator)
     sites = reference_sites(sample.context.domain, spec.sites)
     if source == "clean":
         return _clean(teacher, sample, sites)

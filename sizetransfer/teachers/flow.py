@@ -103,6 +103,7 @@ class FlowTeacher(Teacher):
 
     dim: ClassVar[int] = 2
     translation_period = 2
+    draws_fields_apart = True
 
     def __init__(self, spec: FlowTeacherSpec) -> None:
         super().__init__(FieldInfo(dim=self.dim, channels=1, periodic=True, condition_channels=1))

@@ -41,6 +41,7 @@ class GaussianLaw(Teacher):
     """A zero-mean Gaussian field with known normal modes; every oracle is exact to rounding."""
 
     even = True
+    draws_fields_apart = True
 
     def __init__(self, field: FieldInfo) -> None:
         super().__init__(field)

@@ -30,7 +30,7 @@ from sizetransfer.domain import Graph, edges_within, shorter_way
 from sizetransfer.errors import OracleError, SpecError
 from sizetransfer.gaussian import Couplings, GraphModes, NormalModes
 from sizetransfer.oracle import Context, Sample
-from sizetransfer.randomness import stream
+from sizetransfer.randomness import stream, uniform
 from sizetransfer.specs import FieldInfo, Geometry, TeacherSpec
 from sizetransfer.teachers.gaussian import GaussianLaw, noise_variance
 from sizetransfer.teachers.graph_solver import GraphSolver
@@ -134,6 +134,8 @@ class GaussianGraphTeacherSpec(Couplings, TeacherSpec):
 
 class GaussianGraphTeacher(GaussianLaw):
     """Gaussian field on a graph (see the module's formulas); ``size`` is the number of sites, and ``*S = (N,)``."""
+
+    draws_fields_apart = True
 
     def __init__(self, spec: GaussianGraphTeacherSpec) -> None:
         super().__init__(spec.field())
@@ -266,7 +268,7 @@ def separated_positions(count: int, space: int, separation: float, *, generator:
     positions = torch.empty(count, space, dtype=torch.float64, device="cpu")
     placed = 0
     for _ in range(ATTEMPTS_PER_SITE):
-        for point in torch.rand(count, space, generator=generator, dtype=torch.float64, device="cpu") * box:
+        for point in uniform((count, space), generator=generator, like=positions) * box:
             distances = shorter_way(positions[:placed] - point, box).square().sum(1)
             if not (distances < separation**2).any():
                 positions[placed] = point

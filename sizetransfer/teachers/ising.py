@@ -40,7 +40,7 @@ from sizetransfer.ising import (
 )
 from sizetransfer.ising.perfect import TorusSampler, torus_sampler_cost
 from sizetransfer.oracle import Context, Exactness, Sample, Teacher
-from sizetransfer.randomness import stream
+from sizetransfer.randomness import stream, uniform
 from sizetransfer.specs import FieldInfo, TeacherSpec
 
 BURN_IN = 10
@@ -110,6 +110,7 @@ class IsingTeacher(Teacher):
     translation_period: int | None = 1
     even = True
     usual_sizes = (6, 8, 10)
+    draws_fields_apart = True
 
     def __init__(self, spec: IsingTeacherSpec) -> None:
         closed = Cylinder.closed if spec.boundary == "cylinder" else None
@@ -303,12 +304,11 @@ class IsingTeacher(Teacher):
         return swendsen_wang(spins, self.spec.coupling, sweeps, boundary=self.spec.boundary, generator=generator)
 
     def _start(self, batch: int, size: int, generator: torch.Generator) -> Tensor:
-        """Every other chain starts cold, all spins up, and the rest hot, with spins at random."""
+        """A coin decides whether a chain starts cold, all spins up, or hot, with spins at random."""
+        coin = uniform((batch, 1, 1), generator=generator, like=self.anchor, dtype=torch.float64)
         shape = (batch, *self.domain(size).shape)
-        hot = torch.rand(shape, generator=generator, device=generator.device, dtype=torch.float64) < 0.5
-        spins = torch.where(hot.to(self.anchor.device), 1.0, -1.0).double()
-        spins[::2] = 1.0
-        return spins
+        unit = uniform(shape, generator=generator, like=self.anchor, dtype=torch.float64)
+        return torch.where((coin < 0.5) | (unit < 0.5), 1.0, -1.0).double()
 
     def _tune(self, size: int) -> _Tuned:
         """Autocorrelation time at this size, from chains of a stream that the size names."""

@@ -8,15 +8,16 @@ and its Jacobian is triangular (Dinh et al. 2017; paper §3 and appendix B):
 - mean mode: :math:`x' = x + \kappa\,\bar x\,\mathbf 1`, log-determinant :math:`\log(1 + \kappa)`.
 
 Weights are drawn by numpy's PCG64 from a seed, as uniform numbers of single precision: the same bits on every
-machine, and the same rule in float32 and in float64.
+machine, and the same rule in float32 and in float64. Kernels are formulas: they are computed in double precision and
+rounded to that of the layer, whichever it is.
 """
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -57,6 +58,30 @@ def _convolve_symmetric(x: Tensor, kernel: Tensor, periodic: bool) -> Tensor:
 def sublattice(x: Tensor, parity: int) -> Tensor:
     """One where the sum of coordinates has this parity, else zero; shape ``1 1 *S``, like ``x`` otherwise."""
     return (Lattice(tuple(x.shape[2:])).parity() == parity).to(x)[None, None]
+
+
+class ExactBuffer(nn.Module):
+    """A buffer whose value is known in double precision: in every dtype it is that value, rounded once.
+
+    A module that has been in float32 and goes to float64 has its numbers to double precision.
+
+    Args:
+        value: float64.
+    """
+
+    def __init__(self, value: Tensor) -> None:
+        super().__init__()
+        self._exact = value
+        self.register_buffer("value", value.float(), persistent=False)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self.value = self._exact.to(self.get_buffer("value"))
+        return self
+
+    def forward(self) -> Tensor:
+        """The value, with the module's dtype and device."""
+        return self.get_buffer("value")
 
 
 class Layer(nn.Module, ABC):
@@ -157,10 +182,10 @@ class AdditiveSmoother(Layer):
         self.gain = gain
         self.nonlinear = nonlinear
         self.periodic = periodic
-        self.register_buffer("kernel", power_law_kernel(cutoff, power, dim))
+        self.kernel = ExactBuffer(power_law_kernel(cutoff, power, dim))
 
     def _update(self, x: Tensor) -> Tensor:
-        kernel = self.get_buffer("kernel")
+        kernel = self.kernel()
         others = (x * sublattice(x, 1 - self.parity)).flatten(0, 1)[:, None]
         smoothed = _convolve_symmetric(others, kernel[None, None], self.periodic).reshape(x.shape)
         response = torch.tanh(smoothed) if self.nonlinear else smoothed
@@ -174,13 +199,13 @@ class AdditiveSmoother(Layer):
 
 
 def power_law_kernel(cutoff: int, power: float, dim: int) -> Tensor:
-    """Weights ``d**-power`` on the other sublattice within Euclidean distance ``cutoff``, summing to one."""
+    """Weights ``d**-power`` on the other sublattice within Euclidean distance ``cutoff``, summing to one; float64."""
     box = Lattice.cubic(2 * cutoff + 1, dim, periodic=False)
     centre = box.centre()
     distance = box.distance(centre, "euclidean")
     inside = (distance <= cutoff) & (box.distance(centre, "graph") % 2 == 1)
     weights = torch.where(inside, distance.clamp_min(1.0) ** -power, 0.0)
-    return (weights / weights.sum()).float()
+    return weights / weights.sum()
 
 
 class MeanMode(Layer):

@@ -36,7 +36,7 @@ from sizetransfer.chains import KnownGradient, Mixing, NotMixedError, hybrid_mon
 from sizetransfer.errors import OracleError, SpecError
 from sizetransfer.noise import expand
 from sizetransfer.oracle import Context, Exactness, Sample, Teacher
-from sizetransfer.randomness import normal, stream
+from sizetransfer.randomness import normal, stream, uniform
 from sizetransfer.specs import FieldInfo, TeacherSpec
 
 BURN_IN = 10
@@ -100,6 +100,7 @@ class Phi4Teacher(Teacher):
     """Scalar field theory with exact energy and clean score, sampled by hybrid Monte Carlo."""
 
     translation_period, even = 1, True
+    draws_fields_apart = True
 
     def __init__(self, spec: Phi4TeacherSpec) -> None:
         mass = hartree_mass(spec)
@@ -155,7 +156,7 @@ class Phi4Teacher(Teacher):
         )
         self._require_motion(chains.acceptance, size)
         whitened = chains.draws[-1]
-        heads = torch.rand(batch, generator=generator, device=generator.device, dtype=whitened.dtype) < 0.5
+        heads = uniform((batch,), generator=generator, like=whitened) < 0.5
         sign = torch.where(heads, 1.0, -1.0).to(whitened)
         x = expand(sign, whitened) * self._colour(whitened)
         return Sample(x, self.context(batch, size))

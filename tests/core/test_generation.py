@@ -124,7 +124,7 @@ def test_observables_of_gaussian_fields(dim, gain, start):
 def test_loud_student_shows_and_the_exact_one_does_not():
     """Only a wrong score exceeds the control, and its numbers are the closed forms'."""
     fine = SAMPLER.model_copy(update={"steps": 12})  # six steps leave an error of their own above the control
-    teacher, spec = make_teacher(), GenerationSpec(fields=128, batch=64, sampler=fine, start="exact")
+    teacher, spec = make_teacher(), GenerationSpec(fields=512, batch=128, sampler=fine, start="exact")
     prior = teacher.covariance_spectrum(SIZE)
     exact, wrong = prior + NOISE.sigma_min**2, generated_variances(spec, prior, 0.7, 1.0)
     expected = {
@@ -194,7 +194,7 @@ def by_hand(x: Tensor, live: Tensor, size: tuple[int, ...], closed: tuple[bool, 
 
 
 def make_fields(size: tuple[int, ...], closed: tuple[bool, ...], *, masked: bool, channels: int = 1) -> Sample:
-    random = stream("fields", *size)
+    random = stream("fields by hand", *size)
     x = torch.randn((2, channels, *size), generator=random) ** 2
     mask = torch.rand((2, 1, *size), generator=random) < 0.9 if masked else None
     some = closed if len(set(closed)) > 1 else None
@@ -245,13 +245,12 @@ def test_distributions_by_hand(size, closed, masked):
 def test_wasserstein_distance_is_that_of_sorted_values():
     teacher = make_teacher(1)
     spec = GenerationSpec(fields=6, batch=6, sampler=SamplerSpec(steps=2, noise=NOISE))
-    streams = [stream(3, "generated", SIZE, field) for field in range(6)]
-    random = stream(3, "generation", SIZE, 0)
-    generated, exact, _ = spec._sets(teacher, Louder(teacher), SIZE, random, streams, teacher.field.sigma_data)
+    random = stream(3, "generation", SIZE).fields(0, 6)
+    generated, exact, _ = spec._sets(teacher, Louder(teacher), 6, SIZE, random, teacher.field.sigma_data)
     sorted_values = [fields.x.flatten().sort().values for fields in (generated, exact)]
     expected = (sorted_values[0] - sorted_values[1]).abs().mean().item()
     one = measured(spec, teacher, Louder(teacher), seed=3)["site_distance"]
-    spacing = 2 * generation.REACH * exact.x.std().item() / generation.POINTS
+    spacing = 2 * generation.REACH * max(exact.x.std().item(), teacher.field.sigma_data) / generation.POINTS
     assert one.value == pytest.approx(expected, abs=spacing)
 
 
@@ -281,10 +280,9 @@ def test_generated_fields_do_not_change_with_the_batch():
         measured(GenerationSpec(fields=10, batch=batch, sampler=SamplerSpec(steps=3)), teacher, Louder(teacher))
         for batch in (3, 10)
     ]
-    for name in generation.OBSERVABLES:
-        one, other = (parts[f"{name}_generated"] for parts in runs)
-        assert one.value == pytest.approx(other.value, rel=1e-10, abs=1e-12)
-    assert runs[0]["variance_exact"].value != runs[1]["variance_exact"].value
+    assert runs[0].keys() == runs[1].keys()
+    for part, one in runs[0].items():
+        assert one.value == pytest.approx(runs[1][part].value, rel=1e-10, abs=1e-12)
 
 
 def test_tiles_give_the_same_numbers_and_the_sublattice_is_given():

@@ -361,7 +361,7 @@ class Chain(Teacher):
 
 def test_sites_near_a_wall_keep_their_farthest_shells():
     """Reference sites 0 and 1 of a chain of six: only the first has a shell at distance five."""
-    teacher = Chain()
+    teacher = Chain().double()
     spec = JacobianSpec(fields=2, sites=2, far=Region(nearest=3, farthest=5))
     measured = table(spec.measure(teacher, Exact(teacher, radius=2), 6, sigma=0.05, seed=0))
     rows = teacher.precision(6)[:2]

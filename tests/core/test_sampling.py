@@ -334,7 +334,16 @@ def drawn(batch: int, generator: torch.Generator | list[torch.Generator], **choi
 def test_field_does_not_change_with_the_batch(method):
     alone, together = drawn(2, stream("a"), method=method), drawn(5, stream("a"), method=method)
     torch.testing.assert_close(alone, together[:2], rtol=0, atol=TOLERANCE[torch.float64])
-    shared = stream("a")
+    parts = [drawn(n, stream("a").fields(first, n), method=method) for first, n in ((0, 3), (3, 2))]
+    torch.testing.assert_close(torch.cat(parts), together, rtol=0, atol=TOLERANCE[torch.float64])
+    one_each = drawn(5, [stream("a").fields(row, 1) for row in range(5)], method=method)
+    torch.testing.assert_close(one_each, together, rtol=0, atol=TOLERANCE[torch.float64])
+    assert not torch.allclose(together[0], together[1])
+
+
+@pytest.mark.parametrize("method", STEPS)
+def test_a_plain_generator_names_a_stream_for_each_field(method):
+    together, shared = drawn(5, torch.Generator().manual_seed(1), method=method), torch.Generator().manual_seed(1)
     in_two = torch.cat([drawn(3, shared, method=method), drawn(2, shared, method=method)])
     torch.testing.assert_close(in_two, together, rtol=0, atol=TOLERANCE[torch.float64])
     assert not torch.allclose(together[0], together[1])

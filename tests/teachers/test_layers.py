@@ -12,9 +12,12 @@ from torch import Tensor
 
 from sizetransfer.domain import Lattice
 from sizetransfer.errors import OracleError
+from sizetransfer.teachers.flow import FlowTeacherSpec
+from sizetransfer.teachers.hard_valid import HardValidTeacherSpec
 from sizetransfer.teachers.layers import (
     AdditiveSmoother,
     AffineCoupling,
+    ExactBuffer,
     Layer,
     MeanMode,
     SymmetricConvolution,
@@ -165,7 +168,7 @@ class SelfCoupling(AdditiveSmoother):
     """The smoother sees the sites that it updates."""
 
     def _update(self, x):
-        kernel = self.get_buffer("kernel")
+        kernel = self.kernel()
         return self.gain * SymmetricConvolution.apply(x, kernel[None, None], self.periodic) * sublattice(x, self.parity)
 
 
@@ -184,7 +187,7 @@ def test_broken_layers_are_caught():
     assert inverse_error(wrong_sign, x[:, :1]) > 1e-3
     kernel = torch.full((3, 3), 1 / 9.0)
     self_coupling = SelfCoupling(**options, cutoff=1, power=1.0, gain=1.2, nonlinear=False).double()
-    self_coupling.kernel = kernel
+    self_coupling.kernel = ExactBuffer(kernel).double()
     assert inverse_error(self_coupling, x[:, :1]) > 1e-3
     assert max(log_det_errors(self_coupling, x[:, :1])) > 1e-3
     forgotten = ForgottenChannels(strength=4.0, exponent=1.0, reference_size=16)
@@ -239,7 +242,7 @@ def test_a_kernel_that_is_not_even_breaks_the_symmetric_backward_pass():
 @pytest.mark.parametrize("power", [0.0, 1.0, 2.5])
 def test_kernel_weights_follow_the_power_law(dim, cutoff, power):
     kernel = power_law_kernel(cutoff, power, dim)
-    assert kernel.dtype == torch.float32
+    assert kernel.dtype == torch.float64
     weights = {}
     for place in torch.ones(kernel.shape).nonzero().tolist():
         step = [a - cutoff for a in place]
@@ -250,8 +253,30 @@ def test_kernel_weights_follow_the_power_law(dim, cutoff, power):
     expected = torch.zeros(kernel.shape)
     for place, weight in weights.items():
         expected[place] = weight / total
-    torch.testing.assert_close(kernel.double(), expected, rtol=1e-6, atol=1e-9)
-    assert kernel.sum().item() == pytest.approx(1, abs=1e-6)
+    torch.testing.assert_close(kernel, expected, rtol=1e-14, atol=1e-16)
+    assert kernel.sum().item() == pytest.approx(1, abs=1e-14)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+def test_a_kernel_is_rounded_once_to_the_precision_of_its_layer(dtype):
+    """Also in a layer that was in another precision before."""
+    smoother = AdditiveSmoother(parity=0, cutoff=3, power=1.0, gain=1.0, nonlinear=False, dim=2, periodic=True)
+    exact = power_law_kernel(3, 1.0, 2)
+    for layer in (smoother, smoother.double().float().to(dtype)):
+        layer.to(dtype)
+        assert layer.kernel().dtype == dtype
+        assert torch.equal(layer.kernel(), exact.to(dtype))
+
+
+@pytest.mark.parametrize("kind", ["flow", "hard-valid"])
+def test_kernels_of_teachers_in_double_precision_are_those_of_double_precision(kind):
+    smoothers = {"flow": FlowTeacherSpec(smoother_depth=1, cutoff=3), "hard-valid": HardValidTeacherSpec(cutoff=3)}
+    teacher = smoothers[kind].build().double()
+    kernels = [module() for module in teacher.modules() if isinstance(module, ExactBuffer)]
+    assert len(kernels) == 1
+    dim = kernels[0].squeeze().ndim
+    assert torch.equal(kernels[0].squeeze(), power_law_kernel(3, smoothers[kind].power, dim))
+    assert not torch.equal(kernels[0], kernels[0].float().double())
 
 
 @pytest.mark.parametrize(

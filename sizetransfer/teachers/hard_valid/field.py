@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from sizetransfer.teachers.hard_valid.directions import CODES
 from sizetransfer.teachers.hard_valid.validity import ValidState
-from sizetransfer.teachers.layers import SymmetricConvolution, power_law_kernel, sublattice
+from sizetransfer.teachers.layers import ExactBuffer, SymmetricConvolution, power_law_kernel, sublattice
 
 SHIFTS = [(-c, c, -b, b, -a, a) for a, b, c in itertools.product((-1, 0, 1), repeat=3)]
 """Paddings that move a field by one step or none along each axis: site i takes the value of i + (a, b, c), or zero."""
@@ -215,11 +215,11 @@ class FieldLaw(nn.Module):
         self.layers = nn.ModuleList(layers)
         self.register_buffer("of_ports", draw(random, (CODES, embedding), 2))
         self.register_buffer("of_types", draw(random, (count + 1, embedding), 2))
-        self.register_buffer("kernel", power_law_kernel(cutoff, power, 3)[None, None])
+        self.kernel = ExactBuffer(power_law_kernel(cutoff, power, 3)[None, None])
 
     def given(self, state: ValidState) -> Given:
         """Ports and types as the layers read them, with the law's dtype and device."""
-        kernel = self.get_buffer("kernel")
+        kernel = self.kernel()
         codes, types = state.ports.codes.to(kernel.device), state.types.to(kernel.device)
         embedding = self.get_buffer("of_ports")[codes] + self.get_buffer("of_types")[types]
         return Given((codes != 0)[:, None].to(kernel), embedding.movedim(-1, 1).contiguous(), kernel)

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sizetransfer.randomness import integers, uniform
 from sizetransfer.teachers.hard_valid.blocks import block_parity, over_sites, to_blocks
 from sizetransfer.teachers.hard_valid.directions import CODES, neighbour
 from sizetransfer.teachers.hard_valid.validity import ValidPorts, ValidState
@@ -120,12 +121,12 @@ class TypeLaw:
         codes, device = ports.codes, ports.codes.device
         batch, *shape = codes.shape
         counts = [length // self.side for length in shape]
-        theme = torch.randint(self.themes, (batch, *counts), generator=generator, device=generator.device)
-        draws = torch.rand(codes.shape, generator=generator, device=generator.device, dtype=torch.float64).to(device)
+        theme = integers(self.themes, (batch, *counts), generator=generator, like=codes)
+        draws = uniform(codes.shape, generator=generator, like=codes, dtype=torch.float64)
         cumulative = self.table.exp().cumsum(-1)
         # The last entry is one to rounding; the type is the number of entries that a draw below one has passed.
         thresholds = cumulative[..., :-1].to(device)
-        rows = over_sites(theme.to(device), self.side) * CODES + codes
+        rows = over_sites(theme, self.side) * CODES + codes
         return (draws[..., None] >= thresholds.flatten(0, 1)[rows]).sum(-1)
 
     def log_probability(self, state: ValidState) -> Tensor:

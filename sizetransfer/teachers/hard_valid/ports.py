@@ -21,6 +21,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from sizetransfer.errors import SpecError
+from sizetransfer.randomness import uniform
 from sizetransfer.specs import Spec
 from sizetransfer.teachers.hard_valid.blocks import from_blocks, require_blocks, to_blocks
 from sizetransfer.teachers.hard_valid.directions import opposite, unit
@@ -134,7 +135,7 @@ class PortLaw:
         cumulative = self.log_probabilities.exp().cumsum(0)
         cumulative = (cumulative / cumulative[-1]).to(generator.device)
         counts = [length // self.side for length in shape]
-        draws = torch.rand(batch, *counts, generator=generator, device=generator.device, dtype=torch.float64)
+        draws = uniform((batch, *counts), generator=generator, like=cumulative)
         index = torch.searchsorted(cumulative, draws, right=True)
         return ValidPorts(from_blocks(self.library.patterns.to(index.device)[index], self.side))
 

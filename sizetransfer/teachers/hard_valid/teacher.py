@@ -113,6 +113,8 @@ class HardValidTeacher(Teacher):
         field_law: of X given S and M.
     """
 
+    draws_fields_apart = True
+
     def __init__(self, spec: HardValidTeacherSpec) -> None:
         conditions = condition_channels(spec.types)
         super().__init__(FieldInfo(dim=3, channels=spec.channels, periodic=False, condition_channels=conditions))
