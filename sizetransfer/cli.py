@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import re
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -20,14 +19,21 @@ import click
 from sizetransfer.errors import OracleError, PluginError, SizetransferError, SpecError
 from sizetransfer.plugins import core_version, describe
 from sizetransfer.registry import ELSEWHERE, FAMILIES, SORTS, Entry, Sort, default_registry
+from sizetransfer.run_commands import (
+    EXIT_INTERRUPTED,
+    EXIT_RUN_FAILED,
+    as_json,
+    compare_command,
+    measure_command,
+    report_command,
+    run_command,
+)
 from sizetransfer.skeleton.command import new_plugin
 
 if TYPE_CHECKING:
-    from sizetransfer.diagnosis import Verdict
-    from sizetransfer.experiments import Run
     from sizetransfer.specs import KindSpec
 
-EXIT_RUN_FAILED, EXIT_USAGE, EXIT_SOME_FAILED, EXIT_INTERRUPTED = 1, 2, 3, 130
+EXIT_USAGE = 2
 
 
 class Commands(click.Group):
@@ -105,10 +111,6 @@ def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
     click.echo(f"Warning: {message}", err=True)
 
 
-as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for a program to read.")
-run_directory = click.Path(exists=True, file_okay=False, path_type=Path)
-
-
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(core_version())
 def cli() -> None:
@@ -118,123 +120,8 @@ def cli() -> None:
     """
 
 
-cli.add_command(new_plugin)
-
-
-@cli.command("run")
-@click.argument("experiment")
-@click.option("--preset", help="A preset of the experiment: quick (the default), paper, ...")
-@click.option(
-    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a field, e.g. training.steps=300."
-)
-@click.option("--device", default="auto", show_default=True, help="torch device.")
-@click.option("--out", type=click.Path(path_type=Path), help="Run directory.  [default: runs/EXPERIMENT-PRESET]")
-@click.option("--executor", default="local", show_default=True, help="Where the trials run.")
-@click.option("--workers", type=click.IntRange(min=1), help="Trials at the same time.")
-@click.option("--resume/--fresh", default=True, help="Keep what is finished (the default), or compute all anew.")
-@click.option("--no-report", is_flag=True, help="Write no figures and no report.html.")
-@as_json
-@click.pass_context
-def run_command(
-    ctx: click.Context,
-    /,
-    *,
-    experiment: str,
-    preset: str | None,
-    settings: tuple[str, ...],
-    out: Path | None,
-    resume: bool,
-    no_report: bool,
-    as_json: bool,
-    **where: Any,
-) -> None:
-    """Run an experiment by name or file: train, measure, report.
-
-    A run that was interrupted goes on where it stopped when the same command is given again.
-    """
-    from sizetransfer import api
-    from sizetransfer.console import RunProgress
-
-    loaded = api.load(experiment, preset=preset, overrides=parse_settings(settings))
-    directory = out or api.default_directory(loaded)
-    try:
-        with RunProgress(len(loaded.trials()), quiet=as_json) as progress:
-            run = api.run(loaded, directory, fresh=not resume, report=not no_report, on_event=progress, **where)
-    except KeyboardInterrupt:
-        advice = "the same command" if resume else "the same command without --fresh"
-        click.echo(f"Interrupted. What is finished is kept in {directory}; {advice} goes on from there.", err=True)
-        ctx.exit(EXIT_INTERRUPTED)
-    show_run(run, as_json=as_json)
-    if run.failures:
-        ctx.exit(EXIT_SOME_FAILED if len(run.records) else EXIT_RUN_FAILED)
-
-
-def parse_settings(settings: Iterable[str]) -> dict[str, object]:
-    """Return the overrides written as ``key=value``, the values read as YAML.
-
-    Names in a key may hold equals signs (``students.R=4.width=32``): the last one before a quote, a bracket or a space
-    separates key and value. A value with one is quoted: ``name='"a=b"'``.
-
-    Raises:
-        SpecError: a setting without ``=``, or whose value is malformed.
-    """
-    import yaml
-
-    overrides: dict[str, object] = {}
-    for setting in settings:
-        head = re.split(r"[\"'{\[\s]", setting.strip(), maxsplit=1)[0]
-        key, separator, text = setting.strip().partition("=")
-        if "=" in head:
-            key = head.rpartition("=")[0]
-            text = setting.strip()[len(key) + 1 :]
-        if not separator or not key.strip():
-            raise SpecError(
-                "A setting needs a key and a value.",
-                where=f"--set {setting}",
-                expected="KEY=VALUE, for example training.steps=300",
-                got=repr(setting),
-                fix="write the dotted path of a field, an equals sign and the value",
-            )
-        try:
-            overrides[key.strip()] = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise SpecError(
-                "The value of a setting is not YAML.",
-                where=f"--set {setting}",
-                expected="a number, a word, a list such as [16, 32], or a mapping such as {kind: cnn, blocks: 3}",
-                got=" ".join(str(error).split()),
-                fix="quote the setting for the shell, and strings with special characters for YAML",
-            ) from error
-    return overrides
-
-
-def show_run(run: Run, *, as_json: bool) -> None:
-    """Print the errors, the verdicts, what was skipped and what failed, and where the report lies."""
-    from sizetransfer.console import number, show_json, show_table
-    from sizetransfer.diagnosis import verdicts, words_of
-
-    found: list[Verdict] = verdicts(run.records, run.experiment) if len(run.records) else []
-    if as_json:
-        data = {"path": run.path, "report": run.report, "verdicts": [dataclasses.asdict(verdict) for verdict in found]}
-        show_json({**data, "failures": list(run.failures), "skipped": list(run.skipped)})
-        return
-    if found:
-        columns = ("teacher", "student", "radius", words_of(run.experiment).symbol, "relative error", "of", "verdict")
-        rows = [
-            (v.teacher, v.student, "global" if v.radius is None else v.radius, v.size, error, v.criterion, v.verdict)
-            for v in found
-            for error in [number(v.error.value, v.error.standard_error) if v.error else "–"]
-        ]
-        show_table("Relative error of the score at the largest size, and verdict", columns, rows)
-    else:
-        click.echo("No verdict: no error of a student's score was measured.")
-    for name, reason in run.experiment.left_out.items():
-        click.echo(f"Left out: {name}: {reason}", err=True)
-    for item in run.skipped:
-        click.echo(f"Skipped: {item['measure']} of {item['label']}: {item['reason']}", err=True)
-    for item in run.failures:
-        click.echo(f"Failed: {item['label']}: {item['error']}", err=True)
-    click.echo(f"Report: {Path(run.report).resolve().as_uri()}" if run.report else f"Run directory: {run.path}")
+for command in (run_command, measure_command, report_command, compare_command, new_plugin):
+    cli.add_command(command)
 
 
 @cli.command("list")
@@ -359,33 +246,6 @@ def _show_experiment(name: str, preset: str | None, *, as_json: bool) -> None:
         show_json(data)
     else:
         click.echo(yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=110), nl=False)
-
-
-@cli.command("report")
-@click.argument("directories", nargs=-1, required=True, type=run_directory, metavar="RUN_DIR...")
-def report_command(directories: tuple[Path, ...]) -> None:
-    """Write the figures and report.html of finished or unfinished runs again."""
-    from sizetransfer import api
-
-    for directory in directories:
-        click.echo(api.write_report(directory).resolve().as_uri())
-
-
-@cli.command("compare")
-@click.argument("first", type=run_directory, metavar="RUN_DIR")
-@click.argument("second", type=run_directory, metavar="RUN_DIR")
-@as_json
-def compare_command(first: Path, second: Path, as_json: bool) -> None:
-    """Compare two runs number by number, with the differences in standard errors."""
-    from sizetransfer import api
-    from sizetransfer.console import show_json, show_table
-
-    table = api.compare(first, second)
-    if as_json:
-        show_json(table.to_dict(orient="records"))
-    else:
-        rows = [[f"{cell:.4g}" if isinstance(cell, float) else cell for cell in row] for row in table.to_numpy(object)]
-        show_table(f"{first} and {second}", [str(column) for column in table.columns], rows)
 
 
 class Numbers(click.ParamType):  # type: ignore[type-arg]

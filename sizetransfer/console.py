@@ -6,6 +6,7 @@ import json
 import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -26,7 +27,7 @@ _ENDS = {"finished": "finished", "reused": "was finished before", "failed": "fai
 
 
 class RunProgress:
-    """Shows how far a run is: a bar with the time left on a terminal, otherwise a line for each finished trial.
+    """Shows how far a run is: a bar with the time left on a terminal, otherwise a line for each trial that ends.
 
     The bar stands at the mean over all trials of the share of their work that is done.
 
@@ -87,11 +88,16 @@ class RunProgress:
             self._bar.update(self._task, completed=completed, description=text, share=share)
         if new_end:
             self._say(event)
+        if event.kind == "measured" and "failed" in event.detail:
+            self._write(f"{event.label}: {event.detail}")
 
     def _say(self, event: Event) -> None:
         line = f"[{len(self._ended)}/{self._trials}] {event.label}: {_ENDS[event.kind]}"
         line += f", {duration(time.monotonic() - self._started)} in all" if event.kind == "finished" else ""
         line += f": {event.detail.partition(chr(10))[0]}" if event.kind == "failed" and event.detail else ""
+        self._write(line)
+
+    def _write(self, line: str) -> None:
         if self._bar is not None:
             self._bar.console.print(Text(line))
         elif not self._quiet:
@@ -116,6 +122,19 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def counted(count: int, noun: str) -> str:
+    """A number of things: ``1 training``, ``3 trainings``."""
+    return f"{count} {noun}" + ("" if count == 1 else "s")
+
+
+def age(moment: str) -> str:
+    """How long ago a moment in ISO format was, roughly: ``5 min``, ``3 h``, ``12 days``."""
+    seconds = max(0.0, (datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds())
+    if seconds < 3600:
+        return f"{round(seconds / 60)} min"
+    return f"{round(seconds / 3600)} h" if seconds < 48 * 3600 else f"{round(seconds / 86400)} days"
 
 
 def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

@@ -24,8 +24,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 
@@ -210,6 +210,26 @@ def verdicts(records: pd.DataFrame, experiment: Experiment) -> list[Verdict]:
             cases = [_Case(experiment, teacher, student, known, one, errors[one], shares) for one in errors]
             found.append(min(map(_judge, cases), key=_worst_first))
     return found
+
+
+def verdicts_as_data(records: pd.DataFrame, experiment: Experiment) -> dict[str, Any]:
+    """The verdicts as JSON-compatible data: what they are, by which thresholds, and how many records they rest on."""
+    found = [asdict(verdict) for verdict in verdicts(records, experiment)]
+    return {
+        "experiment": experiment.name,
+        "rule": experiment.verdict.to_json(),
+        "records": len(records),
+        "verdicts": _without_nan(found),
+    }
+
+
+def _without_nan(data: Any) -> Any:
+    """The data with numbers that JSON lacks replaced by ``None``."""
+    if isinstance(data, float):
+        return data if math.isfinite(data) else None
+    if isinstance(data, Mapping):
+        return {str(key): _without_nan(value) for key, value in data.items()}
+    return [_without_nan(value) for value in data] if isinstance(data, list | tuple) else data
 
 
 _SHARE = "outside_share"

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-EventKind = Literal["started", "step", "measured", "finished", "reused", "failed"]
+EventKind = Literal["started", "step", "trained", "measured", "finished", "reused", "failed"]
 
 
 @dataclass(frozen=True)
@@ -15,8 +15,8 @@ class Event:
     """One thing that happened to one trial.
 
     Attributes:
-        kind: ``started``; ``step`` (some training steps are done); ``measured`` (one measure at one size is done);
-            ``finished``; ``reused`` (an earlier run had finished it); ``failed``.
+        kind: ``started``; ``step`` (some training steps are done); ``trained`` (the weights are stored); ``measured``
+            (one measure at one size has ended); ``finished``; ``reused`` (an earlier run had finished it); ``failed``.
         trial: key of the trial.
         label: teacher, student and seed, for people.
         done: share of the trial's work that is done, between 0 and 1.

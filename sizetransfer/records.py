@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 import torch
 from torch import Tensor
+
+Sums = tuple[tuple[float, ...], tuple[float, ...]]
+"""Numerators and denominators of independent draws."""
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,8 @@ class Measurement:
         standard_error: its standard error; NaN where a single draw gives none.
         n: independent draws that it rests on.
         coordinate: position along a profile (a distance, say); NaN for a number that has none.
+        sums: numerator and denominator of every independent draw, where the number comes from such sums: kept beside
+            the records, so that pairing, limits and other thresholds need no new measurement.
     """
 
     part: str
@@ -27,6 +32,7 @@ class Measurement:
     standard_error: float
     n: int
     coordinate: float = math.nan
+    sums: Sums | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -57,7 +63,8 @@ def mean(values: Tensor, part: str, coordinate: float = math.nan) -> Measurement
     """Mean of independent values of shape ``(n,)``, with the standard error of the mean."""
     n = values.numel()
     error = values.double().std(unbiased=True).item() / math.sqrt(n) if n > 1 else math.nan
-    return Measurement(part, values.double().mean().item(), error, n, coordinate)
+    sums = (tuple(values.double().tolist()), (1.0,) * n)
+    return Measurement(part, values.double().mean().item(), error, n, coordinate, sums)
 
 
 def root_ratio(numerator: Tensor, denominator: Tensor, part: str, coordinate: float = math.nan) -> Measurement:
@@ -72,14 +79,15 @@ def root_ratio(numerator: Tensor, denominator: Tensor, part: str, coordinate: fl
     """
     a, c = numerator.double(), denominator.double()
     n = a.numel()
+    sums = (tuple(a.tolist()), tuple(c.tolist()))
     if not c.sum() > 0:
-        return Measurement(part, math.nan, math.nan, n, coordinate)
+        return Measurement(part, math.nan, math.nan, n, coordinate, sums)
     value = (a.sum() / c.sum()).sqrt().item()
     if n < 2 or not (c.sum() - c).min() > 0:
-        return Measurement(part, value, math.nan, n, coordinate)
+        return Measurement(part, value, math.nan, n, coordinate, sums)
     left_out = ((a.sum() - a) / (c.sum() - c)).clamp_min(0).sqrt()
     variance = (n - 1) / n * (left_out - left_out.mean()).square().sum()
-    return Measurement(part, value, torch.sqrt(variance).item(), n, coordinate)
+    return Measurement(part, value, torch.sqrt(variance).item(), n, coordinate, sums)
 
 
 def jackknife(

@@ -114,13 +114,15 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 class KindSpec(Spec):
     """A specification that users choose by ``kind`` and may start from a named preset.
 
-    A subclass sets ``kind: Literal["..."] = "..."`` and, if it has any, ``presets`` and ``aliases``.
+    A subclass sets ``kind: Literal["..."] = "..."`` and, if it has any, ``presets`` and ``aliases``; and ``names_code``
+    where its fields name code that building it runs, so that a stranger's file does not do so unasked.
     ``{kind: flow, preset: medium-range, seed: 1}`` takes the preset's fields and overrides ``seed``; the
     validated specification holds the fields themselves, so it stays the same when a preset changes.
     """
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     aliases: ClassVar[Mapping[str, str]] = {}
+    names_code: ClassVar[bool] = False
     kind: str
 
     @model_validator(mode="before")
@@ -275,11 +277,16 @@ class StudentSpec(KindSpec):
 class MeasureSpec(KindSpec):
     """Schema and procedure of a measure of a (teacher, student, size).
 
-    ``requires`` lists the capability protocols (``sizetransfer.oracle``) that the teacher must satisfy; a pair
-    that lacks one is skipped by name and reason.
+    ``requires`` lists the capability protocols (``sizetransfer.oracle``) that the teacher must satisfy, and
+    ``geometries`` what its fields may live on; a pair that lacks something is skipped by name and reason, before
+    anything is trained; so is a teacher of masked fields where ``takes_masks`` is false. ``without_effect`` names
+    fields that change no number beyond rounding, such as one that bounds the memory.
     """
 
     requires: ClassVar[tuple[type, ...]] = ()
+    geometries: ClassVar[tuple[Geometry, ...]] = ("lattice", "graph")
+    takes_masks: ClassVar[bool] = True
+    without_effect: ClassVar[frozenset[str]] = frozenset()
 
     @classmethod
     def __pydantic_init_subclass__(cls, **keywords: Any) -> None:
@@ -289,11 +296,20 @@ class MeasureSpec(KindSpec):
             cls.measure = _in_own_arithmetic(cls.measure)  # type: ignore[method-assign]
 
     def lacking(self, teacher: Teacher) -> list[str]:
-        """What this measure needs and the teacher does not have, by name: at first the protocols of ``requires``."""
-        return [protocol.__name__ for protocol in self.requires if not isinstance(teacher, protocol)]
+        """What this measure needs and the teacher does not have, by name: protocols, and the geometry of its fields."""
+        missing = [protocol.__name__ for protocol in self.requires if not isinstance(teacher, protocol)]
+        fits = teacher.field.geometry in self.geometries
+        return missing if fits else [*missing, f"fields on a {' or a '.join(self.geometries)}"]
 
     def check(self, teacher: Teacher, size: int) -> None:
         """Refuse a size that this measure cannot be taken at, before anything is trained; nothing is computed.
+
+        Raises:
+            SizetransferError: with what is possible.
+        """
+
+    def check_student(self, student: Student) -> None:
+        """Refuse a student that this measure cannot be taken of, before it is trained.
 
         Raises:
             SizetransferError: with what is possible.

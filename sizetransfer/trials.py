@@ -1,15 +1,15 @@
 """The specification of an experiment: its grid of trials, what is measured, how it is judged and what is reported.
 
-An experiment is teachers times students times seeds. A trial, one of each, has a key that names everything that decides
-its numbers, so that finished trials are not computed again.
+An experiment is teachers times students times seeds. A trial, one of each, is one training and its tasks: every measure
+at every size. Training and tasks have keys that name everything that decides their numbers
+(:mod:`sizetransfer.experiments.keys`), so that what is finished is not computed again.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Mapping
-from typing import Annotated, Literal
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, SerializeAsAny, ValidationInfo, field_validator, model_validator
 
@@ -221,8 +221,49 @@ class Experiment(Spec):
         )
 
 
+class TrialKeys(Spec):
+    """Addresses of a trial's results, and the code that they stand for.
+
+    Attributes:
+        training: key of the training.
+        measurements: keys of the tasks that the trial can do, by measure and size.
+        sources: code and data that the training depends on (``sizetransfer.sources.Sources`` as JSON).
+        files: files that the trial's parts read.
+    """
+
+    training: str
+    measurements: Mapping[str, Mapping[int, str]]
+    sources: Mapping[str, Any]
+    files: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Task:
+    """One measure of a trial at one size.
+
+    Attributes:
+        name: the experiment's name of the measure.
+        measure: what is measured.
+        size: where.
+        key: address of the result.
+    """
+
+    name: str
+    measure: MeasureSpec
+    size: int
+    key: str
+
+    def __str__(self) -> str:
+        """The task's name for people."""
+        return f"{self.name} at size {self.size}"
+
+
 class Trial(Spec):
-    """One teacher, one student, one seed: the unit of work, of resumption and of reproducibility."""
+    """One teacher, one student, one seed: the unit of work.
+
+    Attributes:
+        keys: set by a run; without them a trial is a specification that nobody has planned yet.
+    """
 
     experiment: str
     teacher_name: str
@@ -234,15 +275,21 @@ class Trial(Spec):
     evaluation: EvaluationSpec
     dtype: Literal["float32", "float64"] = "float32"
     allow_wrapped_radius: bool = False
+    keys: TrialKeys | None = None
 
-    def key(self, versions: Mapping[str, str] | None = None) -> str:
-        """Hash of everything that determines the trial's numbers.
+    @property
+    def label(self) -> str:
+        """The trial's name for people."""
+        return f"{self.teacher_name} / {self.student_name} / seed {self.seed}"
 
-        Args:
-            versions: versions of the distributions whose code takes part.
-        """
-        parts = self.to_json()
-        for label in ("experiment", "teacher_name", "student_name"):
-            del parts[label]
-        text = json.dumps([parts, dict(versions or {})], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+    @property
+    def sigma(self) -> float:
+        """The low noise level at which the student is asked for its score."""
+        return self.evaluation.sigma or self.training.noise.sigma_min
+
+    def tasks(self) -> Iterator[Task]:
+        """What is to be measured, in the order of the experiment; only a planned trial has tasks."""
+        known = self.keys.measurements if self.keys is not None else {}
+        for name, sizes in known.items():
+            for size, key in sizes.items():
+                yield Task(name, self.evaluation.measures[name], size, key)

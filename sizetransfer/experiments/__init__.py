@@ -1,7 +1,7 @@
 """The paper's figures and tables as experiment files, and the runner of grids of trials.
 
 :func:`~sizetransfer.experiments.loading.load` reads an experiment, :func:`~sizetransfer.experiments.runner.run`
-runs it, :func:`~sizetransfer.experiments.runner.open_run` reads a run back. They are imported when first asked for,
+runs it, :func:`~sizetransfer.experiments.opened.read_run` reads a run back. They are imported when first asked for,
 because they need torch.
 """
 
@@ -16,13 +16,21 @@ from sizetransfer.hooks import ExecutorFactory, hookimpl
 
 if TYPE_CHECKING:
     from sizetransfer.experiments.executors import Executor
+    from sizetransfer.experiments.extending import measure_run
     from sizetransfer.experiments.loading import load
-    from sizetransfer.experiments.runner import Run, open_run, run
+    from sizetransfer.experiments.opened import Run, read_run
+    from sizetransfer.experiments.runner import run
     from sizetransfer.experiments.workplace import Workplace
 
-__all__ = ["Run", "load", "open_run", "run"]
+__all__ = ["Run", "load", "measure_run", "read_run", "run"]
 
-_MODULES = {"load": "loading", "Run": "runner", "open_run": "runner", "run": "runner"}
+_MODULES = {
+    "load": "loading",
+    "measure_run": "extending",
+    "Run": "opened",
+    "read_run": "opened",
+    "run": "runner",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,210 +1,146 @@
-"""The run directory: what is in it, who may write to it, and which of it can be trusted.
+"""The run directory: a view on the store that shows one experiment.
 
-    experiment.json                the resolved experiment; a directory belongs to one experiment only
+    experiment.json                the resolved experiment that the directory shows
     manifest.json                  versions, device, seeds, and for every trial its state, wall time and score calls
-    records.parquet, records.csv   every number measured so far
-    trials/<key>/                  student.safetensors, student.json, training.csv, records.json, result.json
+    records.parquet, records.csv   every number of the view
+    verdicts.json                  what the numbers mean, by the experiment's rule
+    report.html, figures/          the page
+    trainings/                     the store (:mod:`sizetransfer.experiments.store`), unless the run has another one
 
-``result.json`` is written last and holds the SHA-256 digests of the other files of its trial. A trial is finished
-when the digests fit; where they do not, the damage is named and the trial is done again.
+All of it but the store can be written anew at any time. Files that are read back hold a digest of themselves.
 """
 
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
-
 from sizetransfer.errors import RunError
 from sizetransfer.experiments.storage import (
+    LOCK,
     PARTIAL,
-    RunWarning,
     digest,
-    from_bytes,
+    locked,
+    make_directory,
     remove_partial_files,
     sealed,
     storage_errors,
     to_bytes,
     unsealed,
+    warn_of_damage,
     write_atomically,
 )
+from sizetransfer.experiments.store import Store
 
 if TYPE_CHECKING:
-    from pandas import DataFrame
+    import pandas as pd
 
-LOCK = ".lock"
-FORMAT = 1
-STUDENT_WEIGHTS = "student.safetensors"
-STUDENT_SPEC = "student.json"
-TRAINING = "training.csv"
-RECORDS = "records.json"
-RESULT = "result.json"
-TRACEBACK = "error.txt"
-CHECKPOINT = "checkpoint.safetensors"
-_TRIAL_FILES = (RESULT, RECORDS, TRAINING, STUDENT_SPEC, STUDENT_WEIGHTS, TRACEBACK, CHECKPOINT)
-_RUN_FILES = ("manifest.json", "records.parquet", "records.csv", "report.html")
-_SHOWN_DIFFERENCES = 8
-
-
-class TrialDirectory:
-    """The files of one trial."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    @property
-    def key(self) -> str:
-        """Key of the trial."""
-        return self.path.name
-
-    @property
-    def checkpoint(self) -> Path:
-        """Where training keeps its checkpoint until the trial is finished."""
-        return self.path / CHECKPOINT
-
-    @contextmanager
-    def prepared(self, timeout: float = 60.0) -> Iterator[None]:
-        """Within the block, the directory exists, holds no half-written files and has no other writer.
-
-        The wait gives the processes of a run that was killed a moment ago the time to die.
-
-        Raises:
-            RunError: another process is computing this trial.
-        """
-        with storage_errors(self.path):
-            self.path.mkdir(parents=True, exist_ok=True)
-        with _locked(self.path, timeout, "Another process is computing this trial."):
-            remove_partial_files(self.path)
-            yield
-
-    def finish(self, body: Mapping[str, Any], files: Mapping[str, bytes]) -> None:
-        """Write ``files`` and, last of all, ``result.json`` with their digests; then drop the checkpoint."""
-        for name, content in files.items():
-            write_atomically(self.path / name, content)
-        digests = {name: digest(content) for name, content in files.items()}
-        write_atomically(self.path / RESULT, to_bytes(sealed({"format": FORMAT, **body, "digests": digests})))
-        with storage_errors(self.path):
-            self.checkpoint.unlink(missing_ok=True)
-            (self.path / TRACEBACK).unlink(missing_ok=True)
-
-    def inspect(self) -> tuple[dict[str, Any] | None, str | None]:
-        """Return the content of ``result.json`` if the trial is finished and intact, and the damage if it is not."""
-        content = self._read(RESULT)
-        if content is None:
-            return None, None
-        body = unsealed(content)
-        if body is None or body.get("format") != FORMAT:
-            return None, f"{RESULT} is damaged"
-        for name, expected in body["digests"].items():
-            found = self._read(name)
-            if found is None:
-                return None, f"{name} is missing"
-            if digest(found) != expected:
-                return None, f"{name} is damaged"
-        return body, None
-
-    def recover(self, label: str) -> dict[str, Any] | None:
-        """Like :meth:`inspect`, but warn of damage by name and clear the way for computing the trial again."""
-        body, damage = self.inspect()
-        if damage is not None:
-            warnings.warn(
-                f"{damage} in {self.path} ({label}): it is not what the run had written. The trial is done again.",
-                RunWarning,
-                stacklevel=2,
-            )
-            with storage_errors(self.path):
-                (self.path / RESULT).unlink(missing_ok=True)
-        return body
-
-    def rows(self) -> list[dict[str, Any]]:
-        """The measured rows of a finished trial."""
-        content = from_bytes(self.read(RECORDS))
-        return [] if content is None else list(content["records"])
-
-    def remove(self) -> None:
-        """Remove the files that runs make, and the directory if nothing else is in it."""
-        with storage_errors(self.path):
-            for name in (*_TRIAL_FILES, LOCK):
-                (self.path / name).unlink(missing_ok=True)
-            remove_partial_files(self.path)
-            if not any(self.path.iterdir()):
-                self.path.rmdir()
-
-    def read(self, name: str) -> bytes:
-        """The content of one of the files; empty if it is missing."""
-        return self._read(name) or b""
-
-    def _read(self, name: str) -> bytes | None:
-        path = self.path / name
-        with storage_errors(path):
-            return path.read_bytes() if path.is_file() else None
+EXPERIMENT, MANIFEST, RECORDS, VERDICTS = "experiment.json", "manifest.json", "records.parquet", "verdicts.json"
+OWN_STORE, FIGURES = "trainings", "figures"
+_VIEW = (MANIFEST, RECORDS, "records.csv", VERDICTS, "report.html")
+_SEAL = re.compile(rb"sha256:[0-9a-f]{64}")
+_SEAL_NAME = b"sizetransfer.digest"
+_NO_SEAL = {_SEAL_NAME: b"sha256:" + 64 * b"0"}
 
 
 class RunDirectory:
-    """One experiment's directory."""
+    """The files of one run."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def trial(self, key: str) -> TrialDirectory:
-        """The directory of the trial with this key."""
-        return TrialDirectory(self.path / "trials" / key)
+    @property
+    def own_store(self) -> Store:
+        """The store inside the directory."""
+        return Store(self.path / OWN_STORE)
+
+    def elsewhere(self) -> str | None:
+        """The store outside the directory that its results are in, by its manifest; nothing if they are inside."""
+        manifest = unsealed(self._read(MANIFEST) or b"") or {}
+        store = manifest.get("store")
+        return store if isinstance(store, str) else None
 
     def check(self, experiment: Mapping[str, Any]) -> None:
-        """Refuse a directory that does not belong to ``experiment``; nothing is changed.
+        """Refuse a directory that holds something else than runs of this experiment; nothing is changed.
 
         Raises:
-            RunError: the directory holds something else, or another experiment.
+            RunError: it holds something else, or a run of an experiment of another name.
         """
         with storage_errors(self.path):
             if self.path.exists() and not self.path.is_dir():
                 raise _foreign(self.path, "a file")
             present = sorted(entry.name for entry in self.path.iterdir()) if self.path.is_dir() else []
         foreign = [name for name in present if name != LOCK and not (name[0] == "." and name.endswith(PARTIAL))]
-        if "experiment.json" in present:
-            self._check_same(experiment)
-        elif foreign:
-            raise _foreign(self.path, f"{len(foreign)} entries, among them {foreign[0]!r}, but no experiment.json")
+        if EXPERIMENT not in present and MANIFEST not in present and foreign:
+            raise _foreign(self.path, f"{len(foreign)} entries, among them {foreign[0]!r}, but no {EXPERIMENT}")
+        if foreign:
+            self._check_name(str(experiment["name"]))
 
     @contextmanager
-    def claimed(self, experiment: Mapping[str, Any], *, fresh: bool) -> Iterator[None]:
-        """Within the block, the directory belongs to ``experiment`` and to this run alone.
-
-        Args:
-            experiment: the resolved experiment.
-            fresh: forget what earlier runs of the same experiment have computed.
+    def claimed(self, experiment: Mapping[str, Any]) -> Iterator[None]:
+        """Within the block, the directory shows ``experiment`` and belongs to this run alone.
 
         Raises:
-            RunError: another run is at work in it, or it does not belong to ``experiment``.
+            RunError: another run is at work in it, it holds something else, or a link leads out of it.
         """
         self.check(experiment)
-        with storage_errors(self.path):
-            self.path.mkdir(parents=True, exist_ok=True)
-        with _locked(self.path, 0.0, "Another run is at work in this directory."):
+        make_directory(self.path, within=self.path)
+        with locked(self.path, 0.0, "Another run is at work in this directory."):
             self.check(experiment)
-            remove_partial_files(self.path)
-            if fresh:
-                self._forget()
-            if not (self.path / "experiment.json").exists():
-                write_atomically(self.path / "experiment.json", to_bytes(dict(experiment)))
+            self._tidy()
+            content = to_bytes(sealed(dict(experiment)))
+            if self._read(EXPERIMENT) != content:
+                write_atomically(self.path / EXPERIMENT, content)
             yield
+
+    def forget(self) -> None:
+        """Remove the view: what the store holds stays."""
+        with storage_errors(self.path):
+            for name in _VIEW:
+                (self.path / name).unlink(missing_ok=True)
 
     def write_manifest(self, manifest: Mapping[str, Any]) -> None:
         """Replace ``manifest.json``."""
-        write_atomically(self.path / "manifest.json", to_bytes(dict(manifest)))
+        write_atomically(self.path / MANIFEST, to_bytes(sealed(dict(manifest))))
 
-    def write_records(self, records: DataFrame) -> None:
-        """Replace ``records.parquet`` and ``records.csv``."""
-        table = BytesIO()
-        records.to_parquet(table, index=False)
-        write_atomically(self.path / "records.parquet", table.getvalue())
+    def write_verdicts(self, verdicts: Mapping[str, Any]) -> None:
+        """Replace ``verdicts.json``."""
+        write_atomically(self.path / VERDICTS, to_bytes(sealed(dict(verdicts))))
+
+    def write_records(self, records: pd.DataFrame) -> None:
+        """Replace ``records.parquet``, which holds its digest, and ``records.csv``."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        table = pa.Table.from_pandas(records, preserve_index=False)
+        content = BytesIO()
+        pq.write_table(table.replace_schema_metadata({**(table.schema.metadata or {}), **_NO_SEAL}), content)
+        write_atomically(self.path / RECORDS, _seal(content.getvalue()))
         write_atomically(self.path / "records.csv", records.to_csv(index=False, lineterminator="\n").encode())
+
+    def records(self) -> pd.DataFrame:
+        """The table of records.
+
+        Raises:
+            RunError: it is missing or damaged; a single changed bit is found.
+        """
+        import pyarrow.parquet as pq
+
+        content = self._read(RECORDS)
+        if not content or content != _seal(content):
+            raise RunError(
+                f"{RECORDS} is damaged.",
+                where=str(self.path / RECORDS),
+                expected="the table that the run had written",
+                got=f"{len(content)} bytes that do not fit the digest among them" if content else "no such file",
+                fix="run the experiment again in this directory: the records are put together from what is stored",
+            )
+        records: pd.DataFrame = pq.read_table(BytesIO(content)).to_pandas()
+        return records
 
     def read(self, name: str) -> dict[str, Any]:
         """The JSON mapping in one of the run's files.
@@ -212,9 +148,7 @@ class RunDirectory:
         Raises:
             RunError: the directory is no run directory, or the file is damaged.
         """
-        path = self.path / name
-        with storage_errors(path):
-            content = path.read_bytes() if path.is_file() else None
+        content = self._read(name)
         if content is None:
             raise RunError(
                 "This is not a run directory.",
@@ -223,62 +157,58 @@ class RunDirectory:
                 got="no such file" if self.path.is_dir() else "no such directory",
                 fix="give the directory that `sizetransfer run` was told as --out",
             )
-        data = from_bytes(content)
+        data = unsealed(content)
         if data is None:
             raise RunError(
                 f"{name} is damaged.",
-                where=str(path),
-                expected="a JSON mapping, as the run had written it",
-                got=f"{len(content)} bytes that are none",
-                fix="restore the file, or run the experiment again with another --out",
+                where=str(self.path / name),
+                expected="a JSON mapping with its digest, as the run had written it",
+                got=f"{len(content)} bytes that are not what was written, or of an earlier version of sizetransfer",
+                fix="run the experiment again in this directory: what is stored is kept; or restore the file",
             )
         return data
 
-    def _check_same(self, experiment: Mapping[str, Any]) -> None:
-        different = differences(self.read("experiment.json"), experiment)
-        if not different:
-            return
-        shown = [f"{path}: {there} there, {here} here" for path, there, here in different[:_SHOWN_DIFFERENCES]]
-        if len(different) > len(shown):
-            shown.append(f"and {len(different) - len(shown)} more")
-        raise RunError(
-            "The directory holds a run of another experiment; nothing was changed.",
-            where=str(self.path),
-            expected="the same experiment in every field: a run directory is not extended or altered",
-            got="; ".join(shown),
-            fix="choose another directory with --out",
-        )
+    def _check_name(self, name: str) -> None:
+        """Whether the directory shows an experiment of this name, by whichever of its files is intact."""
+        found: dict[str, str] = {}
+        for file, field in ((EXPERIMENT, "name"), (MANIFEST, "experiment")):
+            data = unsealed(self._read(file) or b"")
+            if data is not None and isinstance(data.get(field), str):
+                found[file] = data[field]
+        if not found:
+            raise _foreign(self.path, f"a file {EXPERIMENT} that this version has not written, or that is damaged")
+        there = next(iter(found.values()))
+        if there != name:
+            raise RunError(
+                "The directory holds a run of another experiment; nothing was changed.",
+                where=str(self.path),
+                expected=f"a run of {name!r}: a directory shows runs of one name, with any fields",
+                got=f"a run of {there!r}",
+                fix="choose another directory with --out",
+            )
+        if EXPERIMENT not in found:
+            warn_of_damage(f"{EXPERIMENT} is damaged or missing in {self.path}: it is written anew.")
 
-    def _forget(self) -> None:
-        trials = self.path / "trials"
-        for path in trials.iterdir() if trials.is_dir() else ():
-            if path.is_dir() and re.fullmatch("[0-9a-f]{16}", path.name):
-                TrialDirectory(path).remove()
-        with storage_errors(self.path):
-            for name in _RUN_FILES:
-                (self.path / name).unlink(missing_ok=True)
+    def _tidy(self) -> None:
+        """Remove what killed runs have left behind."""
+        remove_partial_files(self.path)
+        figures = self.path / FIGURES
+        if figures.is_dir():
+            make_directory(figures, within=self.path)
+            remove_partial_files(figures)
 
-
-def differences(there: object, here: object, path: str = "") -> list[tuple[str, str, str]]:
-    """Dotted paths at which two JSON values differ, each with both values as text."""
-    if isinstance(there, Mapping) and isinstance(here, Mapping):
-        names = [*there, *(name for name in here if name not in there)]
-        found = [
-            item
-            for name in names
-            for item in differences(there.get(name, _ABSENT), here.get(name, _ABSENT), f"{path}.{name}".lstrip("."))
-        ]
-        # The order of a mapping is the order of the grid, and so of the records.
-        return found or ([] if list(there) == list(here) else [(path, str(list(there)), str(list(here)))])
-    return [] if there == here else [(path, _text(there), _text(here))]
+    def _read(self, name: str) -> bytes | None:
+        path = self.path / name
+        with storage_errors(path):
+            return path.read_bytes() if path.is_file() else None
 
 
-_ABSENT = object()
-
-
-def _text(value: object) -> str:
-    text = "nothing" if value is _ABSENT else repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
+def _seal(content: bytes) -> bytes:
+    """A Parquet file with its digest, taken with zeros in the digest's place; nothing if it has no such place."""
+    blank, places = _SEAL.subn(_NO_SEAL[_SEAL_NAME], content)
+    if places != 1:
+        return b""
+    return blank.replace(_NO_SEAL[_SEAL_NAME], b"sha256:" + digest(blank).encode())
 
 
 def _foreign(path: Path, got: str) -> RunError:
@@ -289,29 +219,3 @@ def _foreign(path: Path, got: str) -> RunError:
         got=got,
         fix="choose another directory with --out",
     )
-
-
-@contextmanager
-def _locked(path: Path, timeout: float, problem: str) -> Iterator[None]:
-    lock = FileLock(path / LOCK, timeout=timeout)
-    try:
-        with storage_errors(path):
-            lock.acquire()
-    except Timeout:
-        raise RunError(
-            problem,
-            where=str(path),
-            expected="one process at a time",
-            got="a lock that is held",
-            fix="wait until it has finished, stop it, or choose another directory with --out",
-        ) from None
-    except NotImplementedError:
-        raise RunError(
-            "The file system does not support locks, so that two runs could write to one directory.",
-            where=str(path),
-            fix="choose a directory on a local file system with --out",
-        ) from None
-    try:
-        yield
-    finally:
-        lock.release()

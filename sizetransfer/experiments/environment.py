@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import os
 import platform
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -47,10 +49,22 @@ def describe(device: str) -> dict[str, Any]:
         "machine": platform.machine(),
         "processors": os.cpu_count(),
         "device": device,
-        "device_name": torch.cuda.get_device_name(device) if device.startswith("cuda") else _processor(),
+        "device_name": device_name(device),
         "threads_per_trial": 1 if device == "cpu" else torch.get_num_threads(),
         "not_deterministic": not_deterministic(device),
     }
+
+
+def fingerprint(device: str) -> dict[str, str]:
+    """What numbers may depend on in their last digits and no key holds: torch and processor."""
+    return {"torch": torch.__version__, "device": device, "processor": device_name(device)}
+
+
+def device_name(device: str) -> str:
+    """The name of the accelerator, or the model and the instruction set of the processor."""
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(device)
+    return f"{_processor()} ({torch.backends.cpu.get_cpu_capability()})"
 
 
 def not_deterministic(device: str) -> list[str]:
@@ -92,7 +106,12 @@ def _git(directory: Path, *arguments: str) -> str | None:
     return done.stdout.strip() if done.returncode == 0 else None
 
 
+@functools.cache
 def _processor() -> str:
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
 
 

@@ -10,7 +10,7 @@ An executor decides where and when trials run, never what numbers they give. It 
                 yield self.workplace.perform(trial, on_event)
 
 Another machine gets ``workplace.to_json()`` and ``trial.to_json()``; there, ``Workplace.from_json`` and
-``parse_trial`` make them objects again, and the result is in the trial's directory.
+``parse_trial`` make them objects again, and what was computed is in the store of the workplace.
 
 The processes of :class:`LocalExecutor` are fresh interpreters that speak JSON lines on their standard streams,
 and not those of ``multiprocessing``: these would import the user's script a second time, and a script without the
@@ -27,16 +27,18 @@ import sys
 import threading
 import warnings
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from sizetransfer.errors import RunError
 from sizetransfer.events import Event, OnEvent
 from sizetransfer.experiments.storage import RunWarning
-from sizetransfer.experiments.trial import TrialResult, label_of
+from sizetransfer.experiments.trial import TaskResult, TrialResult, read_trial
 from sizetransfer.experiments.workplace import Workplace, error_from_json, failed
+from sizetransfer.plugins import RESTRICTION
 from sizetransfer.trials import Trial
 
 
@@ -65,8 +67,9 @@ class SerialExecutor:
 class LocalExecutor:
     """Computes trials in several processes of this machine.
 
-    By default there are as many as there are processors, and one on an accelerator. A process that dies takes
-    one trial with it; another takes its place.
+    By default there are as many as there are processors, and one on an accelerator. A process that dies while it
+    measures takes that one measurement with it: another process goes on with the rest of the trial. One that dies
+    earlier takes the trial.
     """
 
     def __init__(self, workplace: Workplace) -> None:
@@ -74,6 +77,7 @@ class LocalExecutor:
 
     def run(self, trials: Sequence[Trial], on_event: OnEvent) -> Iterator[TrialResult]:
         waiting = deque(trials)
+        lost: dict[str, list[TaskResult]] = {}
         messages: queue.Queue[tuple[_Worker, dict[str, Any] | None]] = queue.Queue()
         workers: set[_Worker] = set()
         try:
@@ -86,11 +90,16 @@ class LocalExecutor:
                 if message is None:
                     workers.remove(worker)
                     worker.join()
-                    yield worker.lost(on_event)
+                    deadly = worker.deadly_task()
+                    if deadly is None:
+                        yield worker.lost(on_event)
+                    else:
+                        lost.setdefault(worker.key, []).append(deadly)
+                        waiting.append(_without(worker.trial, deadly))
                 elif "event" in message:
                     on_event(Event(**message["event"]))
                 else:
-                    result = worker.result(message)
+                    result = _with(worker.result(message), lost.pop(worker.key, []))
                     if waiting:
                         worker.send(waiting.popleft())
                     else:
@@ -129,7 +138,7 @@ class _Worker:
             [sys.executable, "-m", "sizetransfer.experiments.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=_environment(workplace.device),
+            env=_environment(workplace),
         )
         self._reader = threading.Thread(target=self._read, args=(messages,), daemon=True)
         self._reader.start()
@@ -142,30 +151,47 @@ class _Worker:
         self._write(trial.to_json())
 
     def result(self, message: dict[str, Any]) -> TrialResult:
-        """The result that the process reports, read from the trial's directory."""
+        """The result that the process reports; what it has computed is read from the store."""
         for text in message["warnings"]:
             warnings.warn(text, RunWarning, stacklevel=2)
         directory = self.workplace.directory(self.trial)
-        label = label_of(self.trial)
-        if message["status"] == "failed":
-            return TrialResult(directory.key, label, "failed", error=error_from_json(message["error"]))
-        body = directory.recover(label)
-        if body is None:
+        error = None if message["error"] is None else error_from_json(message["error"])
+        found = read_trial(self.trial, directory)
+        if found is None and error is None:
             error = RunError("The trial was finished, but its files are gone.", where=str(directory.path))
-            return TrialResult(directory.key, label, "failed", error=error)
-        return TrialResult(directory.key, label, message["status"], body, tuple(directory.rows()))
+        if found is None:
+            return TrialResult(directory.key, self.trial.label, "failed", error=error)
+        tasks = tuple(_as_reported(found.tasks, self.trial, message["tasks"]))
+        return replace(found, status=message["status"], tasks=tasks, error=error)
+
+    @property
+    def key(self) -> str:
+        """Key of the trial at hand."""
+        return self.workplace.directory(self.trial).key
+
+    def deadly_task(self) -> TaskResult | None:
+        """The measurement that the process was at when it died, as a failure; nothing if it was still training."""
+        found = read_trial(self.trial, self.workplace.directory(self.trial))
+        there = {result.task.key for result in found.tasks} if found is not None else set()
+        left = [task for task in self.trial.tasks() if task.key not in there]
+        if found is None or not left:
+            return None
+        return TaskResult(left[0], "failed", error=self._death(f"{self.trial.label}: {left[0]}"))
 
     def lost(self, on_event: OnEvent) -> TrialResult:
         """The failure of the trial whose process has died."""
+        return failed(self.workplace.directory(self.trial), self.trial, self._death(self.trial.label), on_event)
+
+    def _death(self, where: str) -> RunError:
         code = self._process.returncode
         killed = code is not None and code < 0
-        error = RunError(
-            "The process that computed the trial has died.",
-            where=label_of(self.trial),
+        return RunError(
+            "The process that computed this has died.",
+            where=where,
             got=f"signal {-code}" if killed else f"exit code {code}; its last words are on the standard error",
-            fix="if memory ran out: --workers 1, a smaller training.batch or smaller sizes; then run again",
+            fix="what is finished is kept; if memory ran out: --workers 1, a smaller batch or smaller sizes; then run "
+            "again",
         )
-        return failed(self.workplace.directory(self.trial).key, self.trial, error, on_event)
 
     def stop(self) -> None:
         """End the process at once; it has nothing to save that it has not saved."""
@@ -194,8 +220,42 @@ class _Worker:
                 self._process.stdin.flush()
 
 
-def _environment(device: str) -> dict[str, str]:
-    """The environment of a worker: it imports from the same places, and has one thread where that is all it may use."""
+def _as_reported(
+    found: Iterable[TaskResult], trial: Trial, reported: Mapping[str, Mapping[str, Any]]
+) -> Iterator[TaskResult]:
+    """The tasks of a trial in their order: those in the store, and those that the process reports as failed."""
+    there = {result.task.key: result for result in found}
+    for task in trial.tasks():
+        told = reported.get(task.key, {})
+        if told.get("error") is not None:
+            yield TaskResult(task, "failed", error=error_from_json(told["error"]))
+        elif task.key in there:
+            yield replace(there[task.key], status=told.get("status", "reused"))
+
+
+def _without(trial: Trial, deadly: TaskResult) -> Trial:
+    """The trial without a task that a process died of."""
+    if trial.keys is None:
+        return trial
+    left = {
+        name: {size: key for size, key in sizes.items() if key != deadly.task.key}
+        for name, sizes in trial.keys.measurements.items()
+    }
+    return trial.model_copy(update={"keys": trial.keys.model_copy(update={"measurements": left})})
+
+
+def _with(result: TrialResult, lost: list[TaskResult]) -> TrialResult:
+    """The result of a trial together with the tasks that processes died of."""
+    if not lost:
+        return result
+    status = "finished" if result.status == "reused" else result.status
+    return replace(result, status=status, tasks=(*result.tasks, *lost))
+
+
+def _environment(workplace: Workplace) -> dict[str, str]:
+    """The environment of a worker: it imports from the same places, no plugin that takes no part, one thread."""
+    device = workplace.device
+    chosen = {} if workplace.plugins is None else {RESTRICTION: workplace.plugins}
     places = [str(Path(place).resolve()) for place in sys.path]
     threads = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"} if device == "cpu" else {}
-    return {**os.environ, **threads, "PYTHONPATH": os.pathsep.join(places)}
+    return {**os.environ, **threads, **chosen, "PYTHONPATH": os.pathsep.join(places)}

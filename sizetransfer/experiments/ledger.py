@@ -1,17 +1,20 @@
-"""What is known of every trial of a run, and the files that tell it: the manifest and the records."""
+"""What is known of every trial of a run, and the files that tell it: the manifest, the records and the verdicts."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
 from datetime import UTC, datetime
 from typing import Any
 
 import pandas as pd
 
+from sizetransfer.diagnosis import verdicts_as_data
 from sizetransfer.experiments.directory import RunDirectory
 from sizetransfer.experiments.environment import describe
-from sizetransfer.experiments.trial import TrialResult, label_of
+from sizetransfer.experiments.preflight import Plan
+from sizetransfer.experiments.reuse import Found
+from sizetransfer.experiments.trial import TaskResult, TrialResult
 from sizetransfer.experiments.workplace import Workplace, kinds_of
 from sizetransfer.records import Record
 from sizetransfer.trials import Experiment, Trial
@@ -23,29 +26,44 @@ DTYPES = {
     **dict.fromkeys(("sigma", "coordinate", "value", "standard_error"), "float64"),
     **dict.fromkeys(("experiment", "teacher", "student", "measure", "part"), "str"),
 }
+_TAKEN = (
+    *("device", "training_seconds", "step_seconds", "steps", "parameters", "training_sites"),
+    *("training_score_calls", "created", "torch", "processor"),
+)
 
 
 class Ledger:
     """What is known of every trial, and the files that tell it."""
 
     def __init__(
-        self, experiment: Experiment, workplace: Workplace, directory: RunDirectory, details: Mapping[str, Any]
+        self,
+        experiment: Experiment,
+        workplace: Workplace,
+        directory: RunDirectory,
+        plan: Plan,
+        details: Mapping[str, Any],
     ) -> None:
+        self.experiment = experiment
         self.workplace = workplace
         self.directory = directory
+        self.plan = plan
         self.results: dict[str, TrialResult] = {}
         # Names do not enter the key: entries of the grid with equal specifications are one trial.
-        self.grid = [(workplace.directory(trial).key, trial) for trial in experiment.trials()]
+        self.grid = [(trial.keys.training, trial) for trial in plan.trials if trial.keys is not None]
+        self._found = Found.in_store(workplace.results)
         self._fixed = {
-            "format": 1,
+            "format": 2,
             "experiment": experiment.name,
             "preset": experiment.preset,
             "seeds": list(experiment.seeds),
             "evaluation_seed": experiment.evaluation.seed,
             "dtype": experiment.dtype,
+            "store": self._store(),
             "plugins": self._plugins(),
             **describe(workplace.device),
             **details,
+            "renewed": self._found.renewed(dict(self.grid), workplace.device),
+            "other_trainings": self._found.others(key for key, _ in self.grid),
             "started": _now(),
         }
 
@@ -57,58 +75,91 @@ class Ledger:
                 unique.setdefault(key, trial)
         return list(unique.values())
 
+    def trained(self, trial: Trial) -> bool:
+        """Whether the store had the trial's training when the run began."""
+        return trial.keys is not None and trial.keys.training in self._found.trainings
+
     def add(self, result: TrialResult) -> None:
         """Take a result and write it down."""
         self.results[result.key] = result
         self.write()
 
     def write(self) -> None:
-        """Write the manifest and the records as far as they go."""
-        self.directory.write_records(frame(self._rows()))
+        """Write the records, the verdicts and the manifest as far as they go."""
+        records = frame(self._rows())
+        self.directory.write_records(records)
+        self.directory.write_verdicts(verdicts_as_data(records, self.experiment))
         self.directory.write_manifest(self._manifest())
 
-    def _rows(self) -> Iterable[Mapping[str, Any]]:
+    def _rows(self) -> Iterator[Mapping[str, Any]]:
         for key, trial in self.grid:
             names = {
                 "experiment": trial.experiment,
                 "teacher": trial.teacher_name,
                 "student": trial.student_name,
             }
-            yield from ({**row, **names} for row in (self.results[key].rows if key in self.results else ()))
+            for result in self._tasks(key):
+                yield from ({**row, **names, "measure": result.task.name} for row in result.rows)
+
+    def _tasks(self, key: str) -> tuple[TaskResult, ...]:
+        return self.results[key].tasks if key in self.results else ()
 
     def _manifest(self) -> dict[str, Any]:
         entries = [self._entry(key, trial) for key, trial in self.grid]
-        failures = [
-            {"trial": key, "label": label_of(trial), "error": str(self.results[key].error)}
-            for key, trial in self.grid
-            if key in self.results and self.results[key].error is not None
-        ]
-        skipped = [
-            {**item, "label": label_of(trial)}
-            for key, trial in self.grid
-            if key in self.results
-            for item in self.results[key].body.get("skipped", ())
-        ]
-        complete = all(entry["status"] in {"finished", "reused"} for entry in entries)
-        written = {"written": _now(), "complete": complete}
-        return {**self._fixed, **written, "trials": entries, "failures": failures, "skipped": skipped}
+        failures = list(self._failures())
+        complete = all(
+            entry["status"] in {"finished", "reused"} and entry["measurements"]["done"] == entry["measurements"]["of"]
+            for entry in entries
+        )
+        return {
+            **self._fixed,
+            "written": _now(),
+            "complete": complete,
+            "reused": self._found.reused(self.results.values(), self.workplace.device),
+            "trials": entries,
+            "failures": failures,
+            "skipped": list(self._skipped()),
+        }
+
+    def _failures(self) -> Iterator[dict[str, Any]]:
+        for key, trial in self.grid:
+            result = self.results.get(key)
+            if result is None:
+                continue
+            if result.error is not None:
+                yield {"trial": key, "label": trial.label, "error": str(result.error)}
+            for one in result.tasks:
+                if one.error is not None:
+                    where = {"measure": one.task.name, "size": one.task.size}
+                    yield {"trial": key, "label": trial.label, **where, "error": str(one.error)}
+
+    def _skipped(self) -> Iterator[dict[str, str]]:
+        for _, trial in self.grid:
+            for (teacher, measure), reason in self.plan.skipped.items():
+                if teacher == trial.teacher_name:
+                    yield {"label": trial.label, "measure": measure, "reason": reason}
 
     def _entry(self, key: str, trial: Trial) -> dict[str, Any]:
         result = self.results.get(key)
-        taken = [
-            *("device", "seconds", "training_seconds", "step_seconds", "steps", "parameters", "training_sites"),
-            *("training_score_calls", "evaluation_score_calls"),
-        ]
         body = result.body if result is not None else {}
-        return {
+        entry = {
             "trial": key,
-            "label": label_of(trial),
+            "label": trial.label,
             "teacher": trial.teacher_name,
             "student": trial.student_name,
             "seed": trial.seed,
             "status": "pending" if result is None else result.status,
-            **{name: body[name] for name in taken if name in body},
+            **{name: body[name] for name in _TAKEN if name in body},
         }
+        done = [one for one in result.tasks if one.error is None] if result is not None else []
+        if body:
+            entry["seconds"] = body["seconds"] + sum(one.body.get("seconds", 0.0) for one in done)
+            entry["evaluation_score_calls"] = sum(one.body.get("score_calls", 0) for one in done)
+        tasks = len(list(trial.tasks()))
+        return {**entry, "measurements": {"done": len(done), "of": tasks}}
+
+    def _store(self) -> str | None:
+        return None if self.workplace.store is None else str(self.workplace.store.resolve())
 
     def _plugins(self) -> dict[str, str]:
         kinds = [kind for _, trial in self.grid for kind in kinds_of(trial)]

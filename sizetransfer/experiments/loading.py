@@ -149,6 +149,8 @@ def _read(path: Path) -> dict[str, Any]:
             "The experiment file cannot be read.", where=str(path), expected="text in UTF-8", got=str(error)
         ) from error
     data = parse_json(text, path) if path.suffix == ".json" else parse_yaml(text, path)
+    if path.name == "experiment.json" and isinstance(data, dict):
+        data.pop("digest", None)  # of the file as a run wrote it; a copy may be edited
     if not isinstance(data, Mapping):
         raise SpecError(
             "An experiment must be a mapping of fields.",

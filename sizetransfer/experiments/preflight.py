@@ -1,46 +1,65 @@
-"""What can be known to go wrong before anything is trained, and what each trial will cost."""
+"""What can be known before anything is trained: what cannot work, what a trial will cost, and the keys of results."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 
+from sizetransfer.arithmetic import arithmetic
+from sizetransfer.computing import build_student, build_teacher
 from sizetransfer.errors import PluginError, SizetransferError, SpecError
-from sizetransfer.experiments.trial import arithmetic, build_student, build_teacher, label_of
+from sizetransfer.experiments.keys import planned
 from sizetransfer.oracle import Teacher
+from sizetransfer.randomness import seeded_initialisation, stream
+from sizetransfer.sources import files_read, literal_files
+from sizetransfer.specs import KindSpec, MeasureSpec
 from sizetransfer.student import Student
 from sizetransfer.trials import Trial
 
 
-def check_trials(trials: Sequence[Trial]) -> dict[tuple[str, str], float]:
-    """Build every teacher, and every student for it, once, and refuse what cannot work.
+@dataclass(frozen=True)
+class Plan:
+    """The trials of a grid with their keys.
 
-    Returns:
-        The estimated cost of a trial by names of teacher and student: parameters times sites times fields times steps.
+    Attributes:
+        trials: in the order of the grid.
+        costs: estimated cost of a trial by names of teacher and student: parameters times sites times fields times
+            steps.
+        skipped: why a measure cannot be taken of a teacher, by names of teacher and measure.
+    """
+
+    trials: tuple[Trial, ...]
+    costs: dict[tuple[str, str], float]
+    skipped: dict[tuple[str, str], str]
+
+
+def plan(trials: Sequence[Trial], device: str = "cpu") -> Plan:
+    """Build every teacher, and every student for it, once; refuse what cannot work, and give every trial its keys.
 
     Raises:
-        SpecError: a student's receptive field wraps around the training torus.
+        SpecError: a student's receptive field wraps around the training torus; a measure cannot be taken of a student
+            or at a size.
         OracleError: a teacher is not defined at a size, or a measure asks for more than it can compute there.
         PluginError: a teacher or student cannot be built.
     """
     costs: dict[tuple[str, str], float] = {}
-    teachers: dict[str, Teacher] = {}
+    files: dict[tuple[str, str], set[Path]] = {}
+    skipped: dict[tuple[str, str], str] = {}
+    built: dict[str, _Built] = {}
     for trial in trials:
         pair = (trial.teacher_name, trial.student_name)
         if pair in costs:
             continue
-        try:
-            with arithmetic(trial.dtype):
-                if trial.teacher_name not in teachers:
-                    # Trials come teacher by teacher: one teacher is in memory at a time.
-                    teachers = {trial.teacher_name: _checked_teacher(trial)}
-                student = build_student(trial, teachers[trial.teacher_name])
-        except SizetransferError:
-            raise
-        except Exception as error:  # a plugin may raise anything
-            raise _cannot_build(trial, error) from error
-        check_radius(trial, student)
-        costs[pair] = _cost(trial, student)
-    return costs
+        with arithmetic(trial.dtype, "cpu"), seeded_initialisation("preflight", *pair):
+            if trial.teacher_name not in built:
+                # Trials come teacher by teacher: one teacher is in memory at a time.
+                built = {trial.teacher_name: _build_teacher(trial)}
+                skipped |= built[trial.teacher_name].skipped
+            files[pair], costs[pair] = _check_student(trial, built[trial.teacher_name])
+    keyed = tuple(_keyed(trial, device, files[trial.teacher_name, trial.student_name], skipped) for trial in trials)
+    return Plan(keyed, costs, skipped)
 
 
 def check_radius(trial: Trial, student: Student) -> None:
@@ -65,22 +84,74 @@ def check_radius(trial: Trial, student: Student) -> None:
     )
 
 
-def _checked_teacher(trial: Trial) -> Teacher:
-    teacher = build_teacher(trial)
-    for size in (trial.training.size, *trial.evaluation.sizes):
-        teacher.check_size(size)
+@dataclass(frozen=True)
+class _Built:
+    """A teacher that has been built, what it reads, and what cannot be measured of it."""
+
+    teacher: Teacher
+    files: set[Path]
+    skipped: dict[tuple[str, str], str]
+
+
+def _build_teacher(trial: Trial) -> _Built:
+    with _plugin_errors(trial), files_read() as files:
+        teacher = build_teacher(trial)
+        for size in (trial.training.size, *trial.evaluation.sizes):
+            teacher.check_size(size)
+    skipped = {}
     for name, measure in trial.evaluation.measures.items():
-        if not measure.lacking(teacher):
-            for size in trial.evaluation.sizes_of(name):
-                measure.check(teacher, size)
-    return teacher
+        lacking = measure.lacking(teacher) or _masked(measure, teacher, trial.training.size)
+        if lacking:
+            skipped[trial.teacher_name, name] = f"the teacher {trial.teacher_name!r} lacks {', '.join(lacking)}"
+            continue
+        for size in trial.evaluation.sizes_of(name):
+            measure.check(teacher, size)
+    return _Built(teacher, files | _named(trial.teacher), skipped)
 
 
-def _cannot_build(trial: Trial, error: Exception) -> PluginError:
+def _check_student(trial: Trial, built: _Built) -> tuple[set[Path], float]:
+    with _plugin_errors(trial), files_read() as files:
+        student = build_student(trial, built.teacher)
+        check_radius(trial, student)
+    for name, measure in trial.evaluation.measures.items():
+        if (trial.teacher_name, name) not in built.skipped:
+            measure.check_student(student)
+    return built.files | files | _named(trial.student), _cost(trial, student)
+
+
+def _named(spec: KindSpec) -> set[Path]:
+    return {*spec.reads(), *literal_files(spec.code())}
+
+
+def _masked(measure: MeasureSpec, teacher: Teacher, size: int) -> list[str]:
+    """What a measure of whole fields lacks of a teacher whose fields have dead sites."""
+    if measure.takes_masks:
+        return []
+    sample = teacher.sample(1, size, generator=stream("preflight", "mask"))
+    return [] if sample.context.mask is None else ["fields without dead sites"]
+
+
+def _keyed(trial: Trial, device: str, files: Iterable[Path], skipped: dict[tuple[str, str], str]) -> Trial:
+    taken = [name for name in trial.evaluation.measures if (trial.teacher_name, name) not in skipped]
+    return planned(trial, device, files=files, measures=taken)
+
+
+@contextmanager
+def _plugin_errors(trial: Trial) -> Iterator[None]:
+    """Turn whatever a plugin raises into an error that names the trial."""
+    try:
+        yield
+    except SizetransferError:
+        raise
+    except (Exception, SystemExit) as error:  # a plugin may raise anything
+        raise _cannot_build(trial, error) from error
+
+
+def _cannot_build(trial: Trial, error: BaseException) -> PluginError:
     return PluginError(
         "A teacher or a student cannot be built.",
-        where=f"{label_of(trial)}: kinds {trial.teacher.kind!r} and {trial.student.kind!r}",
-        got=f"{type(error).__name__}: {error}",
+        where=f"{trial.label}: kinds {trial.teacher.kind!r} and {trial.student.kind!r}",
+        got=f"{type(error).__name__}: {str(error)[:500]}",
         fix="change its fields, or mend the distribution that it comes from (`sizetransfer plugins`)",
     )
 

@@ -1,146 +1,30 @@
-"""Grids of trials: run them, resume them, read them back."""
+"""Grids of trials: compute what the store does not have, and show it in a run directory."""
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from functools import cached_property
-from io import BytesIO
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import pandas as pd
-import torch
-from safetensors.torch import load as load_weights
+from typing import TYPE_CHECKING
 
 from sizetransfer.errors import RunError, SpecError
 from sizetransfer.events import Event, OnEvent, ignore
-from sizetransfer.experiments.directory import STUDENT_SPEC, STUDENT_WEIGHTS, TRAINING, RunDirectory, TrialDirectory
+from sizetransfer.experiments.directory import OWN_STORE, RunDirectory
 from sizetransfer.experiments.environment import choose_device
-from sizetransfer.experiments.ledger import DTYPES, Ledger
-from sizetransfer.experiments.preflight import check_trials
-from sizetransfer.experiments.storage import StorageError, from_bytes, storage_errors
-from sizetransfer.experiments.trial import TrialResult, arithmetic, build_teacher, label_of
-from sizetransfer.experiments.workplace import Workplace, registry_from
-from sizetransfer.registry import Registry, default_registry
-from sizetransfer.specs import FieldInfo, did_you_mean
+from sizetransfer.experiments.ledger import Ledger
+from sizetransfer.experiments.opened import Run, read_run
+from sizetransfer.experiments.preflight import plan
+from sizetransfer.experiments.storage import StorageError
+from sizetransfer.experiments.trial import read_trial
+from sizetransfer.experiments.workplace import Workplace, kinds_of, registry_from
+from sizetransfer.registry import Registry, Sort, default_registry
+from sizetransfer.specs import did_you_mean
 from sizetransfer.trials import Experiment, Trial
 
 if TYPE_CHECKING:
     from sizetransfer.experiments.executors import Executor
-    from sizetransfer.oracle import Teacher
-    from sizetransfer.student import Student
 
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Run:
-    """A run read from its directory.
-
-    Attributes:
-        path: the run directory.
-        experiment: what was run.
-        manifest: versions, device, wall times, score calls.
-        records: one row for one number; the columns are the fields of :class:`~sizetransfer.records.Record`.
-        failures: for each trial that failed ``{trial, label, error}``.
-        skipped: for each measure that a teacher could not answer ``{label, measure, reason}``.
-    """
-
-    path: Path
-    experiment: Experiment
-    manifest: dict[str, Any]
-    records: pd.DataFrame
-    failures: list[dict[str, str]]
-    skipped: list[dict[str, str]]
-    registry: Registry
-
-    def __repr__(self) -> str:
-        return (
-            f"Run({str(self.path)!r}: {self.experiment.name}, {len(self.records)} records, "
-            f"{len(self.failures)} failures)"
-        )
-
-    @property
-    def report(self) -> Path | None:
-        """The report, if it has been written."""
-        path = self.path / "report.html"
-        return path if path.is_file() else None
-
-    @property
-    def complete(self) -> bool:
-        """Whether every trial is finished."""
-        return bool(self.manifest["complete"])
-
-    @cached_property
-    def _trials(self) -> dict[tuple[str, str, int], dict[str, Any]]:
-        return {(entry["teacher"], entry["student"], entry["seed"]): entry for entry in self.manifest["trials"]}
-
-    def teacher(self, name: str, *, device: str = "cpu") -> Teacher:
-        """The teacher of this name, with the dtype of the run.
-
-        Raises:
-            RunError: the experiment has no such teacher.
-        """
-        if name not in self.experiment.teachers:
-            raise _unknown("teacher", name, self.experiment.teachers)
-        trial = next(trial for trial in self.experiment.trials() if trial.teacher_name == name)
-        with arithmetic(trial.dtype):
-            return build_teacher(trial, device)
-
-    def student(self, teacher_name: str, student_name: str, seed: int | None = None, *, device: str = "cpu") -> Student:
-        """The trained student of one trial, in eval mode; its output is that of the student that was measured.
-
-        Args:
-            teacher_name: its name in the experiment.
-            student_name: its name in the experiment.
-            seed: one of the experiment's seeds; by default its first.
-            device: where to put it.
-
-        Raises:
-            RunError: there is no such trial, it is not finished, or its weights are damaged.
-        """
-        directory = self._finished(teacher_name, student_name, seed)
-        spec = from_bytes(directory.read(STUDENT_SPEC)) or {}
-        spec_class = self.registry.lookup("student", spec["student"]["kind"])
-        with torch.random.fork_rng(devices=[]), arithmetic(spec["dtype"]):
-            student: Student = spec_class.parse(spec["student"], lookup=self.registry.lookup).build(  # type: ignore[attr-defined]
-                FieldInfo.parse(spec["field"])
-            )
-        student = student.to(dtype=getattr(torch, spec["dtype"]))
-        student.load_state_dict(load_weights(directory.read(STUDENT_WEIGHTS)))
-        return student.to(device).eval().requires_grad_(False)
-
-    def training(self, teacher_name: str, student_name: str, seed: int | None = None) -> pd.DataFrame:
-        """The history of one trial's training: step, loss, gradient_norm, learning_rate.
-
-        Raises:
-            RunError: as for :meth:`student`.
-        """
-        directory = self._finished(teacher_name, student_name, seed)
-        rows = csv.reader(directory.read(TRAINING).decode().splitlines())
-        columns = next(rows)
-        return pd.DataFrame([[float(value) for value in row] for row in rows], columns=columns)
-
-    def _finished(self, teacher_name: str, student_name: str, seed: int | None) -> TrialDirectory:
-        if teacher_name not in self.experiment.teachers:
-            raise _unknown("teacher", teacher_name, self.experiment.teachers)
-        if student_name not in self.experiment.students:
-            raise _unknown("student", student_name, self.experiment.students)
-        chosen = self.experiment.seeds[0] if seed is None else seed
-        entry = self._trials.get((teacher_name, student_name, chosen))
-        if entry is None:
-            raise _unknown("seed", str(chosen), map(str, self.experiment.seeds))
-        directory = RunDirectory(self.path).trial(entry["trial"])
-        body, damage = directory.inspect()
-        if body is None:
-            raise RunError(
-                "The trial is damaged." if damage else "The trial is not finished.",
-                where=str(directory.path),
-                expected=f"the files of {entry['label']}",
-                got=damage or entry["status"],
-                fix="run the experiment again in this directory: what is finished and intact is kept",
-            )
-        return directory
+Part = Mapping[str, Sequence[str]]
+"""A part of the grid: names of teachers and students and seeds, by ``teacher``, ``student`` and ``seed``."""
 
 
 def run(
@@ -151,25 +35,30 @@ def run(
     executor: str = "local",
     workers: int | None = None,
     fresh: bool = False,
+    store: Path | str | None = None,
+    only: Part | None = None,
+    train: bool = True,
     on_event: OnEvent = ignore,
     registry: Registry | str | None = None,
 ) -> Run:
-    """Run every trial of an experiment, or what is left of them, and write the run directory.
+    """Compute what the store does not have of an experiment, and make the run directory show the experiment.
 
     Args:
         experiment: what to run.
-        out: run directory; by default ``runs/<name>-<preset>``. What an earlier run of the same experiment has
-            finished there is kept.
+        out: run directory; by default ``runs/<name>-<preset>``. It may show an earlier state of the experiment.
         device: ``auto``, or a torch device.
         executor: ``local`` (several processes), ``serial`` (this process), or one that a plugin has registered.
         workers: trials to compute at a time; ``None``: the executor decides.
-        fresh: compute everything again.
+        fresh: compute everything of the grid again.
+        store: where trainings and measurements are kept; by default inside the run directory.
+        only: the part of the grid to compute; the rest is shown as far as the store has it.
+        train: whether trainings that are not there are done; otherwise they are left out.
         on_event: told of progress, in this process and thread.
         registry: a registry other than that of the installed plugins; for executors with other processes the
             name ``module:function`` of a function that returns it.
 
     Raises:
-        SpecError: a student's receptive field wraps around the training torus; an unknown executor or kind.
+        SpecError: a student's receptive field wraps around the training torus; an unknown executor, kind or part.
         RunError: the directory belongs to something else, is in use, or cannot be written.
     """
     found = registry_from(registry) if isinstance(registry, str) else registry or default_registry()
@@ -179,45 +68,30 @@ def run(
         registry=found,
         registry_source=registry if isinstance(registry, str) else None,
         workers=workers,
+        store=None if store is None else Path(store),
+        plugins=_taking_part(experiment, executor, found),
     )
     _check_workers(workplace, executor)
     factory = found.executor(executor)
-    costs = check_trials(experiment.trials())
+    found.listeners()
+    chosen = _chosen(experiment, only or {})
+    directory = RunDirectory(workplace.path)
+    directory.check(experiment.to_json())
+    _check_store(directory, workplace)
+    planned = plan(experiment.trials(), workplace.device)
 
     def tell(event: Event) -> None:
         on_event(event)
         found.emit(event)
 
-    directory = RunDirectory(workplace.path)
-    with directory.claimed(experiment.to_json(), fresh=fresh):
-        ledger = Ledger(experiment, workplace, directory, {"executor": executor, "workers": workers})
-        _run_trials(ledger, factory(workplace), costs, tell)
-    return open_run(workplace.path, registry=found)
-
-
-def open_run(path: Path | str, *, registry: Registry | None = None) -> Run:
-    """Read a run back, whether it is complete or not; nothing is changed.
-
-    Raises:
-        RunError: the directory holds no run, or a damaged one.
-    """
-    found = registry or default_registry()
-    directory = RunDirectory(Path(path))
-    try:
-        experiment = Experiment.parse(directory.read("experiment.json"), lookup=found.lookup)
-    except SpecError as error:
-        error.where = f"{directory.path / 'experiment.json'}: {error.where}"
-        raise
-    manifest = directory.read("manifest.json")
-    return Run(
-        path=directory.path,
-        experiment=experiment,
-        manifest=manifest,
-        records=_read_records(directory),
-        failures=manifest["failures"],
-        skipped=manifest["skipped"],
-        registry=found,
-    )
+    with directory.claimed(experiment.to_json()):
+        workplace.results.tidy()
+        if fresh:
+            again = [trial for trial in planned.trials if _belongs(trial, chosen)]
+            _forget(directory, workplace, again, whole=not chosen)
+        ledger = Ledger(experiment, workplace, directory, planned, {"executor": executor, "workers": workers})
+        _run_trials(ledger, factory(workplace), chosen, tell, train=train)
+    return read_run(workplace.path, registry=found, trust=True)
 
 
 def default_directory(experiment: Experiment) -> Path:
@@ -225,16 +99,20 @@ def default_directory(experiment: Experiment) -> Path:
     return Path("runs") / "-".join(filter(None, [experiment.name, experiment.preset]))
 
 
-def _run_trials(ledger: Ledger, executor: Executor, costs: Mapping[tuple[str, str], float], on_event: OnEvent) -> None:
+def _run_trials(ledger: Ledger, executor: Executor, chosen: Part, on_event: OnEvent, *, train: bool) -> None:
     for key, trial in ledger.grid:
         if key not in ledger.results:
-            _reuse(ledger, trial, on_event)
+            _reuse(ledger, trial, on_event, whole=_belongs(trial, chosen))
     ledger.write()
-    trials = ledger.unfinished()
+    trials = [trial for trial in ledger.unfinished() if _belongs(trial, chosen) and (train or ledger.trained(trial))]
     # The longest first, so that no processor is left alone with one at the end.
+    costs = ledger.plan.costs
     trials.sort(key=lambda trial: -costs[trial.teacher_name, trial.student_name])
-    if not trials:
-        return
+    if trials:
+        _compute(ledger, executor, trials, on_event)
+
+
+def _compute(ledger: Ledger, executor: Executor, trials: Sequence[Trial], on_event: OnEvent) -> None:
     results = executor.run(trials, on_event)
     try:
         for result in results:
@@ -247,29 +125,82 @@ def _run_trials(ledger: Ledger, executor: Executor, costs: Mapping[tuple[str, st
             close()
 
 
-def _reuse(ledger: Ledger, trial: Trial, on_event: OnEvent) -> None:
-    directory = ledger.workplace.directory(trial)
-    label = label_of(trial)
-    body = directory.recover(label)
-    if body is not None:
-        ledger.results[directory.key] = TrialResult(directory.key, label, "reused", body, tuple(directory.rows()))
-        on_event(Event("reused", directory.key, label, done=1.0, step=body["steps"]))
+def _reuse(ledger: Ledger, trial: Trial, on_event: OnEvent, *, whole: bool) -> None:
+    """Show what the store has of a trial; of one that is going to be computed, only if all of it is there."""
+    result = read_trial(trial, ledger.workplace.directory(trial))
+    if result is None:
+        return
+    complete = len(result.tasks) == len(list(trial.tasks()))
+    if complete or not whole:
+        ledger.results[result.key] = result
+    if complete:
+        on_event(Event("reused", result.key, trial.label, done=1.0, step=result.body["steps"]))
 
 
-def _read_records(directory: RunDirectory) -> pd.DataFrame:
-    path = directory.path / "records.parquet"
-    with storage_errors(path):
-        content = path.read_bytes() if path.is_file() else b""
-    try:
-        table = pd.read_parquet(BytesIO(content))
-    except (ValueError, OSError) as error:
+def _forget(directory: RunDirectory, workplace: Workplace, trials: Sequence[Trial], *, whole: bool) -> None:
+    """Remove what is to be computed anew, and everything else that the run's own store holds if the grid is whole."""
+    directory.forget()
+    places = {place.path: place for place in map(workplace.directory, trials)}
+    if whole and workplace.store is None:
+        places |= {place.path: place for place in workplace.results}
+    for place in places.values():
+        if place.path.is_dir():
+            with place.prepared():
+                place.remove()
+            place.remove()
+
+
+def _chosen(experiment: Experiment, only: Part) -> Part:
+    """The part of the grid to compute, checked.
+
+    Raises:
+        SpecError: the grid has no such axis or entry.
+    """
+    known = {
+        "teacher": list(experiment.teachers),
+        "student": list(experiment.students),
+        "seed": [str(seed) for seed in experiment.seeds],
+    }
+    for axis, names in only.items():
+        wrong = [name for name in names if name not in known.get(axis, ())]
+        if axis not in known or wrong:
+            asked, there = (wrong[0], known[axis]) if axis in known else (axis, list(known))
+            raise SpecError(
+                f"The grid has no {axis if axis in known else 'axis'} {asked!r}.",
+                where="only",
+                expected=f"one of {', '.join(there)}",
+                got=repr(asked),
+                fix=did_you_mean(asked, there) or "choose one of those above",
+            )
+    return only
+
+
+def _belongs(trial: Trial, chosen: Part) -> bool:
+    own = {"teacher": trial.teacher_name, "student": trial.student_name, "seed": str(trial.seed)}
+    return all(own[axis] in names for axis, names in chosen.items())
+
+
+def _taking_part(experiment: Experiment, executor: str, registry: Registry) -> str:
+    """The plugins that other processes need, as ``SIZETRANSFER_PLUGINS`` names them."""
+    kinds: dict[tuple[Sort, str], None] = dict.fromkeys(kind for one in experiment.trials() for kind in kinds_of(one))
+    return ",".join(registry.owners([*kinds, ("executor", executor)]))
+
+
+def _check_store(directory: RunDirectory, workplace: Workplace) -> None:
+    """Refuse to leave, unasked, the store that results are in, and to write there because a file says so.
+
+    Raises:
+        RunError: the directory shows results of another store than the one given.
+    """
+    there = directory.elsewhere()
+    if there is not None and workplace.store is None:
         raise RunError(
-            "The records cannot be read.",
-            where=str(path),
-            got=str(error) if content else "no such file, or an empty one",
-            fix="run the experiment again in this directory: the records are put together from the finished trials",
-        ) from error
-    return table.astype(DTYPES)
+            "The results that the directory shows are in another store.",
+            where=str(directory.path),
+            expected="the store that they are in, or another one that you want",
+            got="no store",
+            fix=f"give --store {there} to go on there, or --store {directory.path / OWN_STORE} to begin anew",
+        )
 
 
 def _check_workers(workplace: Workplace, executor: str) -> None:
@@ -284,13 +215,3 @@ def _check_workers(workplace: Workplace, executor: str) -> None:
             got="a Registry object",
             fix="give that name, or use executor='serial'",
         )
-
-
-def _unknown(what: str, name: str, known: Iterable[str]) -> RunError:
-    names = list(known)
-    return RunError(
-        f"The run has no {what} {name!r}.",
-        expected=f"one of {', '.join(names)}",
-        got=repr(name),
-        fix=did_you_mean(name, names) or "choose one of those above",
-    )

@@ -1,4 +1,4 @@
-"""Files that are either whole or not there: atomic writes, digests, and what a full or read-only disk means."""
+"""Files that are either whole or not there: atomic writes, seals, locks, links, and what a full disk means."""
 
 from __future__ import annotations
 
@@ -6,22 +6,26 @@ import errno
 import hashlib
 import json
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from sizetransfer.errors import RunError
 
 PARTIAL = ".partial"
+LOCK = ".lock"
 
 _FIXES = {
-    errno.ENOSPC: "free some space and run again: finished trials are kept; or choose another directory with --out",
-    errno.EDQUOT: "free some of the quota and run again: finished trials are kept; or choose another --out",
+    errno.ENOSPC: "free some space and run again: what is finished is kept; or choose another directory with --out",
+    errno.EDQUOT: "free some of the quota and run again: what is finished is kept; or choose another --out",
     errno.EROFS: "choose a directory on a writable file system with --out",
     errno.EACCES: "choose a directory that you may write to with --out, or change its permissions",
     errno.EPERM: "choose a directory that you may write to with --out, or change its permissions",
-    errno.EIO: "check the disk and run again: finished trials are kept; or choose another directory with --out",
+    errno.EIO: "check the disk and run again: what is finished is kept; or choose another directory with --out",
     errno.EFBIG: "choose a file system that takes larger files with --out",
     errno.ENAMETOOLONG: "choose a shorter --out",
     errno.ENOTDIR: "choose an --out whose parents are directories",
@@ -33,8 +37,13 @@ class RunWarning(UserWarning):
     """Something in a run directory was found damaged and is done again."""
 
 
+def warn_of_damage(text: str) -> None:
+    """Tell the user that something is not what a run had written."""
+    warnings.warn(text, RunWarning, stacklevel=3)
+
+
 class StorageError(RunError):
-    """The run directory cannot be written or read; the run stops, and finished trials are kept."""
+    """The run directory cannot be written or read; the run stops, and what is finished is kept."""
 
 
 @contextmanager
@@ -80,9 +89,72 @@ def remove_partial_files(directory: Path) -> None:
                 path.unlink(missing_ok=True)
 
 
-def to_bytes(data: object) -> bytes:
+def make_directory(path: Path, *, within: Path) -> None:
+    """Make ``path`` and its parents, unless a link on the way leads out of ``within``.
+
+    Raises:
+        RunError: one does; nothing is written through it.
+        StorageError: the directory cannot be made.
+    """
+    require_inside(path, within)
+    with storage_errors(path):
+        path.mkdir(parents=True, exist_ok=True)
+
+
+def require_inside(path: Path, within: Path) -> None:
+    """Refuse a path that a link leads out of ``within``.
+
+    Raises:
+        RunError: with the place that it leads to.
+    """
+    with storage_errors(path):
+        root, target = within.resolve(), path.resolve()
+    if not target.is_relative_to(root):
+        raise RunError(
+            "A link leads out of the directory; nothing is written through it.",
+            where=str(path),
+            expected=f"a place inside {within}",
+            got=str(target),
+            fix="remove the link, or choose another directory with --out or --store",
+        )
+
+
+@contextmanager
+def locked(path: Path, timeout: float, problem: str) -> Iterator[None]:
+    """Within the block, no other process has the lock of the directory ``path``.
+
+    Raises:
+        RunError: another process keeps it beyond ``timeout`` seconds, or the file system has no locks.
+    """
+    if (path / LOCK).is_symlink():
+        require_inside(path / LOCK, path)
+    lock = FileLock(path / LOCK, timeout=timeout)
+    try:
+        with storage_errors(path):
+            lock.acquire()
+    except Timeout:
+        raise RunError(
+            problem,
+            where=str(path),
+            expected="one process at a time",
+            got="a lock that is held",
+            fix="wait until it has finished, stop it, or choose another directory with --out",
+        ) from None
+    except NotImplementedError:
+        raise RunError(
+            "The file system does not support locks, so that two runs could write to one directory.",
+            where=str(path),
+            fix="choose a directory on a local file system with --out",
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def to_bytes(data: object, *, indent: int | None = 2) -> bytes:
     """JSON in the order given, with a final newline."""
-    return (json.dumps(data, indent=2, ensure_ascii=False) + "\n").encode()
+    return (json.dumps(data, indent=indent, ensure_ascii=False) + "\n").encode()
 
 
 def from_bytes(content: bytes) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""One trial from specification to records: build, train, measure, store."""
+"""One trial: train what is not trained, measure what is not measured, and store each as soon as it is there."""
 
 from __future__ import annotations
 
@@ -7,33 +7,39 @@ import io
 import math
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+import traceback
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Literal
 
-import torch
 from safetensors import SafetensorError
+from safetensors.torch import load as load_weights
 from safetensors.torch import save
 from torch import Tensor
 
-from sizetransfer.arithmetic import arithmetic as arithmetic  # noqa: PLC0414 - others import it from here
-from sizetransfer.errors import RunError, SizetransferError
-from sizetransfer.events import Event, OnEvent, ignore
-from sizetransfer.experiments.directory import (
-    RECORDS,
-    STUDENT_SPEC,
-    STUDENT_WEIGHTS,
-    TRAINING,
-    TrialDirectory,
+from sizetransfer.arithmetic import arithmetic
+from sizetransfer.computing import (
+    build_student,
+    build_teacher,
+    evaluation_seed,
+    take,
+    train_student,
 )
-from sizetransfer.experiments.storage import storage_errors, to_bytes
+from sizetransfer.errors import RunError, SizetransferError
+from sizetransfer.events import Event, OnEvent
+from sizetransfer.experiments.environment import fingerprint
+from sizetransfer.experiments.keys import require_same_code, specification_key
+from sizetransfer.experiments.storage import StorageError, storage_errors, to_bytes
+from sizetransfer.experiments.store import HISTORY, STUDENT_SPEC, STUDENT_WEIGHTS, TrainingDirectory
 from sizetransfer.oracle import Teacher
-from sizetransfer.randomness import seeded_initialisation, stream_seed
-from sizetransfer.records import Record
+from sizetransfer.promises import check_once, checked, hold_radius, watched, weights_unchanged
+from sizetransfer.randomness import seeded_initialisation
+from sizetransfer.records import Measurement, Record
 from sizetransfer.student import Student
-from sizetransfer.training import TrainingResult, train
-from sizetransfer.trials import Trial
+from sizetransfer.training import TrainingResult
+from sizetransfer.trials import Task, Trial
 
 TRAINING_SHARE = 0.8
 """Share of a trial's work that training is taken to be, for progress bars."""
@@ -41,187 +47,281 @@ TRAINING_SHARE = 0.8
 SECONDS_BETWEEN_STEPS = 0.5
 """Training steps are told to progress bars no more often than this."""
 
+Status = Literal["finished", "reused", "failed"]
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """What became of one measure at one size.
+
+    Attributes:
+        task: what was to be measured.
+        status: ``finished`` now, ``reused`` from an earlier run, or ``failed``.
+        body: what is stored: rows, sums, seconds, score calls, when and where.
+        error: why it failed.
+    """
+
+    task: Task
+    status: Status
+    body: Mapping[str, Any] = field(default_factory=dict)
+    error: SizetransferError | None = None
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """The columns of its records that do not depend on names."""
+        return list(self.body.get("records", ()))
+
 
 @dataclass(frozen=True)
 class TrialResult:
     """What became of a trial.
 
     Attributes:
-        key, label: the trial.
-        status: ``finished`` now, ``reused`` from an earlier run, or ``failed``.
-        body: the content of ``result.json``: wall times, steps, score calls, skipped measures, device.
-        rows: the columns of its records, in the order in which they were measured.
-        error: why it failed.
+        key, label: the trial's training and its name.
+        status: ``finished`` if anything was computed now, ``reused`` if all of it was there, or ``failed``.
+        body: the content of ``training.json``: wall times, steps, score calls, device; empty if training failed.
+        tasks: what became of its tasks, in their order.
+        error: why the training failed.
     """
 
     key: str
     label: str
-    status: Literal["finished", "reused", "failed"]
+    status: Status
     body: Mapping[str, Any] = field(default_factory=dict)
-    rows: tuple[Mapping[str, Any], ...] = ()
+    tasks: tuple[TaskResult, ...] = ()
     error: SizetransferError | None = None
 
 
-def label_of(trial: Trial) -> str:
-    """The trial's name for people."""
-    return f"{trial.teacher_name} / {trial.student_name} / seed {trial.seed}"
+def read_trial(trial: Trial, directory: TrainingDirectory, *, status: Status = "reused") -> TrialResult | None:
+    """What the store has of a trial, or nothing if its training is not there."""
+    body = directory.training()
+    if body is None:
+        return None
+    found = ((task, directory.measurement(task.key)) for task in trial.tasks())
+    tasks = tuple(TaskResult(task, status, content) for task, content in found if content is not None)
+    return TrialResult(directory.key, trial.label, status, body, tasks)
 
 
 def run_trial(
-    trial: Trial,
-    directory: TrialDirectory,
-    *,
-    device: str = "cpu",
-    versions: Mapping[str, str] | None = None,
-    on_event: OnEvent = ignore,
+    trial: Trial, directory: TrainingDirectory, *, device: str, versions: Mapping[str, str], on_event: OnEvent
 ) -> TrialResult:
-    """Compute a trial, or read it if it is finished, and leave everything in its directory.
+    """Do what is left of a trial, and leave everything in its directory.
 
     On a processor it runs in one thread, so that its numbers do not depend on how many trials run beside it.
 
     Args:
-        trial: what to compute.
-        directory: the trial's place, named by its key.
+        trial: what to compute, with its keys.
+        directory: its training's place in the store.
         device: torch device of training and evaluation.
         versions: versions of the distributions whose code takes part.
         on_event: told of progress.
 
     Raises:
         NonFiniteError: training met a loss or gradient that is not finite; its last checkpoint stays.
+        ConformanceError: the teacher or the student does not keep a promise.
         StorageError: the directory cannot be written.
-        RunError: another process is computing the trial.
+        RunError: another process is computing the trial, or this process has other code than the one that planned it.
     """
-    label = label_of(trial)
     with directory.prepared(), arithmetic(trial.dtype, device), seeded_initialisation(trial.seed, "trial"):
-        body = directory.recover(label)
-        if body is None:
-            body = _compute(trial, directory, device, dict(versions or {}), on_event)
-            status: Literal["finished", "reused"] = "finished"
+        require_same_code(trial, device)
+        work = _Work(trial, directory, device, dict(versions), on_event)
+        return work.do()
+
+
+class _Work:
+    """A trial in progress."""
+
+    def __init__(
+        self,
+        trial: Trial,
+        directory: TrainingDirectory,
+        device: str,
+        versions: dict[str, str],
+        on_event: OnEvent,
+    ) -> None:
+        self.trial, self.directory, self.device, self.versions = trial, directory, device, versions
+        self._on_event = on_event
+        self._told = -math.inf
+
+    def do(self) -> TrialResult:
+        """Train if needed, take what is left to be measured, and tell what became of it."""
+        body = self.directory.training()
+        there = {task.key: self.directory.measurement(task.key) for task in self.trial.tasks()} if body else {}
+        status: Status = "reused" if body and all(found is not None for found in there.values()) else "finished"
+        tasks: list[TaskResult] = []
+        if body is None or status == "finished":
+            self._tell("started")
+            teacher = build_teacher(self.trial, self.device)
+            student = build_student(self.trial, teacher, self.device)
+            body = self._train(teacher, student) if body is None else self._load(student, body)
+            tasks = self._measure(teacher, student, there)
         else:
-            status = "reused"
-        rows = tuple(directory.rows())
-    on_event(Event(status, directory.key, label, done=1.0, step=body["steps"]))
-    return TrialResult(directory.key, label, status, body, rows)
+            tasks = [TaskResult(task, "reused", there[task.key] or {}) for task in self.trial.tasks()]
+        self._tell(status, done=1.0, step=body["steps"])
+        return TrialResult(self.directory.key, self.trial.label, status, body, tuple(tasks))
 
+    def _train(self, teacher: Teacher, student: Student) -> dict[str, Any]:
+        started = time.perf_counter()
+        with watched(teacher, student), _checkpoint_errors(self.directory):
+            spec, seed = self.trial.training, self.trial.seed
+            check_once(teacher, student, spec.size, batch=spec.batch, sigma_range=_probed(self.trial), seed=seed)
+            training = train_student(
+                self.trial, teacher, student, checkpoint=self.directory.checkpoint, on_step=self._step
+            )
+            sizes = (self.trial.training.size, *(task.size for task in self.trial.tasks()))
+            hold_radius(teacher, student, sizes, sigmas=_probed(self.trial), seed=seed)
+        body = {
+            "key": self.directory.key,
+            "specification": specification_key(self.trial, self.device),
+            "label": self.trial.label,
+            "spec": _spec_of(self.trial),
+            "versions": self.versions,
+            "sources": dict(self.trial.keys.sources) if self.trial.keys else {},
+            **self._circumstances(),
+            "seconds": time.perf_counter() - started,
+            "training_seconds": training.seconds,
+            "step_seconds": training.step_seconds,
+            "steps": training.steps,
+            "training_sites": self.trial.training.batch * teacher.domain(self.trial.training.size).sites,
+            "parameters": sum(parameter.numel() for parameter in student.parameters()),
+            "radius": student.radius,
+            "training_score_calls": training.score_calls,
+        }
+        self.directory.finish(body, _files(self.trial, student, training))
+        self._tell("trained", done=TRAINING_SHARE, step=training.steps)
+        return body
 
-def _compute(
-    trial: Trial, directory: TrialDirectory, device: str, versions: dict[str, str], on_event: OnEvent
-) -> dict[str, Any]:
-    key, label = directory.key, label_of(trial)
-    on_event(Event("started", key, label))
-    started = time.perf_counter()
-    teacher = build_teacher(trial, device)
-    student = build_student(trial, teacher, device)
-    with _checkpoint_errors(directory):
-        training = train(
-            teacher,
-            student,
-            trial.training,
-            seed=trial.seed,
-            checkpoint=directory.checkpoint,
-            on_step=_step_reporter(trial, key, on_event),
-        )
-    student.eval().requires_grad_(False)
-    with _counted_scores(teacher) as calls:
-        records, skipped = _measure(trial, teacher, student, key, on_event)
-    body = {
-        "trial": key,
-        "label": label,
-        "spec": trial.to_json(),
-        "versions": versions,
-        "device": device,
-        "seconds": time.perf_counter() - started,
-        "training_seconds": training.seconds,
-        "step_seconds": training.step_seconds,
-        "steps": training.steps,
-        "training_sites": trial.training.batch * teacher.domain(trial.training.size).sites,
-        "parameters": sum(parameter.numel() for parameter in student.parameters()),
-        "training_score_calls": training.score_calls,
-        "evaluation_score_calls": calls[0],
-        "skipped": skipped,
-    }
-    directory.finish(body, _files(trial, student, training, records))
-    return body
+    def _load(self, student: Student, body: dict[str, Any]) -> dict[str, Any]:
+        fill(student, self.directory)
+        self._tell("step", done=TRAINING_SHARE, step=body["steps"])
+        return body
 
+    def _measure(
+        self, teacher: Teacher, student: Student, there: Mapping[str, dict[str, Any] | None]
+    ) -> list[TaskResult]:
+        results: list[TaskResult] = []
+        tasks = list(self.trial.tasks())
+        for done, task in enumerate(tasks, start=1):
+            found = there.get(task.key)
+            result = self._take(task, teacher, student) if found is None else TaskResult(task, "reused", found)
+            results.append(result)
+            share = TRAINING_SHARE + (1 - TRAINING_SHARE) * done / len(tasks)
+            detail = str(task) + (f" failed: {result.error.what}" if result.error else "")
+            self._tell("measured", done=share, step=self.trial.training.steps, detail=detail)
+        return results
 
-def build_teacher(trial: Trial, device: str = "cpu") -> Teacher:
-    """The trial's teacher, without gradients of its parameters."""
-    return trial.teacher.build().to(dtype=getattr(torch, trial.dtype), device=device).frozen()
+    def _take(self, task: Task, teacher: Teacher, student: Student) -> TaskResult:
+        """Take one measure at one size; what goes wrong is its failure alone."""
+        try:
+            return TaskResult(task, "finished", self._taken(task, teacher, student))
+        except StorageError:
+            raise
+        except SizetransferError as error:
+            return TaskResult(task, "failed", error=error)
+        except (Exception, SystemExit) as error:  # a plugin may raise anything, and must not stop other measures
+            return TaskResult(task, "failed", error=unexpected(error, f"{self.trial.label}: {task}", self.directory))
 
+    def _taken(self, task: Task, teacher: Teacher, student: Student) -> dict[str, Any]:
+        started = time.perf_counter()
+        with watched(teacher, student) as watch, weights_unchanged(student), weights_unchanged(teacher):
+            measured = take(self.trial, task.measure, task.size, teacher=teacher, student=student)
+            numbers = checked(measured, measure=task.name, where=f"{self.trial.label}: {task}")
+        body = {
+            "measure": task.measure.to_json(),
+            "size": task.size,
+            "evaluation_seed": evaluation_seed(self.trial, task.size),
+            **self._circumstances(),
+            "seconds": time.perf_counter() - started,
+            "score_calls": watch.score_calls,
+            "records": [_row(self.trial, task, student, number) for number in numbers],
+            "sums": [number.sums for number in numbers],
+        }
+        self.directory.store_measurement(task.key, body)
+        return body
 
-def build_student(trial: Trial, teacher: Teacher, device: str = "cpu") -> Student:
-    """The trial's student with its initial weights, which the trial's seed decides."""
-    with seeded_initialisation(trial.seed, "student"):
-        student = trial.student.build(teacher.field)
-    return student.to(dtype=getattr(torch, trial.dtype), device=device)
+    def _circumstances(self) -> dict[str, Any]:
+        return {"created": datetime.now(UTC).isoformat(timespec="seconds"), **fingerprint(self.device)}
 
-
-def evaluation_seed(trial: Trial, size: int) -> int:
-    """Seed of the evaluation at one size: the same for every student of a trial seed, so that fields are shared."""
-    return stream_seed("evaluation", trial.evaluation.seed, trial.seed, size)
-
-
-def _step_reporter(trial: Trial, key: str, on_event: OnEvent) -> Callable[[int, float], None]:
-    last = -math.inf
-
-    def report(step: int, loss: float) -> None:
-        nonlocal last
+    def _step(self, step: int, loss: float) -> None:
         now = time.monotonic()
-        if now - last < SECONDS_BETWEEN_STEPS and step < trial.training.steps:
+        if now - self._told < SECONDS_BETWEEN_STEPS and step < self.trial.training.steps:
             return
-        last = now
-        done = TRAINING_SHARE * step / max(1, trial.training.steps)
-        on_event(Event("step", key, label_of(trial), done=done, step=step, loss=loss))
+        self._told = now
+        done = TRAINING_SHARE * step / max(1, self.trial.training.steps)
+        self._tell("step", done=done, step=step, loss=loss)
 
-    return report
-
-
-def _measure(
-    trial: Trial, teacher: Teacher, student: Student, key: str, on_event: OnEvent
-) -> tuple[list[Record], list[dict[str, str]]]:
-    records: list[Record] = []
-    skipped: list[dict[str, str]] = []
-    evaluation = trial.evaluation
-    done, total = 0, sum(len(evaluation.sizes_of(name)) for name in evaluation.measures)
-    for name, measure in evaluation.measures.items():
-        lacking = measure.lacking(teacher)
-        if lacking:
-            reason = f"the teacher {trial.teacher_name!r} lacks {', '.join(lacking)}"
-            skipped.append({"label": label_of(trial), "measure": name, "reason": reason})
-            done += len(evaluation.sizes_of(name))
-            continue
-        for size in evaluation.sizes_of(name):
-            records += _take(trial, name, size, teacher=teacher, student=student)
-            done += 1
-            share = TRAINING_SHARE + (1 - TRAINING_SHARE) * done / total
-            detail = f"{name} at size {size}"
-            on_event(Event("measured", key, label_of(trial), done=share, step=trial.training.steps, detail=detail))
-    return records, skipped
+    def _tell(self, kind: Any, **details: Any) -> None:
+        self._on_event(Event(kind, self.directory.key, self.trial.label, **details))
 
 
-def _take(trial: Trial, name: str, size: int, *, teacher: Teacher, student: Student) -> Iterator[Record]:
-    measure = trial.evaluation.measures[name]
-    sigma = trial.evaluation.sigma or trial.training.noise.sigma_min
-    for one in measure.measure(teacher, student, size, sigma=sigma, seed=evaluation_seed(trial, size)):
-        yield Record(
-            experiment=trial.experiment,
-            teacher=trial.teacher_name,
-            student=trial.student_name,
-            radius=student.radius,
-            seed=trial.seed,
-            train_size=trial.training.size,
-            size=size,
-            sigma=sigma,
-            measure=name,
-            part=one.part,
-            coordinate=float(one.coordinate),
-            value=float(one.value),
-            standard_error=float(one.standard_error),
-            n=int(one.n),
-        )
+def fill(student: Student, directory: TrainingDirectory) -> Student:
+    """Put the trained weights into a student of the same specification, in eval mode and without gradients.
+
+    Raises:
+        RunError: the weights are damaged, or do not fit the student that the specification builds.
+    """
+    content = directory.read(STUDENT_WEIGHTS)
+    try:
+        student.load_state_dict(load_weights(content))
+    except (SafetensorError, RuntimeError, KeyError, ValueError) as error:
+        raise RunError(
+            "The weights do not fit the student.",
+            where=str(directory.path / STUDENT_WEIGHTS),
+            expected="the weights of the student that its specification builds",
+            got=" ".join(str(error).split())[:300],
+            fix="run the experiment again in this directory: what is damaged is done again",
+        ) from error
+    return student.eval().requires_grad_(False)
 
 
-def _files(trial: Trial, student: Student, training: TrainingResult, records: list[Record]) -> dict[str, bytes]:
+def unexpected(error: BaseException, where: str, directory: TrainingDirectory) -> RunError:
+    """An error that is not one of this library's, with the place of its traceback."""
+    path = directory.note_traceback("".join(traceback.format_exception(error)))
+    memory = isinstance(error, MemoryError) or "alloc" in str(error).lower() or "out of memory" in str(error).lower()
+    return RunError(
+        "Memory ran out." if memory else "The code of a teacher, student or measure stopped with an error.",
+        where=where,
+        got=f"{type(error).__name__}: {str(error)[:500]}",
+        fix="lower the measure's batch, training.batch or the sizes; what is finished is kept"
+        if memory
+        else f"see the traceback in {path}; what is finished is kept",
+    )
+
+
+def _probed(trial: Trial) -> tuple[float, float]:
+    """Two noise levels at which the radius is held."""
+    noise = trial.training.noise
+    return noise.sigma_min, noise.sigma_max
+
+
+def _spec_of(trial: Trial) -> dict[str, Any]:
+    spec = trial.to_json()
+    for name in ("keys", "evaluation", "experiment", "teacher_name", "student_name"):
+        del spec[name]
+    return spec
+
+
+def _row(trial: Trial, task: Task, student: Student, one: Measurement) -> dict[str, Any]:
+    """The columns of a record; those that are names in the grid are the run's own."""
+    return Record(
+        experiment=trial.experiment,
+        teacher=trial.teacher_name,
+        student=trial.student_name,
+        radius=student.radius,
+        seed=trial.seed,
+        train_size=trial.training.size,
+        size=task.size,
+        sigma=trial.sigma,
+        measure=task.name,
+        part=one.part,
+        coordinate=float(one.coordinate),
+        value=float(one.value),
+        standard_error=float(one.standard_error),
+        n=int(one.n),
+    ).row()
+
+
+def _files(trial: Trial, student: Student, training: TrainingResult) -> dict[str, bytes]:
     spec = {
         "student": trial.student.to_json(),
         "field": student.field.to_json(),
@@ -233,8 +333,7 @@ def _files(trial: Trial, student: Student, training: TrainingResult, records: li
     return {
         STUDENT_WEIGHTS: save(_weights(student), metadata={"format": "pt"}),
         STUDENT_SPEC: to_bytes(spec),
-        TRAINING: _table(training.history),
-        RECORDS: to_bytes({"records": [record.row() for record in records]}),
+        HISTORY: _table(training.history),
     }
 
 
@@ -263,7 +362,7 @@ def _table(rows: list[dict[str, float]]) -> bytes:
 
 
 @contextmanager
-def _checkpoint_errors(directory: TrialDirectory) -> Iterator[None]:
+def _checkpoint_errors(directory: TrainingDirectory) -> Iterator[None]:
     """The safetensors library reports the operating system's errors as text; make them its errors again."""
     with storage_errors(directory.path):
         try:
@@ -273,26 +372,3 @@ def _checkpoint_errors(directory: TrialDirectory) -> Iterator[None]:
             if number is None:
                 raise
             raise OSError(int(number[1]), str(error), str(directory.checkpoint)) from error
-
-
-@contextmanager
-def _counted_scores(teacher: Teacher) -> Iterator[list[int]]:
-    """Count the fields whose score the teacher is asked for within the block."""
-    calls = [0]
-
-    def counted(method: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        def call(*arguments: Any, **keywords: Any) -> Tensor:
-            result = method(*arguments, **keywords)
-            calls[0] += len(result)
-            return result
-
-        return call
-
-    names = [name for name in ("score", "smoothed_score") if callable(getattr(teacher, name, None))]
-    for name in names:
-        object.__setattr__(teacher, name, counted(getattr(teacher, name)))
-    try:
-        yield calls
-    finally:
-        for name in names:
-            object.__delattr__(teacher, name)

@@ -50,6 +50,10 @@ def _compute(workplace: Any, data: dict[str, Any], output: IO[str]) -> dict[str,
     return {
         "status": result.status,
         "error": None if result.error is None else error_to_json(result.error),
+        "tasks": {
+            one.task.key: {"status": one.status, "error": None if one.error is None else error_to_json(one.error)}
+            for one in result.tasks
+        },
         "warnings": [str(warning.message) for warning in caught],
     }
 

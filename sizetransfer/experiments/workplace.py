@@ -7,17 +7,17 @@ registry: the plugins that are installed, or what the function named by ``regist
 from __future__ import annotations
 
 import importlib
-import traceback
 from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from sizetransfer.errors import RunError, SizetransferError, SpecError
 from sizetransfer.events import Event, OnEvent
-from sizetransfer.experiments.directory import TRACEBACK, RunDirectory, TrialDirectory
-from sizetransfer.experiments.trial import TrialResult, label_of, run_trial
+from sizetransfer.experiments.directory import OWN_STORE
+from sizetransfer.experiments.keys import planned
+from sizetransfer.experiments.store import Store, TrainingDirectory
+from sizetransfer.experiments.trial import TrialResult, read_trial, run_trial, unexpected
 from sizetransfer.registry import Registry, default_registry
 from sizetransfer.specs import Family
 from sizetransfer.trials import Trial
@@ -65,6 +65,9 @@ class Workplace:
         registry_source: ``module:function`` by which another process gets the same registry; ``None``: the
             installed plugins.
         workers: how many trials to compute at a time; ``None``: the executor decides.
+        store: where trainings and measurements are kept; ``None``: inside the run directory.
+        plugins: the plugins that take part, as the environment variable ``SIZETRANSFER_PLUGINS`` names them; other
+            processes import no others. ``None``: all that are installed.
     """
 
     path: Path
@@ -72,41 +75,62 @@ class Workplace:
     registry: Registry
     registry_source: str | None = None
     workers: int | None = None
+    store: Path | None = None
+    plugins: str | None = None
+
+    @property
+    def results(self) -> Store:
+        """The store of results."""
+        return Store(self.store or self.path / OWN_STORE)
 
     def versions(self, trial: Trial) -> dict[str, str]:
         """Versions of the distributions whose code takes part in the trial."""
         return self.registry.owner_versions(kinds_of(trial))
 
-    def directory(self, trial: Trial) -> TrialDirectory:
-        """Where the trial is kept."""
-        return RunDirectory(self.path).trial(trial.key(self.versions(trial)))
+    def directory(self, trial: Trial) -> TrainingDirectory:
+        """Where the trial's training is kept, with what was measured of it."""
+        keys = trial.keys or planned(trial, self.device).keys
+        return self.results.training(keys.training if keys else "")
 
     def perform(self, trial: Trial, on_event: OnEvent) -> TrialResult:
         """Compute the trial in this process; what goes wrong becomes a failed result, so that others can go on."""
+        if trial.keys is None:
+            trial = planned(trial, self.device)
         directory = self.directory(trial)
         try:
             return run_trial(trial, directory, device=self.device, versions=self.versions(trial), on_event=on_event)
         except SizetransferError as error:
-            return failed(directory.key, trial, error, on_event)
-        except Exception as error:  # a plugin may raise anything, and must not stop other trials
-            return failed(directory.key, trial, _unexpected(error, trial, directory), on_event)
+            return failed(directory, trial, error, on_event)
+        except (Exception, SystemExit) as error:  # a plugin may raise anything, and must not stop other trials
+            return failed(directory, trial, unexpected(error, trial.label, directory), on_event)
 
     def to_json(self) -> dict[str, Any]:
         """What another process needs to work in the same place."""
-        return {"path": str(self.path.resolve()), "device": self.device, "registry_source": self.registry_source}
+        store = None if self.store is None else str(self.store.resolve())
+        place = {"path": str(self.path.resolve()), "device": self.device, "store": store}
+        return {**place, "registry_source": self.registry_source, "plugins": self.plugins}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """The workplace in this process."""
-        source = data["registry_source"]
-        return cls(Path(data["path"]), data["device"], registry_from(source), source)
+        source, store = data["registry_source"], data["store"]
+        return cls(
+            path=Path(data["path"]),
+            device=data["device"],
+            registry=registry_from(source),
+            registry_source=source,
+            store=None if store is None else Path(store),
+            plugins=data["plugins"],
+        )
 
 
-def failed(key: str, trial: Trial, error: SizetransferError, on_event: OnEvent) -> TrialResult:
-    """The result of a trial that stopped with ``error``; the event is sent."""
-    label = label_of(trial)
-    on_event(Event("failed", key, label, detail=error.what))
-    return TrialResult(key, label, "failed", error=error)
+def failed(directory: TrainingDirectory, trial: Trial, error: SizetransferError, on_event: OnEvent) -> TrialResult:
+    """The result of a trial that stopped with ``error``, with what the store has of it; the event is sent."""
+    on_event(Event("failed", directory.key, trial.label, detail=error.what))
+    there = read_trial(trial, directory)
+    if there is not None:
+        return replace(there, status="failed", error=error)
+    return TrialResult(directory.key, trial.label, "failed", error=error)
 
 
 def kinds_of(trial: Trial) -> list[tuple[Family, str]]:
@@ -145,15 +169,3 @@ def error_from_json(data: Mapping[str, Any]) -> SizetransferError:
 
 def _descendants(cls: type[SizetransferError]) -> list[type[SizetransferError]]:
     return [cls, *(found for child in cls.__subclasses__() for found in _descendants(child))]
-
-
-def _unexpected(error: Exception, trial: Trial, directory: TrialDirectory) -> RunError:
-    path = directory.path / TRACEBACK
-    with suppress(OSError):
-        path.write_text("".join(traceback.format_exception(error)))
-    return RunError(
-        "The trial stopped with an error that is not one of this library's.",
-        where=label_of(trial),
-        got=f"{type(error).__name__}: {error}",
-        fix=f"see the traceback in {path}; if memory ran out, lower training.batch or the evaluation's sizes",
-    )

@@ -48,6 +48,7 @@ class CleanScoreSpec(MeasureSpec):
 
     kind: Literal["clean-score"] = "clean-score"
     requires: ClassVar[tuple[type, ...]] = (HasScore,)
+    without_effect: ClassVar[frozenset[str]] = frozenset({"batch"})
     fields: int = Field(16, ge=2, description="independent fields at each size")
     batch: int = Field(8, ge=1, description="fields evaluated at a time; bounds the memory")
     margin: int | None = Field(

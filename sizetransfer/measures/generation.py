@@ -37,7 +37,7 @@ from sizetransfer.oracle import Context, Sample, Teacher, draw_fields
 from sizetransfer.randomness import Stream, batches
 from sizetransfer.records import Measurement
 from sizetransfer.sampling import SamplerSpec, Score, Streams, draw_noise, generate, sample
-from sizetransfer.specs import MeasureSpec
+from sizetransfer.specs import Geometry, MeasureSpec
 from sizetransfer.student import Student
 from sizetransfer.tiling import tiled
 
@@ -56,6 +56,7 @@ Start = Literal["matched", "noise", "exact"]
 class ReverseProcessSpec(MeasureSpec):
     """What measures of generated fields share: the reverse process, where it starts, and what it may take."""
 
+    without_effect: ClassVar[frozenset[str]] = frozenset({"batch", "tile"})
     batch: int = Field(16, ge=1, description="fields at a time; bounds the memory")
     sampler: SamplerSpec = Field(
         SamplerSpec(), description="the reverse process; its noise within that of the training"
@@ -64,6 +65,10 @@ class ReverseProcessSpec(MeasureSpec):
         "matched", description="white noise of the variance of noise and data, or of noise alone, or exact noisy fields"
     )
     tile: int | None = Field(None, ge=1, description="evaluate the student on tiles of so many sites along each axis")
+
+    def check_student(self, student: Student) -> None:
+        """Refuse to tile a global student."""
+        self.score(student)
 
     def score(self, student: Student) -> Score:
         """The student's score, on tiles where they are asked for.
@@ -87,7 +92,14 @@ class GenerationSpec(ReverseProcessSpec):
 
     kind: Literal["generation"] = "generation"
     requires: ClassVar[tuple[type, ...]] = ()
+    geometries: ClassVar[tuple[Geometry, ...]] = ("lattice",)
     fields: int = Field(64, ge=2, description="generated fields, and as many exact ones")
+
+    def check(self, teacher: Teacher, size: int) -> None:
+        """Refuse lattices on which the patches and neighbours do not fit."""
+        domain = teacher.domain(size)
+        if isinstance(domain, Lattice):
+            _require_room(domain)
 
     def measure(
         self, teacher: Teacher, student: Student, size: int, *, sigma: float, seed: int

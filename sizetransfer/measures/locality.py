@@ -49,6 +49,7 @@ class LocalitySpec(MeasureSpec):
 
     kind: Literal["locality"] = "locality"
     requires: ClassVar[tuple[type, ...]] = (HasCovariance, HasSmoothedScore)
+    without_effect: ClassVar[frozenset[str]] = frozenset({"batch"})
     radii: tuple[int, ...] = Field((0, 1, 2, 3, 4), description="radii whose irreducible error is wanted")
     sigmas: tuple[float, ...] = Field((), description="noise levels of the split; by default the evaluation's")
     fields: int = Field(16, ge=2, description="independent noisy fields")

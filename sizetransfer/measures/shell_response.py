@@ -68,6 +68,7 @@ class ShellResponseSpec(MeasureSpec):
 
     kind: Literal["shell-response"] = "shell-response"
     requires: ClassVar[tuple[type, ...]] = (HasPosterior,)
+    without_effect: ClassVar[frozenset[str]] = frozenset({"batch"})
     sigmas: tuple[NoiseLevel, ...] = Field((0.5, 1.0, 2.0), min_length=1, description="noise levels")
     probe: int = Field(3, ge=1, description="Chebyshev distance of the shell")
     fields: int = Field(16, ge=2, description="independent noisy fields at each noise level")

@@ -56,6 +56,7 @@ class SmoothedResponseSpec(MeasureSpec):
 
     kind: Literal["smoothed-response"] = "smoothed-response"
     requires: ClassVar[tuple[type, ...]] = (HasScore,)
+    takes_masks: ClassVar[bool] = False
     sigmas: tuple[float, ...] = Field((0.1, 0.3, 1.0, 3.0), min_length=1, description="noise levels")
     fields: int = Field(4, ge=2, description="independent noisy fields at each noise level")
     sites: int = Field(64, ge=2, description="reference sites in every field; at most all of them")

@@ -36,6 +36,7 @@ class SmoothedScoreSpec(MeasureSpec):
 
     kind: Literal["smoothed-score"] = "smoothed-score"
     requires: ClassVar[tuple[type, ...]] = (HasSmoothedScore,)
+    without_effect: ClassVar[frozenset[str]] = frozenset({"batch"})
     sigmas: tuple[NoiseLevel, ...] = Field((0.1, 0.3, 1.0), min_length=1, description="noise levels")
     fields: int = Field(16, ge=2, description="independent fields at each size and noise level")
     batch: int = Field(8, ge=1, description="fields evaluated at a time; bounds the memory")

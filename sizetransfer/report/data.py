@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import pandas as pd
 
 from sizetransfer.averages import estimates
-from sizetransfer.diagnosis import Criterion, Verdict, measure_name, radii, verdicts, words_of
+from sizetransfer.diagnosis import Criterion, Verdict, measure_name, radii, words_of
 from sizetransfer.domain import SizeWords
 from sizetransfer.records import Record
 from sizetransfer.trials import Experiment
@@ -25,7 +25,9 @@ class RunLike(Protocol):
         experiment: the resolved experiment.
         manifest: versions, device, times and counts.
         records: rows of :class:`sizetransfer.records.Record`; may be incomplete or empty.
-        failures: ``trial``, ``label`` and ``error`` of every trial that failed.
+        verdicts: what the records mean.
+        failures: ``trial``, ``label`` and ``error`` of every trial that failed, with ``measure`` and ``size`` of a
+            measure that did.
         skipped: ``label``, ``measure`` and ``reason`` of every measure that a pair lacks the requirements for.
     """
 
@@ -37,6 +39,8 @@ class RunLike(Protocol):
     def manifest(self) -> Mapping[str, Any]: ...
     @property
     def records(self) -> pd.DataFrame: ...
+    @property
+    def verdicts(self) -> Sequence[Verdict]: ...
     @property
     def failures(self) -> Sequence[Mapping[str, Any]]: ...
     @property
@@ -146,9 +150,9 @@ class ReportData:
 
 
 def gather(run: RunLike) -> ReportData:
-    """Average and judge a run."""
+    """Average the records of a run."""
     records = run.records
     if records.empty:
         records = pd.DataFrame(columns=[field.name for field in fields(Record)])
     experiment = run.experiment
-    return ReportData(run, estimates(records), radii(records, experiment), verdicts(records, experiment))
+    return ReportData(run, estimates(records), radii(records, experiment), list(run.verdicts))

@@ -81,7 +81,8 @@ def draw_sample(
 
 def hard_valid_sample(data: ReportData) -> Drawing | Omitted:
     """One sample: ports and types of the first teacher with site classes, and the fields of the first few of them."""
-    specs = {name: spec for name, spec in data.experiment.teachers.items() if spec.has_site_classes}
+    # A teacher that runs code that data names is not built for a picture.
+    specs = {n: spec for n, spec in data.experiment.teachers.items() if spec.has_site_classes and not spec.names_code}
     if not specs:
         return Omitted(NAME, "no teacher of this experiment knows classes of its sites")
     shown = dict(list(specs.items())[:MOST_TEACHERS])

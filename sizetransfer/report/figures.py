@@ -54,7 +54,7 @@ from sizetransfer.report.figure_sample import hard_valid_sample
 from sizetransfer.report.figure_smoothed import smoothed_range
 from sizetransfer.report.training import training_curves
 from sizetransfer.specs import did_you_mean
-from sizetransfer.trials import PaperValue
+from sizetransfer.trials import Experiment, PaperValue
 
 LARGEST_RESPONSE_ERROR = 3.0
 NO_ERROR = "no record of the error of a score"
@@ -66,6 +66,21 @@ def draw(name: str, data: ReportData) -> Drawing | Omitted:
     Raises:
         SpecError: there is no figure of that name.
     """
+    _require_known(name)
+    return FIGURES[name](data)
+
+
+def check_figures(experiment: Experiment) -> None:
+    """Refuse an experiment that asks for a figure that there is not, before anything is computed.
+
+    Raises:
+        SpecError: with the nearest names.
+    """
+    for name in experiment.report.figures:
+        _require_known(name)
+
+
+def _require_known(name: str) -> None:
     if name not in FIGURES:
         raise SpecError(
             f"Unknown figure {name!r}.",
@@ -74,7 +89,6 @@ def draw(name: str, data: ReportData) -> Drawing | Omitted:
             got=repr(name),
             fix=did_you_mean(name, FIGURES) or "choose one of the figures above",
         )
-    return FIGURES[name](data)
 
 
 # --- regimes --------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ import yaml
 from jinja2 import Environment, StrictUndefined
 
 from sizetransfer.diagnosis import describe_rule
-from sizetransfer.experiments.storage import storage_errors, write_atomically
+from sizetransfer.experiments.storage import make_directory, remove_partial_files, write_atomically
 from sizetransfer.report import style, tables
 from sizetransfer.report.data import ReportData, RunLike, gather
 from sizetransfer.report.drawing import Omitted
@@ -54,13 +54,14 @@ def write_report(run: RunLike) -> Path:
 
     Raises:
         SpecError: the experiment asks for a figure that does not exist.
+        RunError: a link leads out of the directory.
         StorageError: the directory cannot be written.
     """
     data = gather(run)
     rendered, omitted = render_figures(data)
     folder = run.path / "figures"
-    with storage_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    make_directory(folder, within=run.path)
+    remove_partial_files(folder)
     for figure in rendered:
         write_atomically(folder / f"{figure.name}.svg", figure.svg)
         write_atomically(folder / f"{figure.name}.png", figure.png)

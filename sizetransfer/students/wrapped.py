@@ -206,6 +206,7 @@ class ModuleSpec(StudentSpec):
     """
 
     geometries: ClassVar[tuple[Geometry, ...]] = ("lattice", "graph")
+    names_code: ClassVar[bool] = True
 
     kind: Literal["module"] = "module"
     factory: str = Field(description="import path package.module:callable of the code that is run")

@@ -24,6 +24,7 @@ from sizetransfer.console import RunProgress, TimeLeft, duration, finite, number
 from sizetransfer.errors import NonFiniteError, PluginError, RunError, SpecError
 from sizetransfer.events import Event
 from sizetransfer.registry import Registry
+from sizetransfer.run_commands import parse_settings
 
 CORE = '''
 from pathlib import Path
@@ -188,7 +189,7 @@ def test_run_passes_its_options_on(runs: Runs) -> None:
     [("3", 3), ("0.5", 0.5), ("[1, 2]", [1, 2]), ("{kind: cnn}", {"kind": "cnn"}), ("null", None), ('"a=b"', "a=b")],
 )
 def test_settings_are_read_as_yaml(text: str, value: object) -> None:
-    assert command_line.parse_settings([f"a.b={text}"]) == {"a.b": value}
+    assert parse_settings([f"a.b={text}"]) == {"a.b": value}
 
 
 @pytest.mark.parametrize(
@@ -201,7 +202,7 @@ def test_settings_are_read_as_yaml(text: str, value: object) -> None:
     ],
 )
 def test_names_in_settings_may_hold_equals_signs_and_spaces(setting: str, key: str, value: object) -> None:
-    assert command_line.parse_settings([setting]) == {key: value}
+    assert parse_settings([setting]) == {key: value}
 
 
 @pytest.mark.parametrize("setting", ["training.steps", "=3", "a=[1,", "a={b: "])
@@ -469,7 +470,8 @@ def test_compare_and_report_reach_the_interface(
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
     monkeypatch.setattr(api, "compare", lambda a, b: pd.DataFrame({"part": ["rmse"], "difference": [0.123456]}))
-    monkeypatch.setattr(api, "write_report", lambda path: path / "report.html")
+    monkeypatch.setattr(api, "open_run", lambda path, trust: SimpleNamespace(path=path))
+    monkeypatch.setattr(api, "write_report", lambda run: run.path / "report.html")
     assert "0.1235" in invoke("compare", "a", "b").stdout
     assert json.loads(invoke("compare", "a", "b", "--json").stdout) == [{"part": "rmse", "difference": 0.123456}]
     assert invoke("report", "a", "b").stdout.split() == [(tmp_path / n / "report.html").as_uri() for n in ("a", "b")]

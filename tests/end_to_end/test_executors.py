@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -14,6 +15,7 @@ import tiny_zoo
 
 from sizetransfer.errors import NonFiniteError, RunError, SizetransferError
 from sizetransfer.experiments.executors import LocalExecutor
+from sizetransfer.experiments.keys import planned, require_same_code
 from sizetransfer.experiments.runner import run
 from sizetransfer.experiments.storage import StorageError
 from sizetransfer.experiments.workplace import Workplace, error_from_json, error_to_json, parse_trial
@@ -118,11 +120,22 @@ def test_number_of_processes(tmp_path):
     assert workers(device="cuda") == 1
 
 
-def test_trial_crosses_as_json_with_its_key():
-    trial = tiny_zoo.experiment().trials()[1]
-    again = parse_trial(trial.to_json(), tiny_zoo.registry())
+def test_trial_crosses_as_json_with_its_keys():
+    trial = planned(tiny_zoo.experiment().trials()[1], "cpu")
+    again = parse_trial(json.loads(json.dumps(trial.to_json())), tiny_zoo.registry())
     assert again == trial
-    assert again.key({"a": "1"}) == trial.key({"a": "1"}) != trial.key({"a": "2"})
+    assert list(again.tasks()) == list(trial.tasks())
+    require_same_code(again, "cpu")
+
+
+def test_process_with_other_code_than_the_one_that_planned_the_trial_is_refused(tmp_path):
+    trial = planned(tiny_zoo.experiment().trials()[0], "cpu")
+    elsewhere = trial.model_copy(update={"keys": trial.keys.model_copy(update={"training": "0" * 16})})
+    with pytest.raises(RunError, match="not that of the process"):
+        require_same_code(elsewhere, "cpu")
+    result = Workplace(tmp_path, "cpu", tiny_zoo.registry()).perform(elsewhere, lambda event: None)
+    assert result.status == "failed"
+    assert not list(tmp_path.glob("trainings/*/training.json"))
 
 
 @pytest.mark.parametrize("kind", [StorageError, NonFiniteError, RunError])

@@ -13,12 +13,12 @@ import pytest
 import torch
 
 import sizetransfer as st
-from sizetransfer.cli import parse_settings
 from sizetransfer.experiments import load
 from sizetransfer.noise import perturb
 from sizetransfer.plugins import Plugin, PluginRecord
 from sizetransfer.randomness import stream
 from sizetransfer.registry import Registry
+from sizetransfer.run_commands import parse_settings
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -15,15 +15,18 @@ import pytest
 import tiny_zoo
 import torch
 
+from sizetransfer.computing import build_student, build_teacher, evaluation_seed
 from sizetransfer.errors import OracleError, RunError, SpecError
 from sizetransfer.experiments import storage
-from sizetransfer.experiments.directory import RunDirectory, TrialDirectory
+from sizetransfer.experiments.directory import RunDirectory
 from sizetransfer.experiments.ledger import COLUMNS
-from sizetransfer.experiments.runner import open_run
+from sizetransfer.experiments.opened import read_run
 from sizetransfer.experiments.runner import run as run_experiment
 from sizetransfer.experiments.storage import RunWarning
-from sizetransfer.experiments.trial import build_student, build_teacher, evaluation_seed
+from sizetransfer.experiments.store import TrainingDirectory
 from sizetransfer.trials import Experiment
+
+KEY = "0123456789abcdef"
 
 
 def run(experiment: Experiment, out: Path, **options):
@@ -67,7 +70,7 @@ def die(fork, out: Path, what: str, count: int, **changes: object) -> int | None
 
 
 def test_records_have_their_columns_and_types_in_grid_order(reference):
-    run = open_run(reference, registry=tiny_zoo.registry())
+    run = read_run(reference, registry=tiny_zoo.registry())
     assert tuple(run.records.columns) == COLUMNS
     assert [str(run.records[name].dtype) for name in ("radius", "seed", "value")] == ["Int64", "int64", "float64"]
     order = list(run.records[["seed", "measure", "size", "part"]].itertuples(index=False, name=None))
@@ -112,13 +115,32 @@ def test_seed_alone_decides_the_initial_weights():
 
 
 def test_leftovers_of_killed_writes_are_removed(tmp_path):
-    leftovers = [".result.json.17.partial", "checkpoint.safetensors.tmp", ".tmpaB3dE9"]
-    for name in leftovers:
-        (tmp_path / name).touch()
-    (tmp_path / "notes.tmp").touch()
-    with TrialDirectory(tmp_path).prepared():
-        assert not [name for name in leftovers if (tmp_path / name).exists()]
-        assert (tmp_path / "notes.tmp").exists()
+    directory = TrainingDirectory(tmp_path, KEY)
+    (directory.path / "measurements").mkdir(parents=True)
+    leftovers = [".training.json.17.partial", "checkpoint.safetensors.tmp", ".tmpaB3dE9"]
+    leftovers += ["measurements/.0123456789abcdef.json.17.partial"]
+    for name in (*leftovers, "notes.tmp"):
+        (directory.path / name).touch()
+    with directory.prepared():
+        assert not [name for name in leftovers if (directory.path / name).exists()]
+        assert (directory.path / "notes.tmp").exists()
+
+
+def test_checkpoint_of_a_finished_training_and_half_written_figures_go_at_the_next_run(reference, tmp_path):
+    run(tiny_zoo.experiment(), tmp_path)
+    (tmp_path / "figures").mkdir()
+    leftovers = [tmp_path / "figures" / ".regimes.svg.17.partial", tmp_path / ".records.csv.17.partial"]
+    leftovers += [path / "checkpoint.safetensors" for path in (tmp_path / "trainings").iterdir()]
+    for path in leftovers:
+        path.touch()
+    run(tiny_zoo.experiment(), tmp_path)
+    assert not [path for path in leftovers if path.exists()]
+
+
+@pytest.mark.parametrize("key", ["", "..", "../../etc", "0123", "0123456789ABCDEF", "0123456789abcdef/.."])
+def test_key_that_does_not_look_like_one_names_no_directory(tmp_path, key):
+    with pytest.raises(RunError, match="no key"):
+        TrainingDirectory(tmp_path, key)
 
 
 def test_records_do_not_depend_on_the_caller_s_settings(reference, tmp_path):
@@ -138,7 +160,7 @@ def test_records_do_not_depend_on_the_caller_s_settings(reference, tmp_path):
 
 
 def test_student_comes_back_bit_for_bit(reference):
-    run = open_run(reference, registry=tiny_zoo.registry())
+    run = read_run(reference, registry=tiny_zoo.registry())
     trial = run.experiment.trials()[1]
     measure = trial.evaluation.measures["error"]
     student = run.student("white", "narrow", 1)
@@ -156,30 +178,31 @@ def test_student_comes_back_bit_for_bit(reference):
 def test_finished_trials_are_reused(reference, tmp_path):
     events = []
     run(tiny_zoo.experiment(), tmp_path)
-    before = content(tmp_path / "trials")
+    before = content(tmp_path / "trainings")
     again = run(tiny_zoo.experiment(), tmp_path, on_event=events.append)
     assert [event.kind for event in events] == ["reused", "reused"]
-    assert content(tmp_path / "trials") == before
+    assert content(tmp_path / "trainings") == before
     assert {trial["status"] for trial in again.manifest["trials"]} == {"reused"}
     assert records(tmp_path) == records(reference)
 
 
 def test_fresh_computes_again_and_keeps_what_is_not_ours(reference, tmp_path):
     run(tiny_zoo.experiment(), tmp_path)
-    key = next((tmp_path / "trials").iterdir()).name
+    key = next((tmp_path / "trainings").iterdir()).name
     (tmp_path / "notes.txt").write_text("mine")
-    (tmp_path / "trials" / key / "notes.txt").write_text("mine")
+    (tmp_path / "trainings" / key / "notes.txt").write_text("mine")
     events = []
     run(tiny_zoo.experiment(), tmp_path, fresh=True, on_event=events.append)
     assert [event.kind for event in events].count("finished") == 2
-    assert (tmp_path / "notes.txt").read_text() == (tmp_path / "trials" / key / "notes.txt").read_text() == "mine"
+    assert (tmp_path / "notes.txt").read_text() == (tmp_path / "trainings" / key / "notes.txt").read_text() == "mine"
     assert records(tmp_path) == records(reference)
 
 
 def test_progress_of_a_trial_grows_to_one(tmp_path):
     events = []
     run(tiny_zoo.experiment(seeds=[0]), tmp_path, on_event=events.append)
-    assert [event.kind for event in events] == ["started", "step", "step", "measured", "measured", "finished"]
+    kinds = ["started", "step", "step", "trained", "measured", "measured", "finished"]
+    assert [event.kind for event in events] == kinds
     shares = [event.done for event in events]
     assert shares == sorted(shares)
     assert (shares[0], shares[-1]) == (0.0, 1.0)
@@ -207,63 +230,107 @@ def test_killed_in_the_middle_of_any_write_goes_on_to_the_same_records(fork, tmp
             run(tiny_zoo.experiment(seeds=[0]), out)
         assert records(out) == records(tmp_path / "reference"), f"killed at write {count}"
         assert not [path for path in out.rglob(".*") if path.name != ".lock"]
-    # experiment; table (twice) and manifest; two checkpoints, the five files of the trial; table and manifest again
-    assert count - 1 == 1 + 3 + 2 + 5 + 3
+    # experiment; table (twice), verdicts and manifest; two checkpoints, the four files of the training; two
+    # measurements; table, verdicts and manifest again
+    assert count - 1 == 1 + 4 + 2 + 4 + 2 + 4
 
 
 def test_resumed_trial_starts_from_its_checkpoint(fork, tmp_path):
-    assert die(fork, tmp_path, "sample", 5) == -9
+    assert die(fork, tmp_path, "sample", 6) == -9
     steps = []
     run(tiny_zoo.experiment(), tmp_path, on_event=lambda e: steps.append(e.step) if e.kind == "step" else None)
     assert steps[0] == 5  # four were in the checkpoint
 
 
-@pytest.mark.parametrize("name", ["student.safetensors", "student.json", "training.csv", "records.json", "result.json"])
-@pytest.mark.parametrize("damage", ["changed", "cut", "missing"])
-def test_damaged_file_is_named_and_its_trial_done_again(reference, tmp_path, name, damage):
+FILES = ["student.safetensors", "student.json", "training.csv", "training.json", "measurements/*.json"]
+
+
+def damage_file(path: Path, damage: str) -> None:
+    whole = path.read_bytes()
+    middle = len(whole) // 2
+    changed = whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]
+    {
+        "missing": path.unlink,
+        "cut": lambda: path.write_bytes(whole[:middle]),
+        "empty": lambda: path.write_bytes(b""),
+        "changed": lambda: path.write_bytes(changed),
+    }[damage]()
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("damage", ["changed", "cut", "empty", "missing"])
+def test_damaged_file_is_named_and_what_it_held_is_done_again(tmp_path, name, damage):
     run(tiny_zoo.experiment(seeds=[0]), tmp_path)
     before = records(tmp_path)
-    (path,) = tmp_path.glob(f"trials/*/{name}")
-    whole = path.read_bytes()
-    if damage == "missing":
-        path.unlink()
-    else:
-        middle = len(whole) // 2
-        path.write_bytes(
-            whole[:middle] + (bytes([whole[middle] ^ 1]) + whole[middle + 1 :] if damage == "changed" else b"")
-        )
+    path = min(tmp_path.glob(f"trainings/*/{name}"))
+    damage_file(path, damage)
     events = []
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         run(tiny_zoo.experiment(seeds=[0]), tmp_path, on_event=events.append)
-    if (name, damage) != ("result.json", "missing"):  # a trial without it is not finished, which is no damage
-        (warning,) = caught
-        assert warning.category is RunWarning
-        assert name in str(warning.message)
-        assert path.parent.name in str(warning.message)
+    # What is not there has not been done yet, which is no damage.
+    if not (damage == "missing" and name in {"training.json", "measurements/*.json"}):
+        assert {warning.category for warning in caught} == {RunWarning}
+        assert path.name in str(caught[0].message)
+        assert path.parent.name in str(caught[0].message)
     assert events[-1].kind == "finished"
+    assert ("trained" in [event.kind for event in events]) == (name != "measurements/*.json")
     assert records(tmp_path) == before
     assert path.is_file()
 
 
-def test_other_experiment_is_refused_and_nothing_changed(reference):
-    before = content(reference)
-    training = {**tiny_zoo.EXPERIMENT["training"], "steps": 6}
-    with pytest.raises(RunError, match=r"training\.steps: 5 there, 6 here") as caught:
-        run(tiny_zoo.experiment(training=training), reference, fresh=True)
-    assert "--out" in str(caught.value)
-    with pytest.raises(RunError, match=r"seeds: \[0, 1\] there, \[0, 1, 2\] here"):
-        run(tiny_zoo.experiment(seeds=[0, 1, 2]), reference)
-    assert content(reference) == before
+@pytest.mark.parametrize("name", ["experiment.json", "manifest.json", "records.parquet", "verdicts.json"])
+@pytest.mark.parametrize("damage", ["changed", "cut", "empty", "missing"])
+def test_damaged_view_is_named_when_read_and_written_anew_by_the_next_run(tmp_path, name, damage):
+    run(tiny_zoo.experiment(seeds=[0]), tmp_path)
+    before = records(tmp_path)
+    damage_file(tmp_path / name, damage)
+    if name != "verdicts.json":  # which is written, not read
+        with pytest.raises(RunError, match=r"damaged|not a run directory") as caught:
+            read_run(tmp_path, registry=tiny_zoo.registry())
+        assert damage == "missing" or name in str(caught.value)
+    events = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RunWarning)
+        run(tiny_zoo.experiment(seeds=[0]), tmp_path, on_event=events.append)
+    assert [event.kind for event in events] == ["reused"]
+    assert records(tmp_path) == before
+    assert read_run(tmp_path, registry=tiny_zoo.registry()).complete
 
 
-def test_order_of_the_grid_is_part_of_the_experiment(tmp_path):
-    narrow, wide = {"kind": "tiny-line", "radius": 1}, {"kind": "tiny-line", "radius": 2}
-    directory = RunDirectory(tmp_path)
-    with directory.claimed(tiny_zoo.experiment(students={"a": narrow, "b": wide}).to_json(), fresh=False):
-        pass
-    with pytest.raises(RunError, match="students"):
-        directory.check(tiny_zoo.experiment(students={"b": wide, "a": narrow}).to_json())
+def test_every_changed_bit_of_a_number_is_found(tmp_path):
+    run(tiny_zoo.experiment(seeds=[0]), tmp_path)
+    path = tmp_path / "records.parquet"
+    whole = path.read_bytes()
+    good, silent = read_run(tmp_path, registry=tiny_zoo.registry()).records, 0
+    for place in range(0, len(whole), 7):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 8]) + whole[place + 1 :])
+        try:
+            silent += not read_run(tmp_path, registry=tiny_zoo.registry()).records.equals(good)
+        except RunError:
+            continue
+    assert silent == 0
+
+
+def test_damaged_weights_are_a_run_error(tmp_path):
+    finished = run(tiny_zoo.experiment(seeds=[0]), tmp_path)
+    path = next(tmp_path.glob("trainings/*/student.safetensors"))
+    whole = path.read_bytes()
+    for content in (whole[:-1], b"", whole[:40] + b"?" + whole[41:], whole[:-3] + bytes([whole[-3] ^ 1]) + whole[-2:]):
+        path.write_bytes(content)
+        with pytest.raises(RunError, match=r"student\.safetensors is damaged"):
+            finished.student("white", "narrow")
+
+
+def test_weights_of_another_specification_are_refused(tmp_path):
+    finished = run(tiny_zoo.experiment(seeds=[0, 1]), tmp_path)
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    finished.manifest["trials"][0]["trial"] = manifest["trials"][1]["trial"]
+    with pytest.raises(RunError, match="another specification"):
+        finished.student("white", "narrow", 0)
+    finished.manifest["trials"][0]["trial"] = "../../elsewhere"
+    with pytest.raises(RunError, match="no key"):
+        finished.student("white", "narrow", 0)
 
 
 def test_foreign_directory_is_refused_and_nothing_changed(tmp_path):
@@ -279,7 +346,7 @@ def test_foreign_directory_is_refused_and_nothing_changed(tmp_path):
 def test_two_runs_at_once_are_refused(tmp_path):
     experiment = tiny_zoo.experiment()
     with (
-        RunDirectory(tmp_path).claimed(experiment.to_json(), fresh=False),
+        RunDirectory(tmp_path).claimed(experiment.to_json()),
         pytest.raises(RunError, match="Another run is at work"),
     ):
         run(experiment, tmp_path)
@@ -288,9 +355,9 @@ def test_two_runs_at_once_are_refused(tmp_path):
 
 def test_trial_has_one_writer(tmp_path):
     with (
-        TrialDirectory(tmp_path).prepared(),
+        TrainingDirectory(tmp_path, KEY).prepared(),
         pytest.raises(RunError, match="Another process"),
-        TrialDirectory(tmp_path).prepared(timeout=0.0),
+        TrainingDirectory(tmp_path, KEY).prepared(timeout=0.0),
     ):
         pass
 
@@ -301,7 +368,7 @@ def test_unusable_disk_is_explained_and_loses_nothing(reference, tmp_path, monke
 
     def failing(descriptor):
         calls.append(descriptor)
-        if len(calls) > 14:  # in the second trial
+        if len(calls) > 19:  # in the second trial
             raise OSError(code, os.strerror(code))
         synchronise(descriptor)
 
@@ -310,7 +377,7 @@ def test_unusable_disk_is_explained_and_loses_nothing(reference, tmp_path, monke
         run(tiny_zoo.experiment(), tmp_path)
     assert "--out" in caught.value.fix
     monkeypatch.undo()
-    assert len(open_run(tmp_path, registry=tiny_zoo.registry()).records) == 4
+    assert len(read_run(tmp_path, registry=tiny_zoo.registry()).records) == 4
     events = []
     run(tiny_zoo.experiment(), tmp_path, on_event=events.append)
     assert events[0].kind == "reused"
@@ -357,36 +424,50 @@ def test_size_that_the_teacher_refuses_stops_the_run_before_anything_trains(tmp_
 
 def test_trial_that_meets_nan_fails_alone_and_keeps_its_checkpoint(tmp_path):
     teachers = {
-        "poisoned": {"kind": "tiny-white", "poisoned_after": 3},
+        "poisoned": {"kind": "tiny-white", "poisoned_after": 5},
         "white": {"kind": "tiny-white"},
     }
-    finished = run(tiny_zoo.experiment(teachers=teachers, seeds=[0]), tmp_path)
+    evaluation = {**tiny_zoo.EXPERIMENT["evaluation"], "sizes": [6]}
+    experiment = tiny_zoo.experiment(teachers=teachers, seeds=[0], evaluation=evaluation)
+    finished = run(experiment, tmp_path)
     (failure,) = finished.failures
     assert failure["label"].startswith("poisoned")
     assert "not finite" in failure["error"]
     assert set(finished.records["teacher"]) == {"white"}
     assert not finished.complete
-    assert (tmp_path / "trials" / failure["trial"] / "checkpoint.safetensors").is_file()
+    assert (tmp_path / "trainings" / failure["trial"] / "checkpoint.safetensors").is_file()
     events = []
-    again = run(tiny_zoo.experiment(teachers=teachers, seeds=[0]), tmp_path, on_event=events.append)
-    # This teacher counts its samples anew, and three of them are enough from the checkpoint on.
-    assert next(event.step for event in events if event.kind == "step") == 3
+    again = run(experiment, tmp_path, on_event=events.append)
+    # This teacher counts its samples anew, and five of them are enough from the checkpoint on.
+    assert next(event.step for event in events if event.kind == "step") == 5
     assert again.complete
     assert again.failures == []
 
 
-def test_error_of_a_plugin_fails_its_trial_and_leaves_a_traceback(tmp_path, monkeypatch):
-    def broken(self, *arguments, **keywords):
-        raise ZeroDivisionError("by a plugin")
-        yield
+def test_error_of_a_measure_fails_this_measurement_alone(reference, tmp_path, monkeypatch):
+    whole = tiny_zoo.TinyErrorSpec.measure
+
+    def broken(self, teacher, student, size, **where):
+        if size == 8:
+            raise ZeroDivisionError("by a plugin")
+        yield from whole(self, teacher, student, size, **where)
 
     monkeypatch.setattr(tiny_zoo.TinyErrorSpec, "measure", broken)
     finished = run(tiny_zoo.experiment(seeds=[0]), tmp_path)
-    assert "ZeroDivisionError: by a plugin" in finished.failures[0]["error"]
-    assert "in broken" in next(tmp_path.glob("trials/*/error.txt")).read_text()
+    (failure,) = finished.failures
+    assert (failure["measure"], failure["size"]) == ("error", 8)
+    assert "ZeroDivisionError: by a plugin" in failure["error"]
+    assert "in broken" in next(tmp_path.glob("trainings/*/error.txt")).read_text()
+    assert set(finished.records["size"]) == {6}
+    assert not finished.complete
+    assert finished.student("white", "narrow") is not None
     monkeypatch.undo()
-    assert run(tiny_zoo.experiment(seeds=[0]), tmp_path).complete
-    assert not list(tmp_path.glob("trials/*/error.txt"))
+    events = []
+    again = run(tiny_zoo.experiment(seeds=[0]), tmp_path, on_event=events.append)
+    assert again.complete
+    assert "trained" not in [event.kind for event in events]
+    assert again.reused["measurements"] == 1
+    assert again.records.equals(read_run(reference, registry=tiny_zoo.registry()).records.query("seed == 0"))
 
 
 def test_skipped_measure_is_named_with_its_reason(tmp_path):
@@ -411,7 +492,7 @@ def test_entries_with_equal_specifications_are_computed_once(tmp_path):
 def test_interrupted_run_can_be_read(fork, tmp_path):
     assert die(fork, tmp_path, "started", 2) == -9
     before = content(tmp_path)
-    partial = open_run(tmp_path, registry=tiny_zoo.registry())
+    partial = read_run(tmp_path, registry=tiny_zoo.registry())
     assert not partial.complete
     assert set(partial.records["seed"]) == {0}
     with pytest.raises(RunError, match="not finished"):
@@ -421,7 +502,7 @@ def test_interrupted_run_can_be_read(fork, tmp_path):
 
 def test_directory_without_a_run_cannot_be_opened(tmp_path):
     with pytest.raises(RunError, match="not a run directory"):
-        open_run(tmp_path)
+        read_run(tmp_path)
 
 
 def test_unknown_device_and_executor_are_refused(tmp_path):

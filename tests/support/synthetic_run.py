@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import pandas as pd
 
+from sizetransfer.diagnosis import Verdict, verdicts
 from sizetransfer.records import Record
 from sizetransfer.specs import Geometry, MeasureSpec, StudentSpec, TeacherSpec, TrainingSpec
 from sizetransfer.trials import EvaluationSpec, Experiment, PaperValue, ReportSpec, VerdictRule
@@ -82,6 +83,11 @@ class SyntheticRun:
     failures: Sequence[Mapping[str, Any]] = ()
     skipped: Sequence[Mapping[str, Any]] = ()
     report: Path | None = None
+    reused: Mapping[str, Any] = field(default_factory=lambda: {"trainings": 0, "measurements": 0})
+
+    @property
+    def verdicts(self) -> list[Verdict]:
+        return verdicts(self.records, self.experiment)
 
 
 def make_experiment(

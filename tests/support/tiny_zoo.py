@@ -112,8 +112,10 @@ class TinyErrorSpec(MeasureSpec):
     """Relative error of the student's score."""
 
     requires = (HasScore,)
+    without_effect = frozenset({"batch"})
     kind: Literal["tiny-error"] = "tiny-error"
     fields: int = 4
+    batch: int = 4
 
     def measure(self, teacher, student, size, *, sigma, seed):
         sample = teacher.sample(self.fields, size, generator=stream(seed, "fields"))

@@ -12,7 +12,7 @@ from torch.distributions import MultivariateNormal
 import sizetransfer as st
 from sizetransfer.domain import Graph, edges_within
 from sizetransfer.errors import OracleError, SizetransferError, SpecError
-from sizetransfer.experiments.preflight import check_trials
+from sizetransfer.experiments.preflight import plan
 from sizetransfer.oracle import HasCovariance, HasDensity, HasPosterior, HasScore, HasSmoothedScore, Sample
 from sizetransfer.response import reference_sites, shell_sums
 from sizetransfer.teachers.gaussian_graph import GaussianGraphTeacher, separated_positions
@@ -280,10 +280,10 @@ def test_the_sites_of_a_graph_are_no_torus_that_a_radius_wraps_around():
         "training": {"size": 12, "steps": 0},
         "evaluation": {"sizes": [12], "measures": {"clean-score": {"kind": "clean-score"}}},
     }
-    assert check_trials(st.experiment(experiment).trials()) == {("graph", "r=6"): 0.0}
+    assert plan(st.experiment(experiment).trials()).costs == {("graph", "r=6"): 0.0}
     lattice = {"torus": {"kind": "gaussian", "dim": 1}}
     with pytest.raises(SpecError, match="wraps around"):
-        check_trials(st.experiment({**experiment, "teachers": lattice}).trials())
+        plan(st.experiment({**experiment, "teachers": lattice}).trials())
 
 
 def test_a_lattice_student_is_not_asked_about_a_graph():

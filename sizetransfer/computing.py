@@ -1,0 +1,54 @@
+"""The part of a trial that decides its numbers: how its teacher and student are built, trained and measured.
+
+What is stored, told and judged is elsewhere: an edit there leaves the keys of finished results as they are
+(:mod:`sizetransfer.experiments.keys`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import torch
+
+from sizetransfer.oracle import Teacher
+from sizetransfer.randomness import seeded_initialisation, stream_seed
+from sizetransfer.records import Measurement
+from sizetransfer.specs import MeasureSpec
+from sizetransfer.student import Student
+from sizetransfer.training import TrainingResult, train
+from sizetransfer.trials import Trial
+
+POLICY = "one thread on a processor; single-precision products in full precision; gradients on"
+"""How numbers are computed beyond what the specification says; another policy is another key."""
+
+
+def build_teacher(trial: Trial, device: str = "cpu") -> Teacher:
+    """The trial's teacher, without gradients of its parameters."""
+    return trial.teacher.build().to(dtype=getattr(torch, trial.dtype), device=device).frozen()
+
+
+def build_student(trial: Trial, teacher: Teacher, device: str = "cpu") -> Student:
+    """The trial's student with its initial weights, which the trial's seed decides."""
+    with seeded_initialisation(trial.seed, "student"):
+        student = trial.student.build(teacher.field)
+    return student.to(dtype=getattr(torch, trial.dtype), device=device)
+
+
+def train_student(
+    trial: Trial, teacher: Teacher, student: Student, *, checkpoint: Path, on_step: Callable[[int, float], None]
+) -> TrainingResult:
+    """Train the trial's student, which ends in eval mode and without gradients of its weights."""
+    result = train(teacher, student, trial.training, seed=trial.seed, checkpoint=checkpoint, on_step=on_step)
+    student.eval().requires_grad_(False)
+    return result
+
+
+def evaluation_seed(trial: Trial, size: int) -> int:
+    """Seed of the evaluation at one size: the same for every student of a trial seed, so that fields are shared."""
+    return stream_seed("evaluation", trial.evaluation.seed, trial.seed, size)
+
+
+def take(trial: Trial, measure: MeasureSpec, size: int, *, teacher: Teacher, student: Student) -> Iterable[Measurement]:
+    """Take one measure of the trained student at one size."""
+    return measure.measure(teacher, student, size, sigma=trial.sigma, seed=evaluation_seed(trial, size))

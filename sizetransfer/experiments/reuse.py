@@ -1,0 +1,65 @@
+"""What a run finds in its store: how much of it, how old, computed where, and what earlier code had made instead."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sizetransfer.experiments.environment import fingerprint
+from sizetransfer.experiments.keys import specification_key
+from sizetransfer.experiments.store import Store
+from sizetransfer.experiments.trial import TrialResult
+from sizetransfer.sources import Sources
+from sizetransfer.trials import Trial
+
+
+@dataclass(frozen=True)
+class Found:
+    """The trainings of a store when a run begins.
+
+    Attributes:
+        trainings: the content of ``training.json`` by key, the oldest first.
+    """
+
+    trainings: Mapping[str, Mapping[str, Any]]
+
+    @classmethod
+    def in_store(cls, store: Store) -> Found:
+        """Look into the store."""
+        headers = [header for place in store for header in [place.header()] if header is not None]
+        return cls({header["key"]: header for header in sorted(headers, key=lambda header: str(header["created"]))})
+
+    def others(self, keys: Iterable[str]) -> int:
+        """Trainings that are none of these."""
+        return len(set(self.trainings) - set(keys))
+
+    def renewed(self, trials: Mapping[str, Trial], device: str) -> list[dict[str, Any]]:
+        """The trials that are trained anew because code or files have changed, with what has changed."""
+        earlier = {body["specification"]: body for key, body in self.trainings.items() if key not in trials}
+        found = []
+        for key, trial in trials.items():
+            body = earlier.get(specification_key(trial, device))
+            if body is not None and key not in self.trainings and trial.keys is not None:
+                now = Sources.from_json(trial.keys.sources)
+                found.append({"label": trial.label, "changes": now.changes(Sources.from_json(body["sources"]))})
+        return found
+
+    def reused(self, results: Iterable[TrialResult], device: str) -> dict[str, Any]:
+        """How many results were there before, how old they are, and what they were computed with where it differs."""
+        known = list(results)
+        trainings = [result.body for result in known if result.body and result.key in self.trainings]
+        tasks = [task.body for result in known for task in result.tasks if task.status == "reused"]
+        dates = sorted(str(body["created"]) for body in (*trainings, *tasks))
+        return {
+            "trainings": len(trainings),
+            "measurements": len(tasks),
+            "oldest": dates[0] if dates else None,
+            "newest": dates[-1] if dates else None,
+            "computed_with": _differing((*trainings, *tasks), fingerprint(device)),
+        }
+
+
+def _differing(bodies: Iterable[Mapping[str, Any]], here: Mapping[str, str]) -> list[str]:
+    """Versions and processors of results that are not those of this process."""
+    return sorted({f"{name} {body[name]}" for body in bodies for name in here if body.get(name) != here[name]})
