@@ -27,9 +27,9 @@ _UNITS = {
     # A student's score, or a row of its Jacobian. The longest sum of the suite's students has 27 neighbours x 32
     # channels = 864 terms; its rounding hides that of the shorter ones before and after it.
     "score": 1024,
-    # A mean of spins given a field, by transfer matrices on up to 8 rows of 8 spins: eight butterflies a row, each one
-    # product and one sum of positive terms, forwards and backwards.
-    "posterior": 256,
+    # What transfer matrices say of spins in a field, on up to 8 rows of 8: eight butterflies a row, each one product
+    # and one sum of positive terms, forwards and backwards; a mean is the ratio of two such sums.
+    "posterior": 512,
     # The log-density of a field: a sum over up to 18 x 18 x 18 = 5832 sites, most of one sign, so that n terms cost
     # sqrt(n) = 76 units; each term comes out of two convolutions of some 300 terms.
     "density": 512,
