@@ -15,6 +15,8 @@ import nox
 ROOT = Path(__file__).parent
 CONSTRAINTS = ROOT / "constraints.txt"
 EVERYTHING = (".", "./verification", "./plugins/example", "./plugins/graph")
+KERNELS = ("MKL_CBWR=COMPATIBLE", "MKL_CBWR=AVX2", "ATEN_CPU_CAPABILITY=default", "ONEDNN_MAX_CPU_ISA=AVX2")
+"""Settings by which the libraries compute as on an older processor: MKL, torch's own vector code, oneDNN."""
 PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 
 nox.needs_version = ">=2025.2.9"
@@ -58,6 +60,28 @@ def tests(session: nox.Session) -> None:
     """Run the test suite. Arguments go to pytest."""
     install(session, "tests", "docs", distributions=EVERYTHING)
     session.run("pytest", "-n", "2", "--dist", "worksteal", *session.posargs, env={"OMP_NUM_THREADS": "1"})
+
+
+@nox.session
+def processors(session: nox.Session) -> None:
+    """Run the test suite with the kernels of other processors, one setting after the other. Arguments go to pytest.
+
+    Libraries add in another order on another processor, so a test that passes by the last bits of one machine fails
+    elsewhere. Four times the suite: an hour on two cores. Older kernels are slower, hence the longer limit of a test.
+    """
+    install(session, "tests", "docs", distributions=EVERYTHING)
+    failed = []
+    for setting in KERNELS:
+        session.log(setting)
+        name, _, value = setting.partition("=")
+        environment = {"OMP_NUM_THREADS": "1", name: value}
+        command = ("pytest", "-n", "2", "--dist", "worksteal", "--timeout", "600", *session.posargs)
+        try:
+            session.run(*command, env=environment)
+        except nox.command.CommandFailed:
+            failed.append(setting)
+    if failed:
+        session.error(f"failed with {', '.join(failed)}")
 
 
 @nox.session

@@ -157,7 +157,7 @@ def test_reverse_process_on_tiles_gives_the_same_fields():
     whole, pieces = (
         generate(own, spec, x, context=context, generator=stream("fields")) for own in (student, tiled(student, 8))
     )
-    assert_rounding(pieces, whole, times=2 * spec.steps)
+    assert_rounding(pieces, whole, condition=2 * spec.steps)
 
 
 def test_parameters_field_and_mode_are_the_students():

@@ -8,6 +8,7 @@ import math
 import pytest
 import torch
 from dense_gaussian import best_local, graph_precision, jacobian, lattice_precision, noisy_covariance
+from tolerances import assert_rounding
 
 import sizetransfer as st
 from sizetransfer.domain import Lattice
@@ -175,7 +176,7 @@ def test_the_filter_of_infinite_volume_is_one_for_all_sizes(generator):
         student(fields, torch.ones(1), Context(Lattice(tuple(fields.shape[2:]))))[..., 2:7, 2:7]
         for fields in (x, large)
     ]
-    assert largest(scores[0] - scores[1]) < 1e-14
+    assert_rounding(scores[1], scores[0])
 
 
 def test_filters_of_finite_lattices_approach_it_as_the_correlations_do():
@@ -195,7 +196,7 @@ def test_filters_of_finite_lattices_approach_it_as_the_correlations_do():
     assert (rates - 2 * math.asinh(0.25)).abs().max() < 0.01, rates
     fixed = st.student("optimal-local", teacher.field, mass=0.5, radius=2, reference=24)
     assert torch.equal(kernel(fixed, 24), kernel(own, 24))
-    assert largest(kernel(fixed, 40) - kernel(own, 24)) < 1e-15
+    assert_rounding(kernel(fixed, 40), kernel(own, 24))
 
 
 def test_rows_alone_give_the_rows_of_a_batch_and_single_precision_agrees(case, generator):
@@ -205,7 +206,7 @@ def test_rows_alone_give_the_rows_of_a_batch_and_single_precision_agrees(case, g
     score = student(x, SIGMA, context)
     for row in range(3):
         one = slice(row, row + 1)
-        assert largest(student(x[one], SIGMA[one], context) - score[one]) < 1e-12
+        assert_rounding(student(x[one], SIGMA[one], context), score[one])
     single = student(x.float(), SIGMA.float(), context)
     assert single.dtype == torch.float32
     assert largest(single - score) < 1e-5 * largest(score)

@@ -8,6 +8,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from tolerances import assert_rounding
 from torch import Tensor
 
 import sizetransfer as st
@@ -16,8 +17,6 @@ from sizetransfer.errors import OracleError, SpecError
 from sizetransfer.oracle import Context
 from sizetransfer.randomness import seeded_initialisation
 from sizetransfer.students.sliding_attention import WindowAttention
-
-ROUNDING = {torch.float64: 1e-13, torch.float32: 1e-5}
 
 
 def attention(dim: int, window: int, *, periodic: bool, tile: int | None = None) -> WindowAttention:
@@ -59,7 +58,7 @@ def test_tiles_give_the_attention_of_the_definition(
     layer = attention(dim, window, periodic=periodic, tile=tile)
     hidden = torch.randn(2, *(length,) * dim, 8, generator=generator)
     expected = masked_attention(layer, hidden, Lattice.cubic(length, dim, periodic=periodic))
-    torch.testing.assert_close(layer(hidden), expected, rtol=0, atol=ROUNDING[torch.float64])
+    assert_rounding(layer(hidden), expected)
 
 
 def test_a_bias_at_the_wrong_place_is_noticed(generator: torch.Generator) -> None:

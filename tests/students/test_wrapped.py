@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tolerances import assert_rounding
 from torch import Tensor, nn
 
 import sizetransfer as st
@@ -13,7 +14,6 @@ from sizetransfer.oracle import Context
 from sizetransfer.students.wrapped import QUANTITIES, ModuleSpec, nearest_timestep, parse_inputs, wrap_module
 
 FIELD = st.FieldInfo(dim=1, sigma_data=1.5)
-ROUNDING = 1e-13
 
 
 def inputs(batch: int = 2, size: int = 6) -> tuple[Tensor, Tensor, Context]:
@@ -43,7 +43,7 @@ class White(nn.Module):
 def test_every_prediction_is_the_same_score(predicts: str) -> None:
     x, sigma, context = inputs()
     student = wrap_module(White(predicts), field=FIELD, predicts=predicts)
-    torch.testing.assert_close(student(x, sigma, context), white_score(x, sigma), rtol=0, atol=ROUNDING)
+    assert_rounding(student(x, sigma, context), white_score(x, sigma))
 
 
 def test_the_wrong_prediction_is_another_score() -> None:
@@ -82,7 +82,7 @@ def test_inputs_are_the_documented_formulas() -> None:
     }
     assert names == list(expected)
     for name, value in zip(names, told.positional, strict=True):
-        torch.testing.assert_close(value, expected[name], rtol=0, atol=ROUNDING, msg=name)
+        assert_rounding(value, expected[name])
 
 
 def test_inputs_go_by_keyword_where_one_is_given() -> None:
@@ -103,7 +103,7 @@ def test_dead_sites_get_no_score() -> None:
     mask = torch.arange(6).remainder(2).bool().expand(2, 1, 6)
     score = wrap_module(White(), field=FIELD)(x, sigma, Context(context.domain, mask=mask))
     assert not score[~mask].any()
-    torch.testing.assert_close(score[mask], white_score(x, sigma)[mask], rtol=0, atol=ROUNDING)
+    assert_rounding(score[mask], white_score(x, sigma)[mask])
 
 
 def test_the_nearest_timestep_has_the_nearest_noise_level() -> None:
@@ -213,4 +213,4 @@ def test_a_public_backbone_runs_on_every_size_that_it_takes() -> None:
         level = sigma.reshape(-1, 1, 1, 1)
         step = nearest_timestep(steps)(sigma)
         noise = module(x / (1 + level**2).sqrt(), step).sample
-        torch.testing.assert_close(score, -noise / level, rtol=0, atol=1e-12)
+        assert_rounding(score, -noise / level)
