@@ -95,6 +95,7 @@ def diagnose(
         >>> found.overall.verdict, found.overall.sufficient.kind
         ('transfers', 'exact')
     """
+    from sizetransfer.arithmetic import arithmetic
     from sizetransfer.oracle import Teacher as TeacherModule
     from sizetransfer.prediction import PredictionSpec, predict
     from sizetransfer.randomness import seeded_initialisation
@@ -110,7 +111,8 @@ def diagnose(
     if student is not None and not isinstance(student, StudentModule):
         student_spec = chosen("student", student)
         names = (names[0], student_spec.kind_name())
-        with seeded_initialisation(asked.seed, "student"):
+        own = arithmetic(teacher.anchor.dtype, teacher.anchor.device)
+        with own, seeded_initialisation(asked.seed, "student"):
             student = cast(StudentSpec, student_spec).build(teacher.field).to(teacher.anchor)
     if train is not None:
         _train_for_diagnosis(teacher, student, asked, train)

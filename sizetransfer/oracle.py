@@ -13,19 +13,24 @@ A teacher implements the capability protocols that it can answer; measures ask f
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, Literal, Protocol, Self, runtime_checkable
+from typing import ClassVar, Concatenate, Literal, ParamSpec, Protocol, Self, TypeVar, cast, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from sizetransfer.arithmetic import arithmetic
 from sizetransfer.domain import Domain, Lattice, Site
 from sizetransfer.errors import OracleError
 from sizetransfer.randomness import Stream, branch_of
 from sizetransfer.specs import FieldInfo
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -245,6 +250,22 @@ def joined(samples: Sequence[Sample]) -> Sample:
 def _cat(parts: Sequence[Tensor | None]) -> Tensor | None:
     present = [part for part in parts if part is not None]
     return torch.cat(present) if present else None
+
+
+def in_arithmetic_of_teacher(
+    function: Callable[Concatenate[Teacher, P], R],
+) -> Callable[Concatenate[Teacher, P], R]:
+    """A function of a teacher that computes as any run does (:mod:`sizetransfer.arithmetic`), in the teacher's dtype.
+
+    It leaves the global random generators to those that it calls.
+    """
+
+    @functools.wraps(function)
+    def computed(teacher: Teacher, *arguments: P.args, **named: P.kwargs) -> R:
+        with arithmetic(teacher.anchor.dtype, teacher.anchor.device, generators=False):
+            return function(teacher, *arguments, **named)
+
+    return cast(Callable[Concatenate[Teacher, P], R], computed)
 
 
 @runtime_checkable

@@ -16,14 +16,16 @@ Parallel random numbers: as easy as 1, 2, 3, SC 2011, https://doi.org/10.1145/20
 word   content
 =====  =========================================================================================================
 0      block of four elements
-1      twice the number of the draw; plus one for the words that add precision (below)
+1      twice the number of the draw, among draws of as many elements; plus one for the words that add precision (below)
 2      number of the field
-3      :math:`h_2`; for a draw that all fields share :math:`h_3`
+3      :math:`h_2` xor the number of elements of a field; for draws that all fields share :math:`h_3`
 =====  =========================================================================================================
 
 so that two names share numbers only where 96 bits of SHA-256 agree. The computation is in integers of 64 bits, whose
 products wrap modulo :math:`2^{64}`: they are equal on every device. Every element has a word of 32 bits, and in double
 precision a second one, which refines it: a draw in double precision is that in single precision, seen more sharply.
+Draws of one shape are computed several at a time, the more the more there have been: most of the time of a short one
+goes into calling torch.
 
 - Uniform numbers are :math:`k\,2^{-53}` (float64) or :math:`k\,2^{-24}` (float32), 0 included and 1 not: exact, and
   equal on every device.
@@ -97,6 +99,9 @@ class Stream(torch.Generator):
 
     def __init__(self, *labels: Label, first: int = 0, count: int | None = None) -> None:
         self.labels, self.first, self.count, self.draws = labels, first, count, 0
+        self._next: dict[int, int] = {}
+        self._from = 0
+        self._ahead: dict[_Kind, tuple[int, Tensor]] = {}
         *key, self._own, self._shared = struct.unpack(">4I", _digest(labels)[:16])
         self._key = key[0], key[1]
         self.set_state(mersenne_state(*labels, first=first))
@@ -104,8 +109,13 @@ class Stream(torch.Generator):
     def fields(self, start: int, count: int) -> Stream:
         """The stream of some of the fields, counted from the first of these; their next draw is that of this stream."""
         part = Stream(*self.labels, first=self.first + start, count=count)
-        part.draws = self.draws
+        part.draws, part._next, part._from = self.draws, dict(self._next), self._from
         return part
+
+    def at(self, draw: int) -> Stream:
+        """This stream, whose next draw of every number of elements is the one with this number."""
+        self._next, self._from = {}, draw
+        return self
 
     def branch(self, label: Label = "branch") -> Stream:
         """Another stream of the same fields, named by the label and by the draws made so far; it counts as a draw."""
@@ -118,18 +128,50 @@ class Stream(torch.Generator):
         count = None if self.count is None else times * self.count
         return Stream(*self.labels, "repeated", times, self.draws, first=times * self.first, count=count)
 
-    def _words(self, shape: tuple[int, ...], device: torch.device, *, parts: int) -> Iterator[list[Tensor]]:
-        """The words of one draw, a list of the leading and of refining ones for every chunk of :func:`_chunks`."""
+    def _draw(self, finish: _Finish, shape: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
+        """The next numbers of this shape, from those that were computed ahead where there are any."""
+        self._check(shape)
+        width = math.prod(shape[1:]) if shape else _SHARED
+        draw = self._next.get(width, self._from)
+        self._next[width], self.draws = draw + 1, self.draws + 1
+        kind = finish, shape, device, dtype
+        start, values = self._ahead.get(kind, (0, None))
+        if values is None or not start <= draw < start + len(values):
+            start, values = draw, self._computed(kind, draw, 1 if values is None else 2 * len(values))
+            self._ahead[kind] = start, values
+        return values[draw - start]
+
+    def _check(self, shape: tuple[int, ...]) -> None:
         if shape and self.count not in {None, shape[0]}:
             raise ValueError(
                 f"A stream of {self.count} fields cannot give numbers of shape {shape}: the first axis must be that of "
-                f"the fields, {self.count} long; draw other numbers from stream.branch(...) with count = None, or as ()"
+                f"the fields, {self.count} long; draw other numbers from a stream of another name, or as shape ()"
             )
-        draw, self.draws = self.draws, self.draws + 1
-        rows, name = (shape[0], self._own) if shape else (1, self._shared)
-        first = self.first if shape else 0
-        for fields, blocks in _chunks(first, rows, -(-math.prod(shape[1:]) // 4), device):
-            yield [_philox(blocks, 2 * draw + part, fields, name, self._key) for part in range(parts)]
+
+    def _computed(self, kind: _Kind, draw: int, ahead: int) -> Tensor:
+        """Numbers of this draw and of at most so many that follow, as the first axis."""
+        finish, shape, device, dtype = kind
+        rows, width = (shape[0], math.prod(shape[1:])) if shape else (1, 1)
+        first, name = (self.first, self._own ^ width) if shape else (0, self._shared)
+        blocks, parts = -(-width // 4), 2 if dtype == torch.float64 else 1
+        if rows * blocks == 0:
+            return torch.empty((1, *shape), dtype=dtype, device=device)
+        ahead = max(1, min(ahead, _BLOCKS_TOGETHER // (rows * blocks)))
+        # Kept for later calls, so they must not be tensors of an inference mode that this call is in.
+        with torch.inference_mode(False), torch.no_grad():
+            draws = torch.arange(2 * draw, 2 * (draw + ahead), 3 - parts, device=device)
+            found = [
+                finish(_split(_philox(some, draws, fields, name, self._key), parts), dtype)
+                for fields, some in _chunks(first, rows, blocks, device)
+            ]
+            return _joined(found, rows, 4 * blocks)[..., :width].reshape(ahead, *shape).contiguous()
+
+
+_SHARED = -1
+"""Stands for the number of elements of a draw that all fields share."""
+_Finish = Callable[[Tensor, torch.dtype], Tensor]
+"""Words ``2 2 D P B n`` of D draws, with P - 1 further words to refine them, to numbers ``D B 4n``."""
+_Kind = tuple[_Finish, tuple[int, ...], torch.device, torch.dtype]
 
 
 def stream(*labels: Label) -> Stream:
@@ -160,7 +202,7 @@ def normal(shape: Sequence[int], *, generator: torch.Generator, like: Tensor) ->
     if not isinstance(generator, Stream):
         return torch.randn(tuple(shape), generator=generator, device=generator.device, dtype=like.dtype).to(like.device)
     kind = torch.float64 if like.dtype == torch.float64 else torch.float32
-    return _draw(_normals, shape, generator, like.device, kind).to(like.dtype)
+    return generator._draw(_normals, tuple(shape), like.device, kind).to(like.dtype)
 
 
 def uniform(
@@ -171,7 +213,7 @@ def uniform(
     if not isinstance(generator, Stream):
         return torch.rand(tuple(shape), generator=generator, device=generator.device, dtype=dtype).to(like.device)
     kind = torch.float64 if dtype == torch.float64 else torch.float32
-    return _draw(_uniforms, shape, generator, like.device, kind).to(dtype)
+    return generator._draw(_uniforms, tuple(shape), like.device, kind).to(dtype)
 
 
 def integers(high: int, shape: Sequence[int], *, generator: torch.Generator, like: Tensor) -> Tensor:
@@ -199,41 +241,33 @@ def repeated_rows(generator: torch.Generator, times: int) -> torch.Generator:
     return generator.repeated(times) if isinstance(generator, Stream) else generator
 
 
-_Finish = Callable[[list[Tensor], torch.dtype], Tensor]
-"""Words of :func:`_philox`, each ``2 2 B n``, to numbers ``B 4n``."""
-
-
-def _draw(finish: _Finish, shape: Sequence[int], generator: Stream, device: torch.device, dtype: torch.dtype) -> Tensor:
-    shape = tuple(shape)
-    parts = 2 if dtype == torch.float64 else 1
-    rows, width = (shape[0] if shape else 1), math.prod(shape[1:])
-    if rows * width == 0:
-        generator.draws += 1
-        return torch.empty(shape, dtype=dtype, device=device)
-    found = [finish(words, dtype) for words in generator._words(shape, device, parts=parts)]
-    whole = -(-width // 4) * 4
-    joined = found[0] if len(found) == 1 else _joined(found, rows, whole)
-    return joined[:, :width].reshape(shape).contiguous()
+def _split(words: Tensor, parts: int) -> Tensor:
+    """Words ``2 2 DP B n`` of all draws and their refinements as ``2 2 D P B n``."""
+    return words.reshape(2, 2, -1, parts, *words.shape[3:])
 
 
 def _joined(chunks: list[Tensor], rows: int, width: int) -> Tensor:
     """Chunks of some rows each, or of some columns of one row each."""
-    return torch.cat(chunks) if chunks[0].shape[1] == width else torch.cat(chunks, 1).reshape(rows, width)
+    if len(chunks) == 1:
+        return chunks[0]
+    if chunks[0].shape[2] == width:
+        return torch.cat(chunks, 1)
+    return torch.cat(chunks, 2).reshape(1, rows, width)
 
 
-def _uniforms(words: list[Tensor], dtype: torch.dtype) -> Tensor:
-    leading = words[0]
+def _uniforms(words: Tensor, dtype: torch.dtype) -> Tensor:
+    leading = words[:, :, :, 0]
     if dtype == torch.float64:
-        return _in_order((leading << 21 | words[1] >> 11).double().mul_(2.0**-53))
+        return _in_order((leading << 21 | words[:, :, :, 1] >> 11).double().mul_(2.0**-53))
     return _in_order((leading >> 8).to(dtype).mul_(2.0**-24))
 
 
-def _normals(words: list[Tensor], dtype: torch.dtype) -> Tensor:
+def _normals(words: Tensor, dtype: torch.dtype) -> Tensor:
     """Box and Muller: the first of each pair of words gives the radius, the second the angle."""
-    (radii, angles), turn = words[0].unbind(), 2 * math.pi
+    (radii, angles), turn = words[:, :, :, 0].unbind(), 2 * math.pi
     if dtype == torch.float64:
-        u = (words[1][0].double() + 0.5).mul_(2.0**-32).add_(radii).mul_(2.0**-32)
-        theta = (angles << 21 | words[1][1] >> 11).double().mul_(turn * 2.0**-53)
+        u = (words[0, :, :, 1].double() + 0.5).mul_(2.0**-32).add_(radii).mul_(2.0**-32)
+        theta = (angles << 21 | words[1, :, :, 1] >> 11).double().mul_(turn * 2.0**-53)
     else:
         u = (radii.to(dtype) + 0.5).mul_(2.0**-32)
         theta = angles.to(dtype).mul_(turn * 2.0**-32)
@@ -242,8 +276,8 @@ def _normals(words: list[Tensor], dtype: torch.dtype) -> Tensor:
 
 
 def _in_order(values: Tensor) -> Tensor:
-    """Numbers ``2 2 B n`` of the pairs' members, pairs, fields and blocks as rows ``B 4n``."""
-    return values.permute(2, 3, 1, 0).reshape(values.shape[2], -1)
+    """Numbers ``2 2 D B n`` of the pairs' members, pairs, draws, fields and blocks as ``D B 4n``."""
+    return values.permute(2, 3, 4, 1, 0).flatten(2)
 
 
 # --- Philox -----------------------------------------------------------------------------------------------------------
@@ -251,29 +285,28 @@ def _in_order(values: Tensor) -> Tensor:
 
 def _chunks(first: int, rows: int, blocks: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
     """Numbers of fields ``B`` and of blocks ``n`` to compute together: some rows, or a part of one."""
-    together = max(1, _BLOCKS_TOGETHER // max(1, blocks))
+    together = max(1, _BLOCKS_TOGETHER // blocks)
     for start in range(first, first + rows, together):
         fields = torch.arange(start, min(start + together, first + rows), device=device)
         for begin in range(0, blocks, _BLOCKS_TOGETHER):
             yield fields, torch.arange(begin, min(begin + _BLOCKS_TOGETHER, blocks), device=device)
 
 
-def _philox(blocks: Tensor, draw: int, fields: Tensor, name: int, key: tuple[int, int]) -> Tensor:
-    """Philox4x32-10 of the counters (block, draw, field, name): words ``2 2 B n``, int64 below ``2**32``.
+def _philox(blocks: Tensor, draws: Tensor, fields: Tensor, name: int, key: tuple[int, int]) -> Tensor:
+    """Philox4x32-10 of the counters (block, draw, field, name): words ``2 2 D B n``, int64 below ``2**32``.
 
     The entries ``[0, 0], [1, 0], [0, 1], [1, 1]`` are the words 0, 3, 2 and 1 of Salmon et al.: the first axis is that
     of the members of a pair, the second that of the pairs.
     """
     keys = [tuple((k + index * w) & _WORD for k, w in zip(key, _WEYL, strict=True)) for index in range(_ROUNDS)]
     m0, m1 = _MULTIPLIERS
-    x, p0, p1 = fields[:, None], blocks[None] * m0, fields[:, None] * m1
-    # Two rounds in which block and field have not met; the upper halves of p0 and p1 are left in where a mask follows.
-    x, y = ((p1 >> 32) ^ (draw ^ keys[0][0])) & _WORD, ((p0 >> 32) ^ (name ^ keys[0][1])) & _WORD
+    p0, p1 = blocks * m0, fields[:, None] * m1
+    # Two rounds in which a block has met neither draw nor field; upper halves are left in where a mask follows.
+    x, y = ((p1 >> 32) ^ keys[0][0] ^ draws[:, None, None]) & _WORD, ((p0 >> 32) ^ (name ^ keys[0][1])) & _WORD
     q0, q1 = x * m0, y * m1
-    words = torch.empty(2, 2, len(fields), len(blocks), dtype=torch.int64, device=blocks.device)
+    words = torch.empty(2, 2, len(draws), len(fields), len(blocks), dtype=torch.int64, device=blocks.device)
     state, product = words
-    torch.bitwise_xor(q1 >> 32, (p1 ^ keys[1][0]), out=state[0])
-    torch.bitwise_xor((q0 >> 32) ^ keys[1][1], p0, out=state[1])
+    state[0], state[1] = (q1 >> 32) ^ (p1 ^ keys[1][0]), (q0 >> 32) ^ (p0 ^ keys[1][1])
     state &= _WORD
     product[0], product[1] = q0, q1
     _full_rounds(state, product, keys[2:])
@@ -283,17 +316,18 @@ def _philox(blocks: Tensor, draw: int, fields: Tensor, name: int, key: tuple[int
 
 def _full_rounds(state: Tensor, product: Tensor, keys: Sequence[tuple[int, ...]]) -> None:
     """An even number of rounds in place: words 0 and 2, and products whose lower halves are the words 3 and 1."""
-    multipliers = torch.tensor(_MULTIPLIERS, device=state.device).reshape(2, 1, 1)
-    (first, second), following = state.unbind(), torch.empty_like(product)
+    device, shape = state.device, (-1, 2, 1, 1, 1)
+    multipliers = torch.tensor(_MULTIPLIERS, device=device).reshape(shape)[0]
+    each = torch.tensor(keys, device=device).reshape(shape).unbind()
+    (first, second), following, upper = state.unbind(), torch.empty_like(product), torch.empty_like(product)
     (of_first, of_second), (next_of_first, next_of_second) = product.unbind(), following.unbind()
-    for key in keys:
+    upper_of_first, upper_of_second = upper.unbind()
+    for key in each:
         torch.mul(state, multipliers, out=following)
-        torch.bitwise_right_shift(next_of_second, 32, out=first)
-        torch.bitwise_right_shift(next_of_first, 32, out=second)
-        first ^= of_second
-        second ^= of_first
-        first ^= key[0]
-        second ^= key[1]
+        torch.bitwise_right_shift(following, 32, out=upper)
+        torch.bitwise_xor(upper_of_second, of_second, out=first)
+        torch.bitwise_xor(upper_of_first, of_first, out=second)
+        state ^= key
         state &= _WORD
         product, following = following, product
         of_first, of_second, next_of_first, next_of_second = next_of_first, next_of_second, of_first, of_second
@@ -314,7 +348,7 @@ def _shake(labels: Sequence[Label], first: int) -> bytes:
 def mersenne_state(*labels: Label, first: int = 0) -> Tensor:
     """The state of a torch generator of the processor that these words start."""
     state = _template().clone()
-    state[:8] = torch.tensor([stream_seed(*labels, first)]).view(torch.uint8)
+    state[:8] = torch.tensor([stream_seed(*labels, first)], device="cpu").view(torch.uint8)
     words = torch.frombuffer(bytearray(_shake(labels, first)), dtype=torch.uint8)
     state[_HEADER : _HEADER + 8 * _WORDS].reshape(_WORDS, 8)[:, :4] = words.reshape(_WORDS, 4)
     return state

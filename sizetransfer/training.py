@@ -46,7 +46,7 @@ from sizetransfer.arithmetic import arithmetic, seed_generators, undisturbed
 from sizetransfer.errors import NonFiniteError, SpecError
 from sizetransfer.noise import draw_sigma, expand, perturb
 from sizetransfer.oracle import HasScore, Sample, Teacher
-from sizetransfer.randomness import stream
+from sizetransfer.randomness import Stream, stream
 from sizetransfer.specs import TrainingSpec
 from sizetransfer.student import Student
 
@@ -78,6 +78,7 @@ class _State:
     """Everything that changes from step to step."""
 
     student: Student
+    noise: Stream
     optimiser: torch.optim.Adam
     scheduler: LambdaLR
     average: AveragedModel | None
@@ -133,7 +134,7 @@ def _train(
         student.eval()
         return TrainingResult(history=[], seconds=0.0, score_calls=0, steps=0)
     started = time.perf_counter()
-    state = _initial_state(student, spec)
+    state = _initial_state(student, spec, seed)
     if checkpoint is not None and checkpoint.exists():
         _restore(state, checkpoint, _identity(student, spec, seed))
     student.train()
@@ -177,13 +178,13 @@ def _check(teacher: Teacher, spec: TrainingSpec) -> None:
         )
 
 
-def _initial_state(student: Student, spec: TrainingSpec) -> _State:
+def _initial_state(student: Student, spec: TrainingSpec, seed: int) -> _State:
     optimiser = torch.optim.Adam(student.parameters(), lr=spec.learning_rate)
     average = None
     if spec.ema_half_life is not None:
         decay = 0.5 ** (1 / spec.ema_half_life)
         average = AveragedModel(student, multi_avg_fn=get_ema_multi_avg_fn(decay))  # type: ignore[no-untyped-call]
-    return _State(student, optimiser, LambdaLR(optimiser, _rate_factor(spec)), average)
+    return _State(student, stream(seed, "noise"), optimiser, LambdaLR(optimiser, _rate_factor(spec)), average)
 
 
 def _rate_factor(spec: TrainingSpec) -> Callable[[int], float]:
@@ -196,7 +197,8 @@ def _advance(state: _State, teacher: Teacher, spec: TrainingSpec, seed: int) -> 
     step = state.step
     seed_generators(seed, "modules", step)
     sample = teacher.sample(spec.batch, spec.size, generator=stream(seed, "fields", step))
-    loss = denoising_loss(teacher, state.student, spec, sample, generator=stream(seed, "noise", step))
+    # A field has one noise level and more than one number of noise: both draws of a step have the step's number.
+    loss = denoising_loss(teacher, state.student, spec, sample, generator=state.noise.at(step))
     state.optimiser.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     norm = torch.nn.utils.clip_grad_norm_(state.student.parameters(), spec.gradient_clip)

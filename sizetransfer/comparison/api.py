@@ -25,7 +25,7 @@ from sizetransfer.comparison.theorem import (
 from sizetransfer.comparison.weights import ferromagnetic_row_sums
 from sizetransfer.domain import Site
 from sizetransfer.errors import OracleError
-from sizetransfer.oracle import Context, HasCovariance, HasPosterior, Teacher
+from sizetransfer.oracle import Context, HasCovariance, HasPosterior, Teacher, in_arithmetic_of_teacher
 from sizetransfer.student import Student
 
 Method = Literal["auto", "exact", "monte-carlo"]
@@ -72,6 +72,7 @@ def gaussian_field(teacher: Teacher, size: int) -> GaussianField | None:
     return GaussianField.between_sites(covariance.to(teacher.anchor.device), shape, channels)
 
 
+@in_arithmetic_of_teacher
 def theorem1_bound(
     teacher: Teacher,
     student: Student,

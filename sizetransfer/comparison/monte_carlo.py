@@ -34,7 +34,15 @@ from sizetransfer.comparison.rollout import check_levels
 from sizetransfer.comparison.weights import covariance_weights, gamma, gaussian_weights
 from sizetransfer.errors import OracleError
 from sizetransfer.noise import expand
-from sizetransfer.oracle import Context, HasPosterior, HasSmoothedScore, Sample, Teacher, draw_fields
+from sizetransfer.oracle import (
+    Context,
+    HasPosterior,
+    HasSmoothedScore,
+    Sample,
+    Teacher,
+    draw_fields,
+    in_arithmetic_of_teacher,
+)
 from sizetransfer.randomness import branch_of, fields_of, normal, uniform
 from sizetransfer.response import require_finite
 from sizetransfer.student import Student
@@ -134,6 +142,7 @@ class RolloutErrors:
     terminal: Tensor
 
 
+@in_arithmetic_of_teacher
 def rollout_errors(
     teacher: Teacher,
     student: Student,
@@ -264,6 +273,7 @@ class InfluenceTable:
     standard_errors: Float[Tensor, "channels *size"]
 
 
+@in_arithmetic_of_teacher
 def influence_table(
     teacher: Teacher,
     *,

@@ -14,7 +14,7 @@ from sizetransfer.errors import SpecError
 from sizetransfer.measures.clean_score import CleanScoreSpec
 from sizetransfer.measures.locality import LocalitySpec
 from sizetransfer.measures.smoothed_score import SmoothedScoreSpec
-from sizetransfer.oracle import HasCovariance, HasScore, HasSmoothedScore, Teacher
+from sizetransfer.oracle import HasCovariance, HasScore, HasSmoothedScore, Teacher, in_arithmetic_of_teacher
 from sizetransfer.prediction.irreducible import BestScores, EstimatedErrors, error_source
 from sizetransfer.prediction.question import PredictionRule, PredictionSpec, describe_prediction_rule
 from sizetransfer.prediction.responses import Source, response, source_of
@@ -156,6 +156,7 @@ def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if isinstance(value, tuple) else value
 
 
+@in_arithmetic_of_teacher
 def predict(
     teacher: Teacher,
     student: Student | None = None,

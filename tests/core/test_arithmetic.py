@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from sizetransfer.arithmetic import GeneratorStates, arithmetic, in_steps, seed_generators, undisturbed
+from sizetransfer.comparison import theorem1_bound
 from sizetransfer.measures.clean_score import CleanScoreSpec
 from sizetransfer.measures.generation import GenerationSpec
 from sizetransfer.measures.jacobian import JacobianSpec
@@ -21,11 +22,14 @@ from sizetransfer.measures.shell_response import ShellResponseSpec
 from sizetransfer.measures.smoothed_response import SmoothedResponseSpec
 from sizetransfer.measures.smoothed_score import SmoothedScoreSpec
 from sizetransfer.posterior import PosteriorSpec
+from sizetransfer.prediction import PredictionSpec, predict
+from sizetransfer.randomness import stream
 from sizetransfer.response import Region
 from sizetransfer.sampling import SamplerSpec, generate
 from sizetransfer.specs import MeasureSpec, TrainingSpec
 from sizetransfer.student import Student
 from sizetransfer.students.cnn import CNNStudentSpec
+from sizetransfer.students.optimal_local import OptimalLocalSpec
 from sizetransfer.teachers.flow import FlowTeacherSpec
 from sizetransfer.teachers.gaussian import GaussianTeacherSpec
 from sizetransfer.training import train
@@ -387,3 +391,49 @@ def test_generating_does_not_depend_on_the_settings_of_the_caller():
     for name in SETTINGS.keys() - {"generators"}:  # a run of its own draws nothing from these, and leaves them alone
         with SETTINGS[name]():
             assert generated() == expected
+
+
+DIAGNOSES = {
+    "exact": lambda teacher, student: theorem1_bound(
+        teacher, student, size=8, patch=[(0, 0)], sigma_min=0.1, sigma_max=5.0, churn=1.0
+    ),
+    "monte-carlo": lambda teacher, student: theorem1_bound(
+        teacher,
+        student,
+        size=6,
+        patch=[(0, 0)],
+        sigma_min=0.1,
+        sigma_max=5.0,
+        method="monte-carlo",
+        steps=3,
+        trajectories=4,
+        batch=3,
+        generator=stream("trajectories"),
+    ),
+    "predict": lambda teacher, student: predict(
+        teacher, student, PredictionSpec(sizes=(6, 8), sigmas=(0.5,), fields=4), ready=True
+    ).to_json(),
+}
+
+
+@pytest.mark.parametrize("name", list(DIAGNOSES))
+def test_diagnoses_do_not_depend_on_the_settings_of_the_caller(name):
+    teacher = GaussianTeacherSpec(mass=1.0).build().double().frozen()
+    student = OptimalLocalSpec(mass=1.0, radius=1).build(teacher.field).double().eval()
+    expected = repr(DIAGNOSES[name](teacher, student))
+    for setting in SETTINGS.keys() - {"generators"}:
+        with SETTINGS[setting]():
+            found = DIAGNOSES[name](teacher, student)
+        assert repr(found) == expected, setting
+
+
+def test_trajectories_of_theorem_1_do_not_depend_on_the_batch():
+    teacher = GaussianTeacherSpec(mass=1.0).build().double().frozen()
+    student = OptimalLocalSpec(mass=1.0, radius=1).build(teacher.field).double().eval()
+    ask = {"size": 6, "patch": [(0, 0)], "sigma_min": 0.1, "sigma_max": 5.0, "method": "monte-carlo", "steps": 3}
+    one, other = (
+        theorem1_bound(teacher, student, **ask, trajectories=5, batch=batch, generator=stream("batch")).bound
+        for batch in (2, 5)
+    )
+    assert one.value == pytest.approx(other.value, rel=1e-10)
+    assert one.error == pytest.approx(other.error, rel=1e-8)

@@ -116,8 +116,8 @@ word = st.integers(0, 2**32 - 1)
 
 def one_block(counter, key):
     block, draw, field, name = counter
-    words = _philox(torch.tensor([block]), draw, torch.tensor([field]), name, key)
-    return tuple(int(words[at]) for at in ((0, 0, 0, 0), (1, 1, 0, 0), (0, 1, 0, 0), (1, 0, 0, 0)))
+    words = _philox(torch.tensor([block]), torch.tensor([draw]), torch.tensor([field]), name, key).flatten(2)
+    return tuple(int(words[at]) for at in ((0, 0, 0), (1, 1, 0), (0, 1, 0), (1, 0, 0)))
 
 
 def plain_philox(counter, key):
@@ -143,11 +143,36 @@ def test_the_number_of_an_element_is_that_of_its_name():
     """The layout that the module promises: key and name from SHA-256, block, draw and field in the counter."""
     h = hashlib.sha256(repr(("a", 7)).encode()).digest()
     h0, h1, h2, h3 = (int.from_bytes(h[4 * i : 4 * i + 4], "big") for i in range(4))
-    one, like = stream("a", 7), torch.zeros((), dtype=torch.float32)
-    one.draws = 5
-    word = plain_philox((11, 10, 3, h2), (h0, h1))[0]
-    assert float(uniform((4, 60), generator=one, like=like)[3, 44]) == (word >> 8) / 2**24
-    assert float(uniform((), generator=one, like=like)) == (plain_philox((0, 12, 0, h3), (h0, h1))[0] >> 8) / 2**24
+    one, like = stream("a", 7), torch.zeros((), dtype=torch.float64)
+    for draw in range(5):
+        for width, block in ((60, 11), (8, 1)):
+            word, finer = (plain_philox((block, 2 * draw + part, 3, h2 ^ width), (h0, h1))[0] for part in (0, 1))
+            drawn = uniform((4, width), generator=one, like=like, dtype=(torch.float64, torch.float32)[draw % 2])
+            expected = (word >> 8) / 2**24 if draw % 2 else (word * 2**21 + (finer >> 11)) / 2**53
+            assert float(drawn[3, 4 * block]) == expected
+        word, finer = (plain_philox((0, 2 * draw + part, 0, h3), (h0, h1))[0] for part in (0, 1))
+        assert float(uniform((), generator=one, like=like)) == (word * 2**21 + (finer >> 11)) / 2**53
+
+
+def test_draws_that_were_computed_ahead_are_those_of_their_numbers():
+    like, one = torch.zeros(()), stream("ahead")
+    drawn = [normal((3, 5), generator=one, like=like) for _ in range(12)]
+    assert all(torch.equal(normal((3, 5), generator=stream("ahead").at(n), like=like), x) for n, x in enumerate(drawn))
+    in_between = stream("ahead")
+    for number, expected in enumerate(drawn):
+        if number % 3 == 1:
+            uniform((3, 5), generator=in_between, like=like)
+        else:
+            assert torch.equal(normal((3, 5), generator=in_between, like=like), expected)
+        uniform((3, 4), generator=in_between, like=like)
+
+
+def test_draws_that_were_computed_ahead_in_inference_mode_serve_outside_it():
+    one, like = stream("ahead"), torch.zeros(())
+    with torch.inference_mode():
+        for _ in range(3):
+            normal((2,), generator=one, like=like)
+    assert not normal((2,), generator=one, like=like).is_inference()
 
 
 SHAPES = [(5,), (5, 3), (5, 2, 6), (5, 1, 200, 200)]
@@ -244,7 +269,7 @@ def test_tails_of_normal_numbers_reach_far(dtype, reach):
     """The largest number that there is, that of a radius whose bits are all zero."""
     from sizetransfer.randomness import _normals
 
-    words = [torch.zeros(2, 2, 1, 1, dtype=torch.int64)] * 2
+    words = torch.zeros(2, 2, 1, 2, 1, 1, dtype=torch.int64)
     assert float(_normals(words, dtype).max()) == pytest.approx(reach, abs=0.01)
 
 
