@@ -15,10 +15,12 @@ from sizetransfer.experiments.extending import measure_run
 from sizetransfer.experiments.opened import Run, read_run
 from sizetransfer.experiments.runner import run as run_experiment
 from sizetransfer.experiments.storage import RunWarning
+from sizetransfer.report.page import write_report
 from sizetransfer.trials import Experiment
 
 EVALUATION = tiny_zoo.EXPERIMENT["evaluation"]
 ERROR, FEWER = {"kind": "tiny-error"}, {"kind": "tiny-error", "fields": 3}
+BOTH = {**EVALUATION, "measures": {"error": ERROR, "less": FEWER}}
 WHITE, LOUD = {"kind": "tiny-white", "variance": 2.0}, {"kind": "tiny-white", "variance": 3.0}
 NARROW, WIDE = {"kind": "tiny-line", "radius": 1}, {"kind": "tiny-line", "radius": 2}
 
@@ -69,7 +71,7 @@ CHANGES = {
     "a size less": ({"evaluation": {**EVALUATION, "sizes": [8]}}, 0, []),
     "a seed more": ({"seeds": [0, 1, 2]}, 1, [(4, 6), (4, 8)]),
     "a seed less": ({"seeds": [1]}, 0, []),
-    "a measure more": ({"evaluation": {**EVALUATION, "measures": {"error": ERROR, "less": FEWER}}}, 0, [(3, 6), (3, 8)] * 2),
+    "a measure more": ({"evaluation": BOTH}, 0, [(3, 6), (3, 8)] * 2),
     "another measure": ({"evaluation": {**EVALUATION, "measures": {"error": FEWER}}}, 0, [(3, 6), (3, 8)] * 2),
     "a teacher more": ({"teachers": {"white": WHITE, "loud": LOUD}}, 2, [(4, 6), (4, 8)] * 2),
     "a student more": ({"students": {"wide": WIDE, "narrow": NARROW}}, 2, [(4, 6), (4, 8)] * 2),
@@ -151,6 +153,14 @@ def test_what_was_reused_is_told_with_its_age_and_where_it_was_computed(out, mon
     assert viewed.reused["oldest"] <= viewed.reused["newest"] <= viewed.manifest["written"]
     assert [text.partition(" ")[0] for text in viewed.reused["computed_with"]] == ["processor", "torch"]
     assert json.loads((out / "manifest.json").read_text())["reused"] == viewed.reused
+    page = write_report(viewed).read_text()
+    header = page[page.index("<header>") : page.index("</header>")]
+    assert "Reused: 2 trainings and 4 measurements, computed " in header
+    assert " with processor " in header
+
+
+def test_report_of_a_run_that_reused_nothing_does_not_speak_of_it(tmp_path):
+    assert "Reused" not in write_report(run(tiny_zoo.experiment(seeds=[0]), tmp_path)).read_text()
 
 
 def test_a_part_of_the_grid_whose_training_another_entry_shares_is_computed(tmp_path, taken):
@@ -279,8 +289,9 @@ def test_store_inside_the_run_directory(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("only", "wrong"), [({"student": ["narow"]}, "narow"), ({"seed": ["7"]}, "7"), ({"students": ["narrow"]}, "students")]
-)  # fmt: skip
+    ("only", "wrong"),
+    [({"student": ["narow"]}, "narow"), ({"seed": ["7"]}, "7"), ({"students": ["narrow"]}, "students")],
+)
 def test_part_that_the_grid_does_not_have_is_named(tmp_path, only, wrong):
     with pytest.raises(SpecError, match=repr(wrong)):
         run(tiny_zoo.experiment(), tmp_path / "run", only=only)
