@@ -249,10 +249,12 @@ def _show_reuse(run: Run) -> None:
         parts = f"{counted(reused['trainings'], 'training')} and {counted(reused['measurements'], 'measurement')}"
         elsewhere = f", computed with {', '.join(reused['computed_with'])}" if reused["computed_with"] else ""
         click.echo(f"Reused: {parts}; the oldest is {age(reused['oldest'])} old{elsewhere}.", err=True)
-    for item in run.manifest.get("renewed", ()):
+    pending = {entry["trial"] for entry in run.manifest["trials"] if entry["status"] == "pending"}
+    for item in run.manifest["renewed"]:
         changes = item["changes"]
         more = f" and {len(changes) - 3} more changes" if len(changes) > 3 else ""
-        click.echo(f"Trained anew: {item['label']}: {'; '.join(changes[:3])}{more}.", err=True)
+        done = "Not trained anew" if item["trial"] in pending else "Trained anew"
+        click.echo(f"{done}: {item['label']}: {'; '.join(changes[:3])}{more}.", err=True)
 
 
 def _arguments(options: Mapping[str, Any]) -> dict[str, Any]:

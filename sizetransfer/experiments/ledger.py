@@ -67,17 +67,17 @@ class Ledger:
             "started": _now(),
         }
 
-    def unfinished(self) -> list[Trial]:
+    def unfinished(self) -> dict[str, Trial]:
         """One trial for every key that has no result."""
         unique: dict[str, Trial] = {}
         for key, trial in self.grid:
             if key not in self.results:
                 unique.setdefault(key, trial)
-        return list(unique.values())
+        return unique
 
     def trained(self, trial: Trial) -> bool:
-        """Whether the store had the trial's training when the run began."""
-        return trial.keys is not None and trial.keys.training in self._found.trainings
+        """Whether the store has the trial's training."""
+        return self.workplace.directory(trial).header() is not None
 
     def add(self, result: TrialResult) -> None:
         """Take a result and write it down."""

@@ -35,14 +35,15 @@ class Found:
         return len(set(self.trainings) - set(keys))
 
     def renewed(self, trials: Mapping[str, Trial], device: str) -> list[dict[str, Any]]:
-        """The trials that are trained anew because code or files have changed, with what has changed."""
+        """The trials that must be trained anew because code or files have changed, with what has changed."""
         earlier = {body["specification"]: body for key, body in self.trainings.items() if key not in trials}
         found = []
         for key, trial in trials.items():
             body = earlier.get(specification_key(trial, device))
             if body is not None and key not in self.trainings and trial.keys is not None:
                 now = Sources.from_json(trial.keys.sources)
-                found.append({"label": trial.label, "changes": now.changes(Sources.from_json(body["sources"]))})
+                changes = now.changes(Sources.from_json(body["sources"]))
+                found.append({"trial": key, "label": trial.label, "changes": changes})
         return found
 
     def reused(self, results: Iterable[TrialResult], device: str) -> dict[str, Any]:

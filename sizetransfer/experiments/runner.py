@@ -62,13 +62,14 @@ def run(
         RunError: the directory belongs to something else, is in use, or cannot be written.
     """
     found = registry_from(registry) if isinstance(registry, str) else registry or default_registry()
+    path = Path(out) if out is not None else default_directory(experiment)
     workplace = Workplace(
-        path=Path(out) if out is not None else default_directory(experiment),
+        path=path,
         device=choose_device(device),
         registry=found,
         registry_source=registry if isinstance(registry, str) else None,
         workers=workers,
-        store=None if store is None else Path(store),
+        store=_elsewhere(store, path),
         plugins=_taking_part(experiment, executor, found),
     )
     _check_workers(workplace, executor)
@@ -77,7 +78,8 @@ def run(
     chosen = _chosen(experiment, only or {})
     directory = RunDirectory(workplace.path)
     directory.check(experiment.to_json())
-    _check_store(directory, workplace)
+    if store is None:
+        _check_store(directory)
     planned = plan(experiment.trials(), workplace.device)
 
     def tell(event: Event) -> None:
@@ -100,11 +102,13 @@ def default_directory(experiment: Experiment) -> Path:
 
 
 def _run_trials(ledger: Ledger, executor: Executor, chosen: Part, on_event: OnEvent, *, train: bool) -> None:
+    # Names do not enter the key: what one entry of the grid asks for, another one may share.
+    asked = {key for key, trial in ledger.grid if _belongs(trial, chosen)}
     for key, trial in ledger.grid:
         if key not in ledger.results:
-            _reuse(ledger, trial, on_event, whole=_belongs(trial, chosen))
+            _reuse(ledger, trial, on_event, whole=key in asked)
     ledger.write()
-    trials = [trial for trial in ledger.unfinished() if _belongs(trial, chosen) and (train or ledger.trained(trial))]
+    trials = [trial for key, trial in ledger.unfinished().items() if key in asked and (train or ledger.trained(trial))]
     # The longest first, so that no processor is left alone with one at the end.
     costs = ledger.plan.costs
     trials.sort(key=lambda trial: -costs[trial.teacher_name, trial.student_name])
@@ -186,14 +190,21 @@ def _taking_part(experiment: Experiment, executor: str, registry: Registry) -> s
     return ",".join(registry.owners([*kinds, ("executor", executor)]))
 
 
-def _check_store(directory: RunDirectory, workplace: Workplace) -> None:
+def _elsewhere(store: Path | str | None, path: Path) -> Path | None:
+    """The store that was given, unless it is the run directory's own."""
+    if store is None or Path(store).resolve() == (path / OWN_STORE).resolve():
+        return None
+    return Path(store)
+
+
+def _check_store(directory: RunDirectory) -> None:
     """Refuse to leave, unasked, the store that results are in, and to write there because a file says so.
 
     Raises:
-        RunError: the directory shows results of another store than the one given.
+        RunError: the directory shows results of another store than its own.
     """
     there = directory.elsewhere()
-    if there is not None and workplace.store is None:
+    if there is not None:
         raise RunError(
             "The results that the directory shows are in another store.",
             where=str(directory.path),

@@ -117,6 +117,8 @@ def _context(data: ReportData) -> dict[str, Any]:
         "paper": tables.paper_rows(data),
         "notes": [_note(text) for text in experiment.report.notes],
         "costs": tables.cost_rows(data),
+        "reuse": tables.reuse(run.manifest),
+        "renewed": tables.renewed(run.manifest),
         "tables": tables.measured_tables(data),
         "specification": yaml.safe_dump(experiment.to_json(), sort_keys=False, allow_unicode=True, width=110),
         "manifest_rows": list(tables.manifest_rows(run.manifest)),

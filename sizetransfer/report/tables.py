@@ -368,6 +368,33 @@ def cost_rows(data: ReportData) -> list[tuple[str, str, str, str]]:
     ]
 
 
+def reuse(manifest: Mapping[str, Any]) -> str:
+    """How much the run had not to compute, of when it is and what it was computed with; nothing where that is none.
+
+    Example:
+        >>> reuse({"reused": {"trainings": 1, "measurements": 4, "oldest": "2026-03-01T12:00:00+00:00",
+        ...                   "newest": "2026-03-01T12:30:00+00:00", "computed_with": ["torch 2.6.0"]}})
+        'Reused: 1 training and 4 measurements, computed on 2026-03-01 with torch 2.6.0.'
+    """
+    reused = manifest.get("reused", {})
+    counts = [_counted(reused.get(f"{noun}s", 0), noun) for noun in ("training", "measurement")]
+    if not any(reused.get(f"{noun}s", 0) for noun in ("training", "measurement")):
+        return ""
+    first, last = str(reused["oldest"])[:10], str(reused["newest"])[:10]
+    when = f"on {first}" if first == last else f"from {first} to {last}"
+    elsewhere = f" with {', '.join(reused['computed_with'])}" if reused["computed_with"] else ""
+    return f"Reused: {' and '.join(counts)}, computed {when}{elsewhere}."
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def renewed(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The trials whose earlier training did not count, with what had changed."""
+    return [(item["label"], "; ".join(item["changes"])) for item in manifest.get("renewed", ())]
+
+
 def skipped_groups(data: ReportData) -> list[tuple[str, str, int, str]]:
     """What was skipped, once for each measure and reason: measure, reason, number of trials, and their labels."""
     groups: dict[tuple[str, str], list[str]] = {}
