@@ -46,6 +46,14 @@ class RunLike(Protocol):
     @property
     def skipped(self) -> Sequence[Mapping[str, Any]]: ...
 
+    def training(self, teacher_name: str, student_name: str, seed: int) -> pd.DataFrame:
+        """The history of one trial's training.
+
+        Raises:
+            RunError: it is not finished, or damaged.
+        """
+        ...
+
 
 @dataclass(frozen=True)
 class ReportData:

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from sizetransfer.diagnosis import Verdict, verdicts
+from sizetransfer.errors import RunError
 from sizetransfer.records import Record
 from sizetransfer.specs import Geometry, MeasureSpec, StudentSpec, TeacherSpec, TrainingSpec
 from sizetransfer.trials import EvaluationSpec, Experiment, PaperValue, ReportSpec, VerdictRule
@@ -84,10 +85,17 @@ class SyntheticRun:
     skipped: Sequence[Mapping[str, Any]] = ()
     report: Path | None = None
     reused: Mapping[str, Any] = field(default_factory=lambda: {"trainings": 0, "measurements": 0})
+    histories: dict[tuple[str, str, int], pd.DataFrame] = field(default_factory=dict)
 
     @property
     def verdicts(self) -> list[Verdict]:
         return verdicts(self.records, self.experiment)
+
+    def training(self, teacher_name: str, student_name: str, seed: int) -> pd.DataFrame:
+        try:
+            return self.histories[teacher_name, student_name, seed]
+        except KeyError:
+            raise RunError("The trial is not finished.") from None
 
 
 def make_experiment(
