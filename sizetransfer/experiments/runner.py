@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sizetransfer.arithmetic import undisturbed
 from sizetransfer.errors import RunError, SpecError
 from sizetransfer.events import Event, OnEvent, ignore
 from sizetransfer.experiments.directory import OWN_STORE, RunDirectory
@@ -83,8 +84,9 @@ def run(
     planned = plan(experiment.trials(), workplace.device)
 
     def tell(event: Event) -> None:
-        on_event(event)
-        found.emit(event)
+        with undisturbed():  # a listener may change what it likes, and changes nothing of the run
+            on_event(event)
+            found.emit(event)
 
     with directory.claimed(experiment.to_json()):
         workplace.results.tidy()
