@@ -1,4 +1,4 @@
-"""The command line in a process of its own, forked from one that has imported what takes long and none of this package."""
+"""The command line in a process of its own, forked from one that has imported torch and none of this package."""
 
 from __future__ import annotations
 
