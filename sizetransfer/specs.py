@@ -280,13 +280,15 @@ class MeasureSpec(KindSpec):
     ``requires`` lists the capability protocols (``sizetransfer.oracle``) that the teacher must satisfy, and
     ``geometries`` what its fields may live on; a pair that lacks something is skipped by name and reason, before
     anything is trained; so is a teacher of masked fields where ``takes_masks`` is false. ``without_effect`` names
-    fields that change no number beyond rounding, such as one that bounds the memory.
+    fields that change no number beyond rounding, such as one that bounds the memory. ``differentiates`` says that it
+    takes derivatives of the student's score, for which torch keeps the output of every layer in memory.
     """
 
     requires: ClassVar[tuple[type, ...]] = ()
     geometries: ClassVar[tuple[Geometry, ...]] = ("lattice", "graph")
     takes_masks: ClassVar[bool] = True
     without_effect: ClassVar[frozenset[str]] = frozenset()
+    differentiates: ClassVar[bool] = False
 
     @classmethod
     def __pydantic_init_subclass__(cls, **keywords: Any) -> None:

@@ -11,6 +11,7 @@ from sizetransfer.arithmetic import arithmetic
 from sizetransfer.computing import build_student, build_teacher
 from sizetransfer.errors import PluginError, SizetransferError, SpecError
 from sizetransfer.experiments.keys import planned
+from sizetransfer.experiments.memory import available_memory, check_memory
 from sizetransfer.oracle import Teacher
 from sizetransfer.randomness import seeded_initialisation, stream
 from sizetransfer.sources import files_read, literal_files
@@ -40,7 +41,7 @@ def plan(trials: Sequence[Trial], device: str = "cpu") -> Plan:
 
     Raises:
         SpecError: a student's receptive field wraps around the training torus; a measure cannot be taken of a student
-            or at a size.
+            or at a size, or does not fit into memory there.
         OracleError: a teacher is not defined at a size, or a measure asks for more than it can compute there.
         PluginError: a teacher or student cannot be built.
     """
@@ -57,7 +58,7 @@ def plan(trials: Sequence[Trial], device: str = "cpu") -> Plan:
                 # Trials come teacher by teacher: one teacher is in memory at a time.
                 built = {trial.teacher_name: _build_teacher(trial)}
                 skipped |= built[trial.teacher_name].skipped
-            files[pair], costs[pair] = _check_student(trial, built[trial.teacher_name])
+            files[pair], costs[pair] = _check_student(trial, built[trial.teacher_name], device)
     keyed = tuple(_keyed(trial, device, files[trial.teacher_name, trial.student_name], skipped) for trial in trials)
     return Plan(keyed, costs, skipped)
 
@@ -109,13 +110,14 @@ def _build_teacher(trial: Trial) -> _Built:
     return _Built(teacher, files | _named(trial.teacher), skipped)
 
 
-def _check_student(trial: Trial, built: _Built) -> tuple[set[Path], float]:
+def _check_student(trial: Trial, built: _Built, device: str) -> tuple[set[Path], float]:
     with _plugin_errors(trial), files_read() as files:
         student = build_student(trial, built.teacher)
         check_radius(trial, student)
-    for name, measure in trial.evaluation.measures.items():
-        if (trial.teacher_name, name) not in built.skipped:
-            measure.check_student(student)
+    taken = [name for name in trial.evaluation.measures if (trial.teacher_name, name) not in built.skipped]
+    for name in taken:
+        trial.evaluation.measures[name].check_student(student)
+    check_memory(trial, built.teacher, student, taken, available=available_memory(device))
     return built.files | files | _named(trial.student), _cost(trial, student)
 
 

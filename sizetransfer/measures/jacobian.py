@@ -54,6 +54,7 @@ class JacobianSpec(MeasureSpec):
 
     kind: Literal["jacobian"] = "jacobian"
     requires: ClassVar[tuple[type, ...]] = (HasScore,)
+    differentiates: ClassVar[bool] = True
     fields: int = Field(8, ge=2, description="independent fields")
     sites: int = Field(2, ge=1, description="reference sites in every field, on alternating sublattices")
     near: Region = Region(nearest=0, farthest=2)

@@ -183,10 +183,16 @@ def _literal_differences(
         elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and stored.count(node.name) == 1:
             yield from _function_differences(live, node, path)
         elif isinstance(node, ast.Assign | ast.AnnAssign):
-            for name in _stored(node):
+            for name in _constants(node):
                 once = stored.count(name) == 1 and name not in reassigned
                 if once and name in live and _differ(node.value, live[name]):
                     yield f"the constant {path}{name}"
+
+
+def _constants(node: ast.Assign | ast.AnnAssign) -> list[str]:
+    """Names that are given the value of the statement as a whole; ``a, b = 1, 2`` gives each a part of it."""
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+    return [target.id for target in targets if isinstance(target, ast.Name)]
 
 
 def _stored(node: ast.stmt) -> list[str]:

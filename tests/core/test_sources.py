@@ -416,6 +416,8 @@ def test_the_content_of_files_takes_part(tree: Tree, tmp_path: Path) -> None:
 BEFORE = """
 import functools
 WIDTH = 4
+HEIGHT, DEPTH = 1, 2
+FIRST = LAST = 3
 _calls = 0
 
 def decorated(function):
@@ -442,6 +444,7 @@ def build(width=8, *, bias=True):
 """
 EDITS = {
     "constant": ("WIDTH = 4", "WIDTH = 8"),
+    "constant with two names": ("LAST = 3", "LAST = 4"),
     "attribute": ("radius = 2", "radius = 3"),
     "static method": ("return 2.0", "return 3.0"),
     "property": ("x + 1", "x + 2"),
@@ -474,6 +477,27 @@ def test_what_runs_as_it_stands_is_accepted(tree: Tree) -> None:
     assert sources_of(["mymod"]).digest != before.digest
     module.build = sys.exit  # put in from elsewhere, as tests and instrumentation do
     sources_of(["mymod"])
+
+
+EVERY_MODULE = """
+import importlib, pkgutil
+import sizetransfer
+from sizetransfer.sources import live
+from sizetransfer.sources.places import content, find
+
+for found in pkgutil.walk_packages(sizetransfer.__path__, "sizetransfer."):
+    if "template" not in found.name and not found.name.endswith("__main__"):
+        place = find(found.name)
+        for difference in live._differences(importlib.import_module(found.name), place, content(place)):
+            print(found.name, difference)
+"""
+
+
+@pytest.mark.slow
+def test_no_module_of_the_package_is_taken_for_changed(tmp_path: Path) -> None:
+    """A package that was installed a moment ago is compared with its files in the first run."""
+    done = run(EVERY_MODULE, tmp_path)
+    assert (done.stdout, done.stderr, done.returncode) == ("", "", 0)
 
 
 def test_an_edit_between_two_digests_is_seen_whatever_it_is_and_reloading_accepts_it(tree: Tree) -> None:
