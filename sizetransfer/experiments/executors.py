@@ -97,7 +97,7 @@ class LocalExecutor:
                         lost.setdefault(worker.key, []).append(deadly)
                         waiting.append(_without(worker.trial, deadly))
                 elif "event" in message:
-                    on_event(Event(**message["event"]))
+                    on_event(worker.heard(Event(**message["event"])))
                 else:
                     result = _with(worker.result(message), lost.pop(worker.key, []))
                     if waiting:
@@ -134,6 +134,7 @@ class _Worker:
     ) -> None:
         self.workplace = workplace
         self.trial = trial
+        self._measured = 0
         self._process = subprocess.Popen(
             [sys.executable, "-m", "sizetransfer.experiments.worker"],
             stdin=subprocess.PIPE,
@@ -147,8 +148,13 @@ class _Worker:
 
     def send(self, trial: Trial) -> None:
         """Give the process its next trial."""
-        self.trial = trial
+        self.trial, self._measured = trial, 0
         self._write(trial.to_json())
+
+    def heard(self, event: Event) -> Event:
+        """Take note of how far the process is."""
+        self._measured += event.kind == "measured"
+        return event
 
     def result(self, message: dict[str, Any]) -> TrialResult:
         """The result that the process reports; what it has computed is read from the store."""
@@ -173,7 +179,8 @@ class _Worker:
         """The measurement that the process was at when it died, as a failure; nothing if it was still training."""
         found = read_trial(self.trial, self.workplace.directory(self.trial))
         there = {result.task.key for result in found.tasks} if found is not None else set()
-        left = [task for task in self.trial.tasks() if task.key not in there]
+        # Those before it have ended: what failed of them is not in the store, and will be told when it fails again.
+        left = [task for task in list(self.trial.tasks())[self._measured :] if task.key not in there]
         if found is None or not left:
             return None
         return TaskResult(left[0], "failed", error=self._death(f"{self.trial.label}: {left[0]}"))

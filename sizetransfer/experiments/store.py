@@ -40,6 +40,8 @@ HISTORY = "training.csv"
 CHECKPOINT = "checkpoint.safetensors"
 TRACEBACK = "error.txt"
 MEASUREMENTS = "measurements"
+PATIENCE = 60.0
+"""Seconds that the processes of a killed run have to die."""
 _FILES = (TRAINING, STUDENT_WEIGHTS, STUDENT_SPEC, HISTORY, CHECKPOINT, TRACEBACK)
 
 
@@ -49,12 +51,13 @@ class TrainingDirectory:
     Args:
         root: the store.
         key: the training's key.
+        patience: seconds to wait for another process that computes the training; negative: as long as it takes.
 
     Raises:
         RunError: the key does not look like one, so that it cannot name a directory of the store.
     """
 
-    def __init__(self, root: Path, key: str) -> None:
+    def __init__(self, root: Path, key: str, patience: float = PATIENCE) -> None:
         if not re.fullmatch(KEY, key):
             raise RunError(
                 "This is no key of a training.",
@@ -65,6 +68,7 @@ class TrainingDirectory:
             )
         self.root = root
         self.key = key
+        self.patience = patience
         self.path = root / key
 
     @property
@@ -73,16 +77,18 @@ class TrainingDirectory:
         return self.path / CHECKPOINT
 
     @contextmanager
-    def prepared(self, timeout: float = 60.0) -> Iterator[None]:
+    def prepared(self, timeout: float | None = None) -> Iterator[None]:
         """Within the block, the directory exists, holds no half-written files and has no other writer.
 
-        The wait gives the processes of a run that was killed a moment ago the time to die.
+        The wait, of :attr:`patience` seconds if ``timeout`` does not say otherwise, gives the processes of a run that
+        was killed a moment ago the time to die, and those of another run on a shared store the time to finish.
 
         Raises:
             RunError: another process is computing this training, or a link leads out of the store.
         """
         make_directory(self.path, within=self.root)
-        with locked(self.path, timeout, "Another process is computing this trial."):
+        wait = self.patience if timeout is None else timeout
+        with locked(self.path, wait, "Another process is computing this trial."):
             self.tidy()
             yield
 
@@ -204,14 +210,20 @@ class TrainingDirectory:
 
 
 class Store:
-    """All trainings below one directory."""
+    """All trainings below one directory.
 
-    def __init__(self, root: Path) -> None:
+    Args:
+        root: the directory.
+        shared: whether several runs may be at work in it at once, so that one waits for what another computes.
+    """
+
+    def __init__(self, root: Path, *, shared: bool = False) -> None:
         self.root = root
+        self.patience = -1.0 if shared else PATIENCE
 
     def training(self, key: str) -> TrainingDirectory:
         """The place of the training with this key."""
-        return TrainingDirectory(self.root, key)
+        return TrainingDirectory(self.root, key, self.patience)
 
     def __iter__(self) -> Iterator[TrainingDirectory]:
         """Every training that is there, finished or not, in the order of the keys."""
@@ -219,7 +231,7 @@ class Store:
             entries = sorted(self.root.iterdir()) if self.root.is_dir() else []
         for path in entries:
             if path.is_dir() and not path.is_symlink() and re.fullmatch(KEY, path.name):
-                yield TrainingDirectory(self.root, path.name)
+                yield TrainingDirectory(self.root, path.name, self.patience)
 
     def tidy(self) -> None:
         """Remove what killed runs have left behind, but for what a process is at work on."""

@@ -47,6 +47,9 @@ TRAINING_SHARE = 0.8
 SECONDS_BETWEEN_STEPS = 0.5
 """Training steps are told to progress bars no more often than this."""
 
+_NO_MEMORY = re.compile(r"out of memory|(can't|cannot|could not|failed to|unable to) allocate|bad_alloc", re.IGNORECASE)
+"""How torch and other libraries say that memory ran out."""
+
 Status = Literal["finished", "reused", "failed"]
 
 
@@ -277,7 +280,7 @@ def fill(student: Student, directory: TrainingDirectory) -> Student:
 def unexpected(error: BaseException, where: str, directory: TrainingDirectory) -> RunError:
     """An error that is not one of this library's, with the place of its traceback."""
     path = directory.note_traceback("".join(traceback.format_exception(error)))
-    memory = isinstance(error, MemoryError) or "alloc" in str(error).lower() or "out of memory" in str(error).lower()
+    memory = isinstance(error, MemoryError) or bool(_NO_MEMORY.search(str(error)))
     return RunError(
         "Memory ran out." if memory else "The code of a teacher, student or measure stopped with an error.",
         where=where,

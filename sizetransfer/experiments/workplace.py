@@ -81,7 +81,7 @@ class Workplace:
     @property
     def results(self) -> Store:
         """The store of results."""
-        return Store(self.store or self.path / OWN_STORE)
+        return Store(self.store or self.path / OWN_STORE, shared=self.store is not None)
 
     def versions(self, trial: Trial) -> dict[str, str]:
         """Versions of the distributions whose code takes part in the trial."""

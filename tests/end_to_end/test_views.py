@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import json
+import shlex
+import subprocess
+import sys
+import threading
+import time
 import warnings
 from collections import Counter
 from pathlib import Path
 
+import fresh_process
 import pytest
 import tiny_zoo
+from filelock import FileLock
 
 from sizetransfer.errors import RunError, SpecError
 from sizetransfer.experiments.extending import measure_run
 from sizetransfer.experiments.opened import Run, read_run
 from sizetransfer.experiments.runner import run as run_experiment
 from sizetransfer.experiments.storage import RunWarning
+from sizetransfer.experiments.store import Store
 from sizetransfer.report.page import write_report
 from sizetransfer.trials import Experiment
 
@@ -305,3 +313,132 @@ def test_the_rest_of_the_grid_is_shown_as_far_as_it_is_there(out, taken):
     assert set(viewed.records.query("seed == 1")["size"]) == {6, 8}
     assert not viewed.complete
     assert read_run(out, registry=tiny_zoo.registry()).records.equals(viewed.records)
+
+
+def test_run_on_a_shared_store_waits_for_what_another_computes(tmp_path):
+    key = "0123456789abcdef"
+    (tmp_path / key).mkdir()
+    held, left = threading.Event(), threading.Event()
+
+    def other() -> None:
+        with FileLock(tmp_path / key / ".lock"):
+            held.set()
+            time.sleep(0.3)
+            left.set()
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    held.wait()
+    shared = Store(tmp_path, shared=True).training(key)
+    assert shared.patience < 0
+    with shared.prepared():
+        assert left.is_set()
+    thread.join()
+    assert 0 < Store(tmp_path).training(key).patience < 100
+
+
+TWO = """
+import sys
+sys.path.insert(0, {support!r})
+import tiny_zoo
+from sizetransfer.experiments.runner import run
+teachers = {{"white": {{"kind": "tiny-white", "variance": 2.0, "seconds": 0.02}}}}
+done = run(tiny_zoo.experiment(teachers=teachers, name=sys.argv[1]), sys.argv[1], store="store", executor="serial",
+           device="cpu", registry=tiny_zoo.registry())
+print(done.complete, len(done.failures))
+"""
+
+
+@pytest.mark.slow
+def test_two_runs_at_once_on_one_store_finish_with_the_same_numbers(tmp_path, monkeypatch):
+    monkeypatch.setenv("TINY_PIDS", str(tmp_path))
+    program = TWO.format(support=str(Path(tiny_zoo.__file__).parent))
+    options = {"cwd": tmp_path, "stdout": subprocess.PIPE, "text": True}
+    runs = [subprocess.Popen([sys.executable, "-c", program, name], **options) for name in ("first", "second")]
+    assert [process.communicate()[0] for process in runs] == ["True 0\n"] * 2
+    first, second = (records(tmp_path / name).replace(name.encode(), b"") for name in ("first", "second"))
+    assert first == second
+    assert len([path for path in (tmp_path / "store").iterdir() if path.is_dir()]) == 2
+
+
+@pytest.mark.slow
+def test_measurement_that_kills_its_process_fails_alone_and_is_taken_again_alone(tmp_path):
+    measures = {
+        "broken": {"kind": "tiny-error", "breaks_at": 8},
+        "deadly": {"kind": "tiny-error", "dies_at": 8, "fields": 5},
+        "error": ERROR,
+    }
+    experiment = tiny_zoo.experiment(seeds=[0], evaluation={**EVALUATION, "measures": measures})
+    options = {"executor": "local", "workers": 1, "registry": "tiny_zoo:registry"}
+    viewed = run(experiment, tmp_path, **options)
+    failures = {(item["measure"], item["size"]): item["error"] for item in viewed.failures}
+    assert set(failures) == {("broken", 8), ("deadly", 8)}
+    assert "ZeroDivisionError: by a plugin" in failures["broken", 8]
+    assert "signal 9" in failures["deadly", 8]
+    assert {(row.measure, row.size) for row in viewed.records.itertuples()} == {
+        *(("broken", 6), ("deadly", 6), ("error", 6), ("error", 8))
+    }
+    told = Told()
+    again = run(experiment, tmp_path, on_event=told.append, **options)
+    assert told.counts()["trained"] == 0
+    assert again.reused["measurements"] == 4
+    assert {(item["measure"], item["size"]) for item in again.failures} == set(failures)
+
+
+@pytest.mark.parametrize(
+    ("error", "memory"),
+    [
+        (MemoryError(), True),
+        (
+            RuntimeError("[enforce fail at alloc_cpu.cpp:117] . DefaultCPUAllocator: can't allocate memory: you tried"),
+            True,
+        ),
+        (RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"), True),
+        (AttributeError("'Net' object has no attribute 'allocate'"), False),
+    ],
+)
+def test_memory_that_ran_out_is_named_and_nothing_else_is_taken_for_it(out, monkeypatch, error, memory):
+    def measure(self, teacher, student, size, **named):
+        raise error
+
+    monkeypatch.setattr(tiny_zoo.TinyErrorSpec, "measure", measure)
+    sizes = {"evaluation": {**EVALUATION, "sizes": [6, 8, 10]}}
+    failures = run(tiny_zoo.experiment(seeds=[0], **sizes), out).failures
+    assert [item["size"] for item in failures] == [10]
+    assert ("Memory ran out." in failures[0]["error"]) == memory
+
+
+FILE = """
+name: small
+teachers: {field: {kind: gaussian, dim: 1, mass: 0.5}}
+students: {R=2: {kind: cnn, blocks: 1, width: 4}, "R=4": {kind: cnn, blocks: 2, width: 4}}
+training: {size: 32, steps: 1, batch: 2}
+evaluation: {sizes: [32], measures: {error: {kind: clean-score, fields: 4}}}
+"""
+
+
+@pytest.mark.slow
+def test_command_line_of_parts_measures_and_their_refusals(tmp_path):
+    processes = fresh_process.context()
+
+    def command(text: str, expected: int = 0) -> str:
+        code, output = fresh_process.command(processes, shlex.split(text), tmp_path)
+        assert code == expected, output
+        return output
+
+    (tmp_path / "small.yaml").write_text(FILE)
+    where = "--executor serial --no-report"
+    output = command(f"run small.yaml --out out --only student=R=4 {where}")
+    assert "Not computed: 1 trials, among them field / R=2 / seed 0." in output
+    assert "The grid has no student 'R=3'" in command(f"run small.yaml --out out --only student=R=3 {where}", 2)
+    output = command(f"run small.yaml --out out --only student=R=4,student=R=2,seed=0 {where}")
+    assert "Reused: 1 training and 1 measurement" in output
+    output = command(f"measure out --measure '{{kind: clean-score, fields: 8}}' --size 48 --json {where}")
+    assert json.loads(output)["reused"]["trainings"] == 2
+    assert "Unknown measure" in command(f"measure out --measure cleanscore {where}", 2)
+    command(f"measure out --size 0 {where}", 2)
+    command(f"measure out {where}", 2)
+    output = command(f"run out/experiment.json --out out {where}")
+    assert "Reused: 2 trainings and 4 measurements" in output
+    output = command(f"run small.yaml --out out {where}")
+    assert "Reused: 2 trainings and 2 measurements" in output

@@ -116,8 +116,14 @@ class TinyErrorSpec(MeasureSpec):
     kind: Literal["tiny-error"] = "tiny-error"
     fields: int = 4
     batch: int = 4
+    breaks_at: int | None = None
+    dies_at: int | None = None
 
     def measure(self, teacher, student, size, *, sigma, seed):
+        if size == self.breaks_at:
+            raise ZeroDivisionError("by a plugin")
+        if size == self.dies_at:
+            os.kill(os.getpid(), signal.SIGKILL)
         sample = teacher.sample(self.fields, size, generator=stream(seed, "fields"))
         exact = teacher.score(sample)
         level = torch.full((self.fields,), sigma, dtype=exact.dtype)
