@@ -13,6 +13,7 @@ All of it but the store can be written anew at any time. Files that are read bac
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from io import BytesIO
@@ -20,6 +21,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sizetransfer.errors import RunError
+from sizetransfer.experiments.formats import DTYPES, fits
+from sizetransfer.experiments.formats import MANIFEST as MANIFEST_SHAPE
 from sizetransfer.experiments.storage import (
     LOCK,
     PARTIAL,
@@ -41,6 +44,9 @@ if TYPE_CHECKING:
 
 EXPERIMENT, MANIFEST, RECORDS, VERDICTS = "experiment.json", "manifest.json", "records.parquet", "verdicts.json"
 OWN_STORE, FIGURES = "trainings", "figures"
+ATTEMPTS = 4
+"""How often files that do not belong together are read, before that is an error."""
+
 _VIEW = (MANIFEST, RECORDS, "records.csv", VERDICTS, "report.html")
 _SEAL = re.compile(rb"sha256:[0-9a-f]{64}")
 _SEAL_NAME = b"sizetransfer.digest"
@@ -56,7 +62,7 @@ class RunDirectory:
     @property
     def own_store(self) -> Store:
         """The store inside the directory."""
-        return Store(self.path / OWN_STORE)
+        return Store(self.path / OWN_STORE, within=self.path)
 
     def elsewhere(self) -> str | None:
         """The store outside the directory that its results are in, by its manifest; nothing if they are inside."""
@@ -104,8 +110,9 @@ class RunDirectory:
                 (self.path / name).unlink(missing_ok=True)
 
     def write_manifest(self, manifest: Mapping[str, Any]) -> None:
-        """Replace ``manifest.json``."""
-        write_atomically(self.path / MANIFEST, to_bytes(sealed(dict(manifest))))
+        """Replace ``manifest.json``, last of all: it names the files that it belongs to."""
+        digests = {name: digest(self._read(name) or b"") for name in (EXPERIMENT, RECORDS)}
+        write_atomically(self.path / MANIFEST, to_bytes(sealed({**manifest, "digests": digests})))
 
     def write_verdicts(self, verdicts: Mapping[str, Any]) -> None:
         """Replace ``verdicts.json``."""
@@ -128,19 +135,48 @@ class RunDirectory:
         Raises:
             RunError: it is missing or damaged; a single changed bit is found.
         """
+        import pyarrow as pa
         import pyarrow.parquet as pq
 
         content = self._read(RECORDS)
         if not content or content != _seal(content):
-            raise RunError(
-                f"{RECORDS} is damaged.",
-                where=str(self.path / RECORDS),
-                expected="the table that the run had written",
-                got=f"{len(content)} bytes that do not fit the digest among them" if content else "no such file",
-                fix="run the experiment again in this directory: the records are put together from what is stored",
-            )
-        records: pd.DataFrame = pq.read_table(BytesIO(content)).to_pandas()
-        return records
+            got = f"{len(content)} bytes that do not fit the digest among them" if content else "no such file"
+            raise self._damaged(RECORDS, "the table that the run had written", got)
+        try:
+            records: pd.DataFrame = pq.read_table(BytesIO(content)).to_pandas()
+            return records[list(DTYPES)].astype(DTYPES)
+        except (pa.ArrowException, KeyError, ValueError, TypeError, OSError) as error:
+            raise self._damaged(RECORDS, "a table of records", " ".join(str(error).split())[:300]) from error
+
+    def manifest(self) -> dict[str, Any]:
+        """The manifest, if it and the files that it names belong together.
+
+        While a run is at work, it may take a moment until they do.
+
+        Raises:
+            RunError: one of them is damaged, missing or of another run.
+        """
+        for attempt in range(ATTEMPTS):
+            data = self.read(MANIFEST)
+            if not fits(data, MANIFEST_SHAPE):
+                raise self._damaged(MANIFEST, "what a run writes", "fields that are missing or of another type")
+            others = [
+                name for name in (EXPERIMENT, RECORDS) if digest(self._read(name) or b"") != data["digests"].get(name)
+            ]
+            if not others:
+                return data
+            if attempt + 1 < ATTEMPTS:
+                time.sleep(0.05)
+        raise self._damaged(others[0], f"the one that {MANIFEST} names", "a file that is damaged, or of another run")
+
+    def _damaged(self, name: str, expected: str, got: str) -> RunError:
+        return RunError(
+            f"{name} is damaged.",
+            where=str(self.path / name),
+            expected=expected,
+            got=got,
+            fix="run the experiment again in this directory: all but what is stored is written anew",
+        )
 
     def read(self, name: str) -> dict[str, Any]:
         """The JSON mapping in one of the run's files.
@@ -191,11 +227,9 @@ class RunDirectory:
 
     def _tidy(self) -> None:
         """Remove what killed runs have left behind."""
-        remove_partial_files(self.path)
-        figures = self.path / FIGURES
-        if figures.is_dir():
-            make_directory(figures, within=self.path)
-            remove_partial_files(figures)
+        for folder in (self.path, self.path / FIGURES):
+            if folder.is_dir():
+                remove_partial_files(folder, within=self.path)
 
     def _read(self, name: str) -> bytes | None:
         path = self.path / name

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import fields
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,20 +11,13 @@ import pandas as pd
 from sizetransfer.diagnosis import verdicts_as_data
 from sizetransfer.experiments.directory import RunDirectory
 from sizetransfer.experiments.environment import describe
+from sizetransfer.experiments.formats import COLUMNS, DTYPES
 from sizetransfer.experiments.preflight import Plan
 from sizetransfer.experiments.reuse import Found
 from sizetransfer.experiments.trial import TaskResult, TrialResult
 from sizetransfer.experiments.workplace import Workplace, kinds_of
-from sizetransfer.records import Record
 from sizetransfer.trials import Experiment, Trial
 
-COLUMNS = tuple(field.name for field in fields(Record))
-DTYPES = {
-    "radius": "Int64",
-    **dict.fromkeys(("seed", "train_size", "size", "n"), "int64"),
-    **dict.fromkeys(("sigma", "coordinate", "value", "standard_error"), "float64"),
-    **dict.fromkeys(("experiment", "teacher", "student", "measure", "part"), "str"),
-}
 _TAKEN = (
     *("device", "training_seconds", "step_seconds", "steps", "parameters", "training_sites"),
     *("training_score_calls", "created", "torch", "processor"),

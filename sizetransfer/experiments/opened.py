@@ -15,13 +15,13 @@ from sizetransfer.arithmetic import arithmetic
 from sizetransfer.computing import build_student, build_teacher
 from sizetransfer.diagnosis import Verdict, verdicts
 from sizetransfer.errors import RunError, SpecError
-from sizetransfer.experiments.directory import EXPERIMENT, MANIFEST, OWN_STORE, RunDirectory
-from sizetransfer.experiments.ledger import DTYPES
+from sizetransfer.experiments.directory import EXPERIMENT, RunDirectory
 from sizetransfer.experiments.storage import from_bytes
 from sizetransfer.experiments.store import HISTORY, STUDENT_SPEC, Store, TrainingDirectory
 from sizetransfer.experiments.trial import fill
 from sizetransfer.registry import Registry, default_registry
 from sizetransfer.specs import KindSpec, did_you_mean
+from sizetransfer.training import COLUMNS as TRAINING_COLUMNS
 from sizetransfer.trials import Experiment, Trial
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class Run:
     def store(self) -> Store:
         """Where its trainings are kept."""
         elsewhere = self.manifest["store"]
-        return Store(Path(elsewhere) if elsewhere is not None else self.path / OWN_STORE)
+        return RunDirectory(self.path).own_store if elsewhere is None else Store(Path(elsewhere))
 
     @cached_property
     def _entries(self) -> dict[tuple[str, str, int], dict[str, Any]]:
@@ -130,9 +130,19 @@ class Run:
             RunError: as for :meth:`student`.
         """
         _, directory = self._finished(teacher_name, student_name, seed)
-        rows = csv.reader(directory.read(HISTORY).decode().splitlines())
-        columns = next(rows)
-        return pd.DataFrame([[float(value) for value in row] for row in rows], columns=columns)
+        try:
+            rows = csv.reader(directory.read(HISTORY).decode().splitlines())
+            columns = next(rows)
+            history = pd.DataFrame([[float(value) for value in row] for row in rows], columns=columns)
+            return history[list(TRAINING_COLUMNS)] if len(history) else history
+        except (StopIteration, ValueError, KeyError, csv.Error) as error:
+            raise RunError(
+                f"{HISTORY} is damaged.",
+                where=str(directory.path / HISTORY),
+                expected=f"a table with the columns {', '.join(TRAINING_COLUMNS)}",
+                got=" ".join(str(error).split())[:300] or "no line at all",
+                fix="run the experiment again with --fresh",
+            ) from error
 
     def _finished(self, teacher_name: str, student_name: str, seed: int | None) -> tuple[Trial, TrainingDirectory]:
         if teacher_name not in self.experiment.teachers:
@@ -186,17 +196,17 @@ def read_run(path: Path | str, *, registry: Registry | None = None, trust: bool 
     """
     found = registry or default_registry()
     directory = RunDirectory(Path(path))
+    data, manifest = directory.read(EXPERIMENT), directory.manifest()
     try:
-        experiment = Experiment.parse(directory.read(EXPERIMENT), lookup=found.lookup)
+        experiment = Experiment.parse(data, lookup=found.lookup)
     except SpecError as error:
         error.where = f"{directory.path / EXPERIMENT}: {error.where}"
         raise
-    manifest = directory.read(MANIFEST)
     return Run(
         path=directory.path,
         experiment=experiment,
         manifest=manifest,
-        records=directory.records().astype(DTYPES),
+        records=directory.records(),
         failures=manifest["failures"],
         skipped=manifest["skipped"],
         registry=found,

@@ -30,6 +30,8 @@ _FIXES = {
     errno.ENAMETOOLONG: "choose a shorter --out",
     errno.ENOTDIR: "choose an --out whose parents are directories",
     errno.EISDIR: "move the directory of that name away, or choose another --out",
+    errno.EEXIST: "move what has that name away, or choose another --out",
+    errno.ELOOP: "remove the link that leads to itself, or choose another --out",
 }
 
 
@@ -71,7 +73,8 @@ def write_atomically(path: Path, content: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
     with storage_errors(path):
         try:
-            with temporary.open("wb") as stream:
+            temporary.unlink(missing_ok=True)
+            with temporary.open("xb") as stream:  # "x" follows no link
                 stream.write(content)
                 stream.flush()
                 os.fsync(stream.fileno())
@@ -81,8 +84,13 @@ def write_atomically(path: Path, content: bytes) -> None:
                 temporary.unlink(missing_ok=True)
 
 
-def remove_partial_files(directory: Path) -> None:
-    """Remove what interrupted writes, ours, of checkpoints and of the safetensors library, have left there."""
+def remove_partial_files(directory: Path, *, within: Path) -> None:
+    """Remove what interrupted writes, ours, of checkpoints and of the safetensors library, have left there.
+
+    Raises:
+        RunError: a link leads out of ``within``.
+    """
+    require_inside(directory, within)
     with storage_errors(directory):
         for pattern in (f".*{PARTIAL}", "*.safetensors.tmp", ".tmp??????"):
             for path in directory.glob(pattern):
@@ -108,7 +116,7 @@ def require_inside(path: Path, within: Path) -> None:
         RunError: with the place that it leads to.
     """
     with storage_errors(path):
-        root, target = within.resolve(), path.resolve()
+        root, target = (Path(os.path.realpath(place)) for place in (within, path))  # which bears links to themselves
     if not target.is_relative_to(root):
         raise RunError(
             "A link leads out of the directory; nothing is written through it.",
@@ -153,15 +161,15 @@ def locked(path: Path, timeout: float, problem: str) -> Iterator[None]:
 
 
 def to_bytes(data: object, *, indent: int | None = 2) -> bytes:
-    """JSON in the order given, with a final newline."""
-    return (json.dumps(data, indent=indent, ensure_ascii=False) + "\n").encode()
+    """JSON in the order given, with a final newline; halves of characters, as in names of files, are escaped."""
+    return (json.dumps(data, indent=indent, ensure_ascii=False) + "\n").encode(errors="backslashreplace")
 
 
 def from_bytes(content: bytes) -> dict[str, Any] | None:
     """The JSON mapping in ``content``, or nothing if it holds none."""
     try:
         data = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return data if isinstance(data, dict) else None
 
@@ -182,4 +190,7 @@ def unsealed(content: bytes) -> dict[str, Any] | None:
     if data is None:
         return None
     seal = data.pop("digest", None)
-    return data if seal == digest(to_bytes(data)) else None
+    try:
+        return data if seal == digest(to_bytes(data)) else None
+    except RecursionError:
+        return None

@@ -19,12 +19,15 @@ from pathlib import Path
 from typing import Any
 
 from sizetransfer.errors import RunError
+from sizetransfer.experiments.formats import MEASUREMENT, fits
+from sizetransfer.experiments.formats import TRAINING as TRAINING_SHAPE
 from sizetransfer.experiments.keys import FORMAT, KEY
 from sizetransfer.experiments.storage import (
     digest,
     locked,
     make_directory,
     remove_partial_files,
+    require_inside,
     sealed,
     storage_errors,
     to_bytes,
@@ -52,12 +55,13 @@ class TrainingDirectory:
         root: the store.
         key: the training's key.
         patience: seconds to wait for another process that computes the training; negative: as long as it takes.
+        within: the directory that nothing is written outside of; by default the store.
 
     Raises:
         RunError: the key does not look like one, so that it cannot name a directory of the store.
     """
 
-    def __init__(self, root: Path, key: str, patience: float = PATIENCE) -> None:
+    def __init__(self, root: Path, key: str, *, patience: float = PATIENCE, within: Path | None = None) -> None:
         if not re.fullmatch(KEY, key):
             raise RunError(
                 "This is no key of a training.",
@@ -66,7 +70,7 @@ class TrainingDirectory:
                 got=repr(key[:80]),
                 fix="run the experiment again in this directory: the manifest is written anew",
             )
-        self.root = root
+        self.within = within or root
         self.key = key
         self.patience = patience
         self.path = root / key
@@ -84,9 +88,9 @@ class TrainingDirectory:
         was killed a moment ago the time to die, and those of another run on a shared store the time to finish.
 
         Raises:
-            RunError: another process is computing this training, or a link leads out of the store.
+            RunError: another process is computing this training, or a link leads out of the directory.
         """
-        make_directory(self.path, within=self.root)
+        make_directory(self.path, within=self.within)
         wait = self.patience if timeout is None else timeout
         with locked(self.path, wait, "Another process is computing this trial."):
             self.tidy()
@@ -94,11 +98,12 @@ class TrainingDirectory:
 
     def tidy(self) -> None:
         """Remove half-written files, and the checkpoint and the traceback of a finished training."""
-        remove_partial_files(self.path)
-        if (self.path / MEASUREMENTS).is_dir():
-            remove_partial_files(self.path / MEASUREMENTS)
+        for folder in (self.path, self.path / MEASUREMENTS):
+            if folder.is_dir():
+                remove_partial_files(folder, within=self.within)
         if (self.path / TRAINING).is_file():
             self._drop(CHECKPOINT)
+            self._drop(TRACEBACK)
 
     def finish(self, body: Mapping[str, Any], files: Mapping[str, bytes]) -> None:
         """Write ``files`` and, last of all, ``training.json`` with their digests; then drop the checkpoint."""
@@ -137,12 +142,12 @@ class TrainingDirectory:
     def header(self) -> dict[str, Any] | None:
         """The content of ``training.json``, if it is intact; the other files are not looked at."""
         body = unsealed(self._read(TRAINING) or b"")
-        fits = body is not None and (body.get("format"), body.get("key")) == (FORMAT, self.key)
-        return body if fits else None
+        ours = body is not None and (body.get("format"), body.get("key")) == (FORMAT, self.key)
+        return body if ours and fits(body, TRAINING_SHAPE) else None
 
     def store_measurement(self, key: str, body: Mapping[str, Any]) -> None:
         """Write what one measure gave at one size."""
-        make_directory(self.path / MEASUREMENTS, within=self.root)
+        make_directory(self.path / MEASUREMENTS, within=self.within)
         content = to_bytes(sealed({"format": FORMAT, "key": key, "training": self.key, **body}), indent=None)
         write_atomically(self._measurement_path(key), content)
 
@@ -161,20 +166,17 @@ class TrainingDirectory:
         if content is None:
             return None, None
         body = unsealed(content)
-        fits = body is not None and (body.get("format"), body.get("key"), body.get("training")) == (
-            FORMAT,
-            key,
-            self.key,
-        )
-        return (body, None) if fits else (None, f"{name} is damaged")
+        parts = (FORMAT, key, self.key)
+        ours = body is not None and (body.get("format"), body.get("key"), body.get("training")) == parts
+        return (body, None) if ours and fits(body, MEASUREMENT) else (None, f"{name} is damaged")
 
     def remove(self) -> None:
         """Remove the files that runs make, and the directory if nothing else is in it."""
+        self.tidy()
         with storage_errors(self.path):
             for path in (self.path / MEASUREMENTS).glob("*.json"):
                 if re.fullmatch(KEY, path.stem):
                     path.unlink()
-            self.tidy()
             for name in (*_FILES, ".lock"):
                 self._drop(name)
             for folder in (self.path / MEASUREMENTS, self.path):
@@ -189,7 +191,7 @@ class TrainingDirectory:
         """Keep the traceback of an unexpected error, where that is possible, and return its place."""
         path = self.path / TRACEBACK
         with suppress(OSError, RunError):
-            write_atomically(path, text.encode())
+            write_atomically(path, text.encode(errors="backslashreplace"))
         return path
 
     def _measurement_path(self, key: str) -> Path:
@@ -201,8 +203,11 @@ class TrainingDirectory:
             return path.read_bytes() if path.is_file() else None
 
     def _drop(self, name: str) -> None:
-        with storage_errors(self.path):
-            (self.path / name).unlink(missing_ok=True)
+        path = self.path / name
+        if path.is_symlink() or path.exists():
+            require_inside(path.parent, self.within)
+            with storage_errors(path):
+                path.unlink(missing_ok=True)
 
     def _warn(self, damage: str, what: str) -> None:
         text = f"{damage} in {self.path} ({what}): it is not what the run had written. It is done again."
@@ -213,17 +218,19 @@ class Store:
     """All trainings below one directory.
 
     Args:
-        root: the directory.
+        root: that directory.
         shared: whether several runs may be at work in it at once, so that one waits for what another computes.
+        within: the directory that nothing is written outside of, for a store that is part of one; by default the store.
     """
 
-    def __init__(self, root: Path, *, shared: bool = False) -> None:
+    def __init__(self, root: Path, *, shared: bool = False, within: Path | None = None) -> None:
         self.root = root
         self.patience = -1.0 if shared else PATIENCE
+        self.within = within or root
 
     def training(self, key: str) -> TrainingDirectory:
         """The place of the training with this key."""
-        return TrainingDirectory(self.root, key, self.patience)
+        return TrainingDirectory(self.root, key, patience=self.patience, within=self.within)
 
     def __iter__(self) -> Iterator[TrainingDirectory]:
         """Every training that is there, finished or not, in the order of the keys."""
@@ -231,10 +238,15 @@ class Store:
             entries = sorted(self.root.iterdir()) if self.root.is_dir() else []
         for path in entries:
             if path.is_dir() and not path.is_symlink() and re.fullmatch(KEY, path.name):
-                yield TrainingDirectory(self.root, path.name, self.patience)
+                yield self.training(path.name)
 
     def tidy(self) -> None:
-        """Remove what killed runs have left behind, but for what a process is at work on."""
+        """Remove what killed runs have left behind, but for what a process is at work on.
+
+        Raises:
+            RunError: a link leads out of the directory that the store is part of.
+        """
+        require_inside(self.root, self.within)
         for training in self:
             with suppress(RunError), locked(training.path, 0.0, "at work"):
                 training.tidy()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from sizetransfer.errors import RunError, SizetransferError, SpecError
 from sizetransfer.events import Event, OnEvent
-from sizetransfer.experiments.directory import OWN_STORE
+from sizetransfer.experiments.directory import RunDirectory
 from sizetransfer.experiments.keys import planned
 from sizetransfer.experiments.store import Store, TrainingDirectory
 from sizetransfer.experiments.trial import TrialResult, read_trial, run_trial, unexpected
@@ -81,7 +81,7 @@ class Workplace:
     @property
     def results(self) -> Store:
         """The store of results."""
-        return Store(self.store or self.path / OWN_STORE, shared=self.store is not None)
+        return RunDirectory(self.path).own_store if self.store is None else Store(self.store, shared=True)
 
     def versions(self, trial: Trial) -> dict[str, str]:
         """Versions of the distributions whose code takes part in the trial."""
@@ -101,7 +101,9 @@ class Workplace:
             return run_trial(trial, directory, device=self.device, versions=self.versions(trial), on_event=on_event)
         except SizetransferError as error:
             return failed(directory, trial, error, on_event)
-        except (Exception, SystemExit) as error:  # a plugin may raise anything, and must not stop other trials
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a plugin may raise anything, and must not stop other trials
             return failed(directory, trial, unexpected(error, trial.label, directory), on_event)
 
     def to_json(self) -> dict[str, Any]:

@@ -61,7 +61,7 @@ def write_report(run: RunLike) -> Path:
     rendered, omitted = render_figures(data)
     folder = run.path / "figures"
     make_directory(folder, within=run.path)
-    remove_partial_files(folder)
+    remove_partial_files(folder, within=run.path)
     for figure in rendered:
         write_atomically(folder / f"{figure.name}.svg", figure.svg)
         write_atomically(folder / f"{figure.name}.png", figure.png)
