@@ -130,7 +130,8 @@ def spectrum(moments: TorusMoments) -> Float[Tensor, "waves channels channels"]:
             fix="estimate the moments without the condition: Sight(condition=False)",
         )
     products = moments.products[0]
-    return torch.fft.fftn(products, dim=tuple(range(2, products.ndim))).flatten(2).permute(2, 0, 1)
+    waves: Tensor = torch.fft.fftn(products, dim=tuple(range(2, products.ndim))).flatten(2)
+    return waves.permute(2, 0, 1)
 
 
 def gain(linear: LinearFilter, v: Tensor, shape: tuple[int, ...]) -> Float[Tensor, "waves channels channels"]:
@@ -140,7 +141,7 @@ def gain(linear: LinearFilter, v: Tensor, shape: tuple[int, ...]) -> Float[Tenso
     for length, axis in zip(shape, linear.steps.T, strict=True):
         flat = flat * length + axis % length
     kernel = weights.new_zeros(*weights.shape[:2], math.prod(shape)).index_add(-1, flat, weights)
-    waves = torch.fft.fftn(torch.unflatten(kernel, -1, shape), dim=tuple(range(2, 2 + len(shape))))
+    waves: Tensor = torch.fft.fftn(torch.unflatten(kernel, -1, shape), dim=tuple(range(2, 2 + len(shape))))
     return -waves.conj().flatten(2).permute(2, 0, 1)
 
 

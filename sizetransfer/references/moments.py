@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import Protocol, cast, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -43,6 +43,7 @@ _SITES_PER_COMPONENT = 10
 _NUMBERS_AT_A_TIME = 2**24
 
 
+@runtime_checkable
 class Moments(Protocol):
     """Second moments of a field around its sites."""
 
@@ -149,7 +150,7 @@ class TorusMoments:
         steps = steps_of(lattice, max(lattice.size) if radius is None else radius)
         whole = len(steps) == lattice.sites
         solvers = self._whole(steps) if whole else [self._ball(steps, label) for label in range(len(self.products))]
-        return LinearFilter(None if whole else radius, steps, self.values, self.means, tuple(solvers))
+        return LinearFilter(radius, steps, self.values, self.means, tuple(solvers))
 
     def _ball(self, steps: Tensor, label: int) -> BallSolver:
         there = _flat(steps, self.labels.shape)

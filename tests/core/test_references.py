@@ -24,7 +24,9 @@ from sizetransfer.references import (
     squared_errors,
 )
 from sizetransfer.references.balls import steps_of
+from sizetransfer.references.consequence import consequence, generated_spectrum, spectrum
 from sizetransfer.references.filters import BallSolver
+from sizetransfer.specs import NoiseSchedule
 
 EXACT = 1e-10
 SIGNIFICANCE = 5.0
@@ -400,3 +402,96 @@ def test_steps_around_a_small_torus_are_counted_once():
     assert steps_of(Lattice((4,)), 3).flatten().tolist() == [-1, 0, 1, 2]
     assert len(steps_of(Lattice((3, 8)), 2)) == 15
     assert isinstance(exact_moments(build("torus")[0], 6).filter(5), LinearFilter)
+
+
+# --- what a linear score generates ------------------------------------------------------------------------------------
+
+NOISE = NoiseSchedule(sigma_min=0.05, sigma_max=50.0)
+# Mass, radius, size of the fit; generated over exact site variance, nearest covariance, S(0): at L = 64, from an
+# independent calculation with sigma from 50, exact start, two or three digits.
+GENERATED = [
+    (0.5, 2, 64, (0.990, 0.971, 0.70)),
+    (0.1, 4, 64, (0.938, 0.897, 0.245)),
+    (0.03, 4, 64, (0.781, 0.70, 0.050)),
+    (0.03, 8, 64, (0.838, 0.78, 0.15)),
+    (0.01, 8, 64, (0.49, 0.45, 0.14)),
+    (0.5, 2, 32, (0.990, 0.971, 0.70)),
+    (0.1, 4, 32, (0.955, 0.923, 0.265)),
+    (0.03, 4, 32, (1.015, 1.013, 0.106)),
+    (0.01, 8, 32, (0.974, 0.970, 0.50)),
+]
+
+
+@pytest.mark.parametrize(("mass", "radius", "fitted", "wanted"), GENERATED)
+def test_generated_moments_are_those_of_an_independent_calculation(mass, radius, fitted, wanted):
+    teacher = st.teacher("gaussian", dim=2, mass=mass)
+    found = consequence(teacher, 64, radius, noise=NOISE, fitted=fitted)
+    for value, number in zip((found.variance, found.nearest, found.zero_mode), wanted, strict=True):
+        assert value == pytest.approx(number, abs=0.0006 if round(number, 2) != number else 0.0051)
+
+
+@pytest.mark.parametrize("name", ["torus", "odd ring", "channels", "crystal"])
+def test_the_exact_score_generates_the_law(name):
+    teacher, size = build(name)
+    found = consequence(teacher, size, None, noise=NOISE)
+    for ratio in (found.variance, found.nearest, found.zero_mode, found.smallest_wave):
+        assert ratio == pytest.approx(1, abs=1e-6)
+    assert found.exact[0] == pytest.approx(float(dense(name, 0.0).diagonal().mean()), rel=EXACT)
+    smaller = consequence(teacher, size, 0, noise=NOISE)
+    assert smaller.zero_mode < 0.9
+
+
+def test_the_integral_has_the_closed_form_of_a_constant_factor():
+    """With a constant a, ``P = 1/(2a) + (P_max - 1/(2a)) exp(2 a (v - v_max))``."""
+    noise, a, c = NoiseSchedule(sigma_min=0.1, sigma_max=2.0), 0.7, 3.0
+    law = torch.full((1, 1, 1), c, dtype=torch.complex128)
+    found = generated_spectrum(lambda v: torch.full((1, 1, 1), a), law, noise)
+    level = 1 / (2 * a)
+    wanted = level + (c + 4.0 - level) * math.exp(2 * a * (0.01 - 4.0)) - 0.01
+    assert float(found.real) == pytest.approx(wanted, rel=1e-5)  # fourth order in steps of 0.05
+    own = generated_spectrum(lambda v: torch.full((1, 1, 1), a), law, noise, start=lambda P: 0 * P + 4.0)
+    assert float(own.real) == pytest.approx(level + (4.0 - level) * math.exp(2 * a * (0.01 - 4.0)) - 0.01, rel=1e-5)
+
+
+def test_channels_that_are_coupled_generate_as_their_normal_modes_do():
+    """In eigenvectors of the coupling each channel is a field of its own."""
+    coupled = st.teacher("gaussian", dim=1, mass=0.3, channels=2, coupling=((1.5, 0.5), (0.5, 1.5))).double()
+    found = consequence(coupled, 16, 1, noise=NOISE)
+    apart = [
+        consequence(st.teacher("gaussian", dim=1, mass=0.3, coupling=((strength,),)).double(), 16, 1, noise=NOISE)
+        for strength in (1.0, 2.0)
+    ]
+    assert found.generated == pytest.approx([sum(pair) / 2 for pair in zip(*(a.generated for a in apart), strict=True)])
+
+
+def test_what_has_no_closed_form_is_refused():
+    flow = st.teacher("flow", preset="medium-range").double()
+    moments = estimate_moments(flow.sample(30, 8, generator=stream(14)), 1)
+    with pytest.raises(OracleError, match="several classes"):
+        spectrum(moments)
+    graph, size = build("graph")
+    with pytest.raises(OracleError, match="closed form on a torus"):
+        consequence(graph, size, 1, noise=NOISE)
+    with pytest.raises(OracleError, match="HasCovariance"):
+        exact_moments(flow, 8)
+
+
+# --- the shipped teachers ---------------------------------------------------------------------------------------------
+
+# Errors of an independent calculation with 512 fields and other random numbers; here fewer fields, so within .02.
+SHIPPED = [
+    ("short-range-simple", 32, 128, {0: 0.565, 4: 0.504}),
+    ("short-range-structured", 32, 128, {0: 0.617}),
+    ("medium-range", 32, 256, {0: 0.601, 4: 0.270, 8: 0.146}),
+    ("long-range-stress", 32, 256, {0: 0.97, 4: 0.56, 8: 0.53, 12: 0.45}),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("preset", "size", "fields", "wanted"), SHIPPED)
+def test_linear_references_of_the_shipped_teachers(preset, size, fields, wanted):
+    teacher = st.teacher("flow", preset=preset).float()
+    found = linear_references(teacher, size, radii=tuple(wanted), fields=fields, whole=False)
+    for reference in found:
+        error, number = reference.error, wanted[reference.radius]
+        assert abs(error.value - number) < 0.01 + 3 * error.standard_error
