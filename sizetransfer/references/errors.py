@@ -66,7 +66,7 @@ def linear_references(
     whole: bool = True,
     sigmas: Sequence[float] = (0.0,),
     fields: int = 512,
-    folds: int = 2,
+    folds: int = 4,
     seed: int = 0,
     sight: Sight | None = None,
     margin: int | None = None,

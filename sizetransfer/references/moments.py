@@ -81,7 +81,8 @@ def estimate_moments(
         return _graph_moments(sample)
     lattice = cast(Lattice, domain)
     unknowns = sample.x.shape[1] * len(steps_of(lattice, max(lattice.size) if radius is None else radius))
-    values = condition_values(sample, sight, _SITES_PER_COMPONENT * unknowns)
+    margin = default_margin(domain) if margin is None else margin
+    values = condition_values(sample, sight, _SITES_PER_COMPONENT * unknowns, domain.bulk(margin))
     labels = site_labels(sample.context, values, len(sample.x)).to(sample.x.device)
     regular = sample.context.mask is None and all(lattice.closed_axes) and bool((labels == labels[:1]).all())
     if regular and int(labels.max()) < max(1, len(values)) and class_steps(labels[0].cpu()) is not None:
@@ -94,7 +95,6 @@ def estimate_moments(
             got="none, for fields with walls, dead sites or conditions without a period",
             fix="give a radius",
         )
-    margin = default_margin(domain) if margin is None else margin
     return _window_moments(sample, values, labels, steps_of(lattice, radius), margin, sight)
 
 
@@ -244,7 +244,7 @@ def _window_moments(
     centres = sample.context.domain.bulk(margin).to(x.device) & (live if sight.mask else torch.ones_like(live))
     table = neighbours(cast(Lattice, sample.context.domain), steps).to(x.device)
     kinds = [labels == place for place in range(len(values))]
-    if not len(values) or bool((labels == len(values))[centres].any()):
+    if not len(values) or bool((labels == len(values)).any()):
         kinds.append(torch.ones_like(live))  # sites of rare conditions: the filter of any site
     found = [_moments_of(centred, live, (kind & centres).flatten(1).nonzero(), table) for kind in kinds]
     covariances, shares = (torch.stack(parts).cpu() for parts in zip(*found, strict=True))

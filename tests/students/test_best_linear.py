@@ -13,7 +13,9 @@ from sizetransfer.oracle import Context
 from sizetransfer.randomness import stream
 from sizetransfer.references import exact_moments
 from sizetransfer.specs import TrainingSpec
+from sizetransfer.students.best_linear import BestLinearSpec
 from sizetransfer.training import train
+from sizetransfer_verification.conformance import StudentSubject, run_checks
 
 TEACHERS = {
     "torus": ("gaussian", 8, {"dim": 2, "mass": 0.3}),
@@ -99,6 +101,23 @@ def test_fields_fold_and_levels_are_answered_row_by_row():
         assert torch.allclose(student(alone.x, levels[row : row + 1], alone.context)[0], together[row], atol=1e-12)
     assert student.ignores == {"walls"}
     assert size != 12
+
+
+class Fitted(BestLinearSpec):
+    """The student, fitted to a Gaussian teacher of the same fields before it is asked anything."""
+
+    def build(self, field):
+        student = super().build(field)
+        student.fit(st.teacher("gaussian", dim=field.dim, channels=field.channels, mass=0.3), 12, seed=0)
+        return student
+
+
+def test_a_fitted_student_keeps_the_contract():
+    fields = (st.FieldInfo(dim=2), st.FieldInfo(dim=1, channels=2))
+    subject = StudentSubject(Fitted(radius=1, fields=50), fields=fields, name="fitted")
+    outcomes = run_checks(subject, level="api")
+    assert not [outcome for outcome in outcomes.outcomes if outcome.status == "failed"]
+    assert any(outcome.status == "passed" for outcome in outcomes.outcomes)
 
 
 def test_a_seed_decides_the_fit():
