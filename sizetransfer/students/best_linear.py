@@ -113,7 +113,7 @@ class BestLinearStudent(Student):
 
     def _keep(self, tensors: Mapping[str, Tensor]) -> None:
         self._buffers.clear()
-        for name, tensor in tensors.items():
+        for name, tensor in sorted(tensors.items()):  # a file of weights keeps no order
             self.register_buffer(name, tensor.detach().clone())
         self._filter = None
         seen = len(tensors.get("values", ())) > 0

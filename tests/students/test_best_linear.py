@@ -115,9 +115,7 @@ class Fitted(BestLinearSpec):
 def test_a_fitted_student_keeps_the_contract():
     fields = (st.FieldInfo(dim=2), st.FieldInfo(dim=1, channels=2))
     subject = StudentSubject(Fitted(radius=1, fields=50), fields=fields, name="fitted")
-    outcomes = run_checks(subject, level="api")
-    assert not [outcome for outcome in outcomes.outcomes if outcome.status == "failed"]
-    assert any(outcome.status == "passed" for outcome in outcomes.outcomes)
+    assert run_checks(subject, level="api").raise_if_failed().comparisons > 50
 
 
 def test_a_seed_decides_the_fit():
