@@ -114,10 +114,19 @@ def diagnose(
         own = arithmetic(teacher.anchor.dtype, teacher.anchor.device)
         with own, seeded_initialisation(asked.seed, "student"):
             student = cast(StudentSpec, student_spec).build(teacher.field).to(teacher.anchor)
+    if not ready and student is not None and not list(student.parameters()):
+        _fit_for_diagnosis(teacher, student, asked)
     if train is not None:
         _train_for_diagnosis(teacher, student, asked, train)
         ready = True
     return predict(teacher, student, asked, ready=ready, names=names)
+
+
+def _fit_for_diagnosis(teacher: Teacher, student: Student, asked: PredictionSpec) -> None:
+    from sizetransfer.arithmetic import arithmetic
+
+    with arithmetic(teacher.anchor.dtype, teacher.anchor.device):
+        student.fit(teacher, asked.sizes_for(teacher)[0], seed=asked.seed)
 
 
 def _train_for_diagnosis(teacher: Teacher, student: Student | None, asked: PredictionSpec, steps: int) -> None:

@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sizetransfer.noise import expand
-from sizetransfer.oracle import Context
+from sizetransfer.oracle import Context, Teacher
 from sizetransfer.specs import FieldInfo
 
 
@@ -60,6 +60,18 @@ class Student(nn.Module, ABC):
         self, x: Float[Tensor, "batch channels *size"], sigma: Float[Tensor, "batch"], context: Context
     ) -> Float[Tensor, "batch channels *size"]:
         """Score of the noisy field ``x`` at noise level ``sigma`` (both in units of the field), like ``x``."""
+
+    def fit(self, teacher: Teacher, size: int, *, seed: int) -> None:
+        """Take what the student needs from the teacher's fields, in place of steps of training.
+
+        Training calls it for students without weights that have gradients, in the arithmetic of every run. What it
+        learns belongs into buffers, so that it is stored; most students learn nothing here.
+
+        Args:
+            teacher: draws the fields.
+            size: of the training, as for :meth:`sizetransfer.oracle.Teacher.sample`.
+            seed: names the streams of the fields.
+        """
 
     def precondition(self, network: Callable[[Tensor], Tensor], x: Tensor, sigma: Tensor) -> Tensor:
         """Return ``(network(x/t) - x/t) / t`` with ``t = sqrt(sigma^2 + sigma_data^2)``."""

@@ -100,7 +100,8 @@ def train(
 ) -> TrainingResult:
     """Train ``student`` in place; it ends with the averaged weights if the specification asks for an average.
 
-    A student without weights, whose score is known in closed form, is left as it is.
+    A student without weights that have gradients is fitted by its own method instead, once
+    (:meth:`sizetransfer.student.Student.fit`); one whose score is known in closed form is left as it is.
 
     Args:
         teacher: draws the fields, and scores them where the objective needs it.
@@ -130,10 +131,11 @@ def _train(
     on_step: Callable[[int, float], None] | None,
 ) -> TrainingResult:
     _check(teacher, spec)
-    if not any(parameter.requires_grad for parameter in student.parameters()):
-        student.eval()
-        return TrainingResult(history=[], seconds=0.0, score_calls=0, steps=0)
     started = time.perf_counter()
+    if not any(parameter.requires_grad for parameter in student.parameters()):
+        student.fit(teacher, spec.size, seed=seed)
+        student.eval()
+        return TrainingResult(history=[], seconds=time.perf_counter() - started, score_calls=0, steps=0)
     state = _initial_state(student, spec, seed)
     if checkpoint is not None and checkpoint.exists():
         _restore(state, checkpoint, _identity(student, spec, seed))

@@ -11,6 +11,7 @@ from sizetransfer.specs import StudentSpec
 @hookimpl
 def register_students(register: Callable[[type[StudentSpec]], None]) -> None:
     """Register every built-in student."""
+    from sizetransfer.students.best_linear import BestLinearSpec
     from sizetransfer.students.cnn import CNNStudentSpec
     from sizetransfer.students.optimal_local import OptimalLocalSpec
     from sizetransfer.students.optimal_local_ising import OptimalLocalIsingSpec
@@ -19,6 +20,7 @@ def register_students(register: Callable[[type[StudentSpec]], None]) -> None:
     from sizetransfer.students.unet import UNetStudentSpec
     from sizetransfer.students.wrapped import ModuleSpec
 
+    register(BestLinearSpec)
     register(CNNStudentSpec)
     register(OptimalLocalSpec)
     register(OptimalLocalIsingSpec)

@@ -28,12 +28,11 @@ from sizetransfer.domain import Domain, Graph, Lattice, pad
 from sizetransfer.errors import OracleError, SpecError
 from sizetransfer.gaussian import BallMarginal, FourierModes, GraphModes, LatticeCouplings
 from sizetransfer.oracle import Context
+from sizetransfer.references.balls import LARGEST_BALL
 from sizetransfer.specs import FieldInfo, Geometry, StudentSpec
 from sizetransfer.student import Student
 
 _CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
-# Components of the largest ball: its matrix takes half a gigabyte and its diagonalisation minutes.
-LARGEST_BALL = 8192
 
 
 class OptimalLocalSpec(LatticeCouplings, StudentSpec):
