@@ -114,6 +114,8 @@ class Stream(torch.Generator):
 
     def at(self, draw: int) -> Stream:
         """This stream, whose next draw of every number of elements is the one with this number."""
+        if draw <= self._from:
+            self._ahead.clear()  # their takers may have changed them
         self._next, self._from = {}, draw
         return self
 

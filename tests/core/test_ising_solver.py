@@ -62,7 +62,7 @@ def test_rows_of_covariances_are_in_their_places(boundary):
 @pytest.mark.parametrize("boundary", BOUNDARIES)
 def test_strong_fields_keep_digits(boundary):
     """Covariances of spins that strong fields hold are tiny, and known to as many digits as others."""
-    h = 12 + fields((3, 3))
+    h = 13 + fields((3, 3))
     found = IsingModel(0.4, boundary).covariance(h, (1, 1))[0]
     exact = enumerate_spins(h[0], 0.4, boundary)
     # By probabilities that two spins are down, which enumeration adds up without cancellation.

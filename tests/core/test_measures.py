@@ -21,7 +21,7 @@ from sizetransfer.measures.clean_score import CleanScoreSpec
 from sizetransfer.measures.jacobian import JacobianSpec
 from sizetransfer.measures.response import ResponseSpec
 from sizetransfer.noise import expand
-from sizetransfer.oracle import Context, Sample, Teacher
+from sizetransfer.oracle import Context, Sample, Teacher, draw_fields
 from sizetransfer.randomness import normal
 from sizetransfer.records import Measurement
 from sizetransfer.response import Region
@@ -422,7 +422,7 @@ def test_the_share_outside_follows_from_the_rows_of_the_teacher():
     teacher = FlowTeacherSpec.parse({"preset": "medium-range"}).build().double().frozen()
     spec = JacobianSpec(fields=3, far=Region(nearest=3, farthest=4))
     measured = table(spec.measure(teacher, Exact(teacher, radius=2), 8, sigma=0.05, seed=4))
-    fields = teacher.sample(3, 8, generator=jacobian.stream(4, "jacobian", 8))
+    fields = draw_fields(teacher, 3, 8, generator=jacobian.stream(4, "jacobian", 8))
     outside = total = 0.0
     for site in ((0, 0), (0, 1)):
         rows = torch.autograd.functional.jacobian(

@@ -157,7 +157,7 @@ def test_known_local_posteriors_give_the_irreducible_error_as_an_estimate(wider:
     spec = PredictionSpec(sizes=(16,), sigmas=(1.0,), fields=200)
     student = st.student("optimal-local", st.teacher("gaussian", dim=1, mass=0.4).field, mass=0.4, radius=1)
     (exact,) = predict(st.teacher("gaussian", dim=1, mass=0.4), student, spec).rows
-    (estimated,) = predict(KnownBalls(wider), student, spec).rows
+    (estimated,) = predict(KnownBalls(wider).double(), student, spec).rows
     assert exact.irreducible is not None
     assert estimated.irreducible is not None
     assert (estimated.irreducible.kind, exact.draws, estimated.draws) == ("estimate", None, 200 * 16)

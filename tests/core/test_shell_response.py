@@ -16,7 +16,7 @@ from sizetransfer.ising import CRITICAL
 from sizetransfer.measures.correlation_length import correlation_length
 from sizetransfer.measures.shell_response import ShellResponseSpec
 from sizetransfer.noise import perturb
-from sizetransfer.oracle import Context, HasLocalPosterior
+from sizetransfer.oracle import Context, HasLocalPosterior, draw_fields
 from sizetransfer.randomness import batches, stream
 
 SIZE, SIGMAS, SITE = 4, (0.7, 1.5), (2, 2)
@@ -43,7 +43,7 @@ def measured(teacher, student, size=SIZE, seed=0, **settings):
 def fields_of(teacher, sigma, fields=6, seed=0):
     (drawn,) = batches(fields, 8, seed, "shell-response", SIZE, repr(sigma))
     count, generator = drawn
-    sample = teacher.sample(count, SIZE, generator=generator)
+    sample = draw_fields(teacher, count, SIZE, generator=generator)
     return perturb(sample.x, sample.x.new_full((count,), sigma), generator=generator)[0][:, 0]
 
 

@@ -11,7 +11,7 @@ from flow_zoo import ZOO, build, sample, spec
 
 from sizetransfer.errors import SpecError
 from sizetransfer.oracle import Sample
-from sizetransfer.randomness import stream
+from sizetransfer.randomness import normal, stream
 from sizetransfer.teachers.flow import FlowTeacher, FlowTeacherSpec
 
 over_the_zoo = pytest.mark.parametrize("name", ZOO)
@@ -31,7 +31,7 @@ def test_samples_follow_their_generator(name):
 
 def test_samples_are_latent_normals_pushed_forward():
     teacher = build("medium-range")
-    latent = torch.randn(2, 1, 8, 8, generator=stream(5))
+    latent = normal((2, 1, 8, 8), generator=stream(5), like=torch.zeros(()))
     fields = teacher.sample(2, 8, generator=stream(5))
     torch.testing.assert_close(teacher.pull_back(fields.x)[0], latent, rtol=1e-12, atol=1e-12)
 
@@ -91,7 +91,7 @@ def test_the_law_is_the_same_on_every_machine():
 
 def test_the_scale_is_the_same_on_every_machine():
     teacher = FlowTeacherSpec(smoother_depth=3, cutoff=5, gain=1.2, coupling_gain=0.02).build()
-    assert teacher.field.sigma_data == 1.11
+    assert teacher.field.sigma_data == 1.12
 
 
 def test_weights_come_from_the_seed_alone():
