@@ -124,6 +124,11 @@ class Estimate:
         return self.variance**2 / spread if spread > 0 else (math.inf if spread == 0 else math.nan)
 
     @property
+    def known(self) -> bool:
+        """Whether it is a finite number; its standard error may be unknown still."""
+        return math.isfinite(self.value)
+
+    @property
     def exact(self) -> bool:
         """Whether nothing about it is random."""
         return self.variance == 0
@@ -270,7 +275,7 @@ def detectable_growth(ratio: Estimate, growth: float, alpha: float) -> float:
         growth: the growth that is allowed.
         alpha: level of the test.
     """
-    return (1 + growth) * math.exp(ratio.margin(alpha)) - 1
+    return (1 + growth) * math.exp(min(ratio.margin(alpha), 700.0)) - 1
 
 
 def more_needed(estimate: Estimate, threshold: float, alpha: float) -> float:
