@@ -155,7 +155,8 @@ class CellEvidence:
         site_deviation: standard deviation of a site of the data; larger noise levels are not judged by their errors.
         best_of_radius: what the best score of this radius *at that size* generates, by size.
         law: how the teacher's own law changes from the training size.
-        correlation_length: of the exact fields at the largest size that there is.
+        correlation_squared: squared correlation length of the exact fields, at the largest size that there is: an
+            estimate by second moments may be negative, and its upper limit counts.
         has_bulk: whether sites remain that are far enough from every wall.
         region: which sites the numbers are of.
         of_radius: the student is a filter fitted to the radius, not a trained model: the word is of the radius.
@@ -172,7 +173,7 @@ class CellEvidence:
     site_deviation: float | None = None
     best_of_radius: tuple[Consequence, ...] = ()
     law: tuple[LawChange, ...] = ()
-    correlation_length: Number | None = None
+    correlation_squared: Number | None = None
     has_bulk: bool = True
     region: Literal["whole", "bulk", "edge"] = "whole"
     of_radius: bool = False

@@ -137,7 +137,7 @@ class Findings:
         generated: of this model.
         best_of_radius: of the best score of the radius.
         law: the law's own change.
-        correlation_length: of the exact fields.
+        correlation_squared: squared correlation length of the exact fields.
         missing_seeds: seeds that were asked for and are not there.
     """
 
@@ -150,7 +150,7 @@ class Findings:
     generated: tuple[Generated, ...]
     best_of_radius: tuple[Generated, ...]
     law: tuple[Law, ...]
-    correlation_length: Estimate
+    correlation_squared: Estimate
     missing_seeds: tuple[int, ...] = field(default=())
 
 
@@ -167,7 +167,7 @@ def findings(cell: CellEvidence, training: TrainingEvidence) -> Findings:
         generated=tuple(_generated(training.consequences, cell.training_size)),
         best_of_radius=tuple(_generated(cell.best_of_radius, cell.training_size)),
         law=tuple(_law(cell.law)),
-        correlation_length=_plain(cell.correlation_length),
+        correlation_squared=_plain(cell.correlation_squared),
     )
 
 
@@ -293,7 +293,7 @@ def recipe(cell: CellEvidence, trainings: Sequence[Findings]) -> Findings:
         # The law and the best of the radius have no seeds.
         best_of_radius=first.best_of_radius,
         law=first.law,
-        correlation_length=first.correlation_length,
+        correlation_squared=first.correlation_squared,
         missing_seeds=tuple(seed for seed in cell.seeds if seed not in present),
     )
 

@@ -388,11 +388,10 @@ def _generated_doubts(case: Case, made: Generated, whose: str) -> Iterator[Doubt
 
 def bulk(case: Case) -> Answer:
     """Whether the training box is the bulk: by the correlation length, or by the law itself at both sizes."""
-    rule, length = case.rule, case.found.correlation_length
-    allowed = rule.correlation_share * case.cell.training_size
-    upper = length.upper(rule.alpha)
+    rule, allowed = case.rule, case.rule.correlation_share * case.cell.training_size
+    upper = root(case.found.correlation_squared.upper(rule.alpha))
     if upper <= allowed:
-        text = f"the correlation length, at most {max(upper, 0.0):.3g}, is below {allowed:g}"
+        text = f"the correlation length, at most {upper:.3g}, is below {allowed:g}"
         return Answer("yes", f"the training box is the bulk ({text})")
     largest = max(case.sizes, default=0)
     law = [one for one in case.found.law if one.size == largest]

@@ -42,7 +42,7 @@ def good(**changes):
     reference = Reference(CLEAN, 32, null=Number(0.6), linear=Number(0.25), best=Number(0.24))
     consequence = Consequence(64, "closed form", Number(0.99), Number(0.98), {"S(0)": Number(0.97)}, 20.0, 20.0)
     training = TrainingEvidence(0, errors({32: 0.26, 64: 0.262}), (reference,), (), (consequence,))
-    cell = CellEvidence("teacher", "student", 4, 32, (32, 64), (training,), correlation_length=Number(3.0))
+    cell = CellEvidence("teacher", "student", 4, 32, (32, 64), (training,), correlation_squared=Number(9.0))
     return replace(cell, **changes)
 
 
@@ -86,7 +86,7 @@ def gaussian_row(radius, variance, nearest, zero_mode, score_error):
         (32, 64),
         (training,),
         best_of_radius=made,
-        correlation_length=Number(2.0),
+        correlation_squared=Number(4.0),
     )
 
 

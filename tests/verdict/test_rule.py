@@ -113,12 +113,12 @@ BROKEN = {
     "nearest covariance": (with_consequence(nearest=Number(1.11)), "undecided"),
     "marginals certain": (with_consequence(nearest=Number(0.98, 0.05, 32)), "undecided"),
     "marginals finite": (with_consequence(nearest=Number(math.nan)), "undecided"),
-    "bulk": (good(correlation_length=Number(8.1)), "undecided"),
-    "bulk certain": (good(correlation_length=Number(7.0, 1.0, 32)), "undecided"),
-    "bulk known": (good(correlation_length=None), "undecided"),
-    "law local": (good(correlation_length=None, law=law(nearest=0.85)), "undecided"),
-    "law at the zero mode": (good(correlation_length=None, law=law(zero_mode=1.3)), "undecided"),
-    "law at the largest size": (good(correlation_length=None, law=law(size=48)), "undecided"),
+    "bulk": (good(correlation_squared=Number(8.1**2)), "undecided"),
+    "bulk certain": (good(correlation_squared=Number(49.0, 14.0, 32)), "undecided"),
+    "bulk known": (good(correlation_squared=None), "undecided"),
+    "law local": (good(correlation_squared=None, law=law(nearest=0.85)), "undecided"),
+    "law at the zero mode": (good(correlation_squared=None, law=law(zero_mode=1.3)), "undecided"),
+    "law at the largest size": (good(correlation_squared=None, law=law(size=48)), "undecided"),
     "a bulk at all": (good(has_bulk=False), "undecided"),
 }
 
@@ -138,7 +138,7 @@ def test_every_condition_counts(name):
 
 # What may be otherwise in a student that transfers, with the label that it gets.
 ALLOWED = {
-    "law instead of the correlation length": (good(correlation_length=None, law=law()), "transfers (clean score)"),
+    "law instead of the correlation length": (good(correlation_squared=None, law=law()), "transfers (clean score)"),
     "global student": (replace(with_reference(best=None), radius=None), "transfers (clean score)"),
     "larger student is no better": (
         good_training(larger=(larger_student({32: 0.25, 64: 0.25}),)),
