@@ -144,7 +144,9 @@ class GaussianCase:
             stable &= later <= 1.1 * e or 1 - (later / null) ** 2 > 0.99
             local &= least <= 0.1
         best = not self.best_known or all(abs(x - 1) <= TOLERANCE for x in list(self.best_ratios.values())[:2])
-        bulk = 1 / self.law.mass <= self.law.size / 4 or all(abs(x - 1) <= TOLERANCE for x in self.change.values())
+        bulk = self.larger.correlation_squared <= (self.law.size / 4) ** 2 or all(
+            abs(x - 1) <= TOLERANCE for x in self.change.values()
+        )
         return learned and stable and local and best and bulk and self.transfers
 
     @cached_property
@@ -243,7 +245,7 @@ class GaussianCase:
     def _correlation(self, generator):
         """The squared correlation length, exact or by second moments: (S(0) / S(k_min) - 1) / (4 sin^2(pi / L))."""
         if self.exact_correlation:
-            return Number(self.law.mass**-2)
+            return Number(self.larger.correlation_squared)
         fields = _periodograms(generator, self.law, 0.0, 256)
         zero = fields.reshape(256, -1)[:, 0]
         along = np.mean(
@@ -278,7 +280,8 @@ def draw(seed):
     dimension = int(generator.choice([1, 1, 2, 2, 3]))
     size = int(generator.choice({1: [32, 64], 2: [16, 32], 3: [8, 12]}[dimension]))
     radius = int(generator.choice({1: [1, 2, 4, 8, 12], 2: [1, 2, 3, 4, 6], 3: [1, 2]}[dimension]))
-    law = Law(dimension, size, float(np.exp(generator.uniform(np.log(0.03), np.log(1.5)))))
+    mass = float(np.exp(generator.uniform(np.log(0.03), np.log(1.5))))
+    law = Law(dimension, size, mass, float(generator.choice([0, 0, 0, 0.5, 4.0]) if generator.random() < 0.5 else 0))
     kind = str(generator.choice(KINDS))
     strength = {
         "optimal": 0.0,

@@ -1,7 +1,9 @@
 r"""Linear students of Gaussian fields on a torus, with everything that they generate in closed form.
 
-The law has spectrum :math:`S(k) = 1 / (m^2 + \sum_a 4 \sin^2(k_a / 2))`; at noise variance v its score is
-:math:`-x_k / (S(k) + v)`. A student is :math:`\hat s_k = -a_k(v)\,x_k`; its reverse process has spectrum
+The law has spectrum :math:`S(k) = 1 / (m^2 + \sum_a 4 \sin^2(k_a / 2))`, and, where the mean of a field fluctuates
+with variance :math:`\kappa^2`, also :math:`\kappa^2 L^d` at k = 0: an order that no ball sees and that grows with the
+size. At noise variance v its score is :math:`-x_k / (S(k) + v)`. A
+student is :math:`\hat s_k = -a_k(v)\,x_k`; its reverse process has spectrum
 
 .. math:: \frac{dP_k}{d\ln v} = v\,(2 a_k(v) P_k - 1), \qquad P_k(v_\text{max}) = S(k) + v_\text{max}.
 
@@ -12,7 +14,7 @@ descent from zero has of it the share :math:`1 - e^{-\lambda t}` along each eige
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -20,11 +22,12 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Law:
-    """A Gaussian field of some mass on a torus of some size and dimension."""
+    """A Gaussian field of some mass on a torus of some size and dimension; ``mean``: variance of its mean mode."""
 
     dimension: int
     size: int
     mass: float
+    mean: float = 0.0
 
     @cached_property
     def laplacian(self):
@@ -34,7 +37,9 @@ class Law:
 
     @cached_property
     def spectrum(self):
-        return 1 / (self.mass**2 + self.laplacian)
+        spectrum = 1 / (self.mass**2 + self.laplacian)
+        spectrum.flat[0] += self.mean * spectrum.size
+        return spectrum
 
     @cached_property
     def covariance(self):
@@ -47,7 +52,7 @@ class Law:
         return 1 - self.laplacian / (2 * self.dimension)
 
     def at(self, size):
-        return Law(self.dimension, size, self.mass)
+        return replace(self, size=size)
 
     def statistics(self, spectrum):
         """Site variance, nearest covariance and S(0) of fields with this spectrum."""
@@ -56,6 +61,11 @@ class Law:
             "nearest-neighbour covariance": (self.cosine * spectrum).mean(),
             "S(0)": spectrum.flat[0],
         }
+
+    @property
+    def correlation_squared(self):
+        """(S(0) / S(k_min) - 1) / (4 sin^2(pi / L))."""
+        return float((self.spectrum.flat[0] / self.spectrum.flat[1] - 1) / self.laplacian.flat[1])
 
     @property
     def sigma_needed(self):

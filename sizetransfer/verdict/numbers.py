@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from typing import Literal
+from typing import Literal, TypeAlias
 
-from sizetransfer.verdict.findings import Generated, Learning, Staying
+from sizetransfer.verdict.findings import Generated, Law, Learning, Staying
 from sizetransfer.verdict.outcome import GeneratedNumbers, LevelNumbers, SizeNumbers
 from sizetransfer.verdict.questions import Case, reference_skill, root, stable
 from sizetransfer.verdict.statistics import detectable_growth, equivalent, p_outside
@@ -85,32 +84,33 @@ def _standing(case: Case, one: Staying) -> Literal["stable", "degrades", "unreso
 
 
 def generated_numbers(case: Case) -> tuple[GeneratedNumbers, ...]:
-    """What is generated, by this model and by the best score of its radius."""
+    """What is generated, by this model and by the best score of its radius, and how the law itself changes."""
+    found = case.found
     return (
-        *_generated(case, case.found.generated, "this model"),
-        *_generated(case, case.found.best_of_radius, "the best of the radius"),
+        *(_ratio(case, "this model", one, one.source, judged=one.local) for one in found.generated),
+        *(_ratio(case, "the best of the radius", one, one.source, judged=one.local) for one in found.best_of_radius),
+        *(_ratio(case, "the law itself", one, "", judged=True) for one in found.law),
     )
 
 
-def _generated(
-    case: Case, made: Iterable[Generated], of: Literal["this model", "the best of the radius"]
-) -> Iterable[GeneratedNumbers]:
+_Whose: TypeAlias = Literal["this model", "the best of the radius", "the law itself"]
+
+
+def _ratio(case: Case, of: _Whose, one: Generated | Law, source: str, *, judged: bool) -> GeneratedNumbers:
     rule = case.rule
-    for one in made:
-        lower, upper = one.ratio.lower(rule.alpha), one.ratio.upper(rule.alpha)
-        within = equivalent(one.ratio, rule.equivalence, rule.alpha)
-        outside = p_outside(one.ratio, rule.equivalence) <= rule.alpha
-        yield GeneratedNumbers(
-            of=of,
-            name=one.name,
-            size=one.size,
-            source=one.source,
-            ratio=one.ratio.value,
-            lower=lower,
-            upper=upper,
-            judged=one.local,
-            standing="equivalent" if within else "outside" if outside else "unresolved",
-        )
+    within = equivalent(one.ratio, rule.equivalence, rule.alpha)
+    outside = p_outside(one.ratio, rule.equivalence) <= rule.alpha
+    return GeneratedNumbers(
+        of=of,
+        name=one.name,
+        size=one.size,
+        source=source,
+        ratio=one.ratio.value,
+        lower=one.ratio.lower(rule.alpha),
+        upper=one.ratio.upper(rule.alpha),
+        judged=judged,
+        standing="equivalent" if within else "outside" if outside else "unresolved",
+    )
 
 
 def headline(case: Case) -> dict[str, float]:
@@ -124,6 +124,8 @@ def headline(case: Case) -> dict[str, float]:
     for name in ("size", "ratio", "ratio_lower", "ratio_upper", "detectable_growth"):
         row[name] = float(getattr(most, name, math.nan))
     row["reach"] = reach(case)
+    row["correlation_length"] = root(case.found.correlation_squared.value)
+    row["correlation_upper"] = root(case.found.correlation_squared.upper(case.rule.alpha))
     return row
 
 

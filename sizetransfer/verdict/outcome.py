@@ -75,17 +75,17 @@ class SizeNumbers:
 
 @dataclass(frozen=True)
 class GeneratedNumbers:
-    """A ratio of generated to exact statistics with its limits.
+    """A ratio of generated to exact statistics with its limits, or of the law's own at this to the training size.
 
     Attributes:
-        of: whose score generates.
+        of: whose score generates; or the law itself, which no score takes part in.
         name, size, source: what, where, and how it is known.
         ratio, lower, upper: the ratio with its limits.
         judged: a local marginal; long-range order is said alone.
         standing: whether it is within the tolerance.
     """
 
-    of: Literal["this model", "the best of the radius"]
+    of: Literal["this model", "the best of the radius", "the law itself"]
     name: str
     size: int
     source: str
