@@ -239,18 +239,15 @@ def _staying_doubts(case: Case, one: Staying) -> Iterator[Doubt]:
         yield Doubt(text, f"this error at {case.at(case.cell.training_size)} and {one.size}")
         return
     rule = case.rule
-    limits = f"between {_exp(one.ratio.lower(rule.alpha))} and {_exp(one.ratio.upper(rule.alpha))}"
     called = detectable_growth(one.ratio, rule.growth, rule.alpha)
-    smallest = f"; a growth of {percent(called)} could have been called" if math.isfinite(called) else ""
-    text = (
-        f"ρ = {_exp(one.ratio.value)} at {case.at(one.size)}, {limits} at {case.confidence}, settles nothing{smallest}"
-    )
+    ratio = f"the ratio of the errors at {case.at(one.size)} is {_exp(one.ratio.value)}"
+    limits = f"between {_exp(one.ratio.lower(rule.alpha))} and {_exp(one.ratio.upper(rule.alpha))} at {case.confidence}"
+    text = f"{ratio}, {limits}, where a growth of {percent(called)} could have been called"
+    text = text if math.isfinite(called) else f"{ratio}, without a standard error"
     yield Doubt(text, case.more(one.ratio, math.log1p(rule.growth)))
 
 
 def _exp(logarithm: float) -> str:
-    if math.isnan(logarithm):
-        return "unknown"
     return f"{math.exp(min(logarithm, 700)):.3g}"
 
 
@@ -312,7 +309,9 @@ def _better_text(case: Case, one: Advantage) -> str:
 
 
 def _best_text(case: Case, made: Generated) -> str:
-    return f"the best score of radius {case.cell.radius} generates {generated_text(case, made)}"
+    share = case.rule.equivalence
+    tolerance = f"{1 - share:g} to {1 + share:g} may be"
+    return f"even the best score of radius {case.cell.radius} generates {generated_text(case, made)}; {tolerance}"
 
 
 def generated_text(case: Case, made: Generated) -> str:
@@ -329,7 +328,7 @@ def _locality_doubts(case: Case) -> Iterator[Doubt]:
             yield Doubt(text, f"the linear references of radius {radius} and of the whole lattice at the training size")
     for cost in case.found.costs:
         if not cost.squared.upper(rule.alpha) <= rule.locality**2:
-            text = f"whether {_cost_text(case, cost)} significantly is open"
+            text = f"{_cost_text(case, cost)}, and is not told from {rule.locality:g}"
             yield Doubt(text, f"the references from {case.more(cost.squared, rule.locality**2)}")
     yield from (doubt for one in case.found.advantages for doubt in _advantage_doubts(case, one))
     for made in _local(case.found.best_of_radius):
@@ -364,8 +363,14 @@ def generates(case: Case) -> Answer:
     doubts = tuple(doubt for one in made for doubt in _generated_doubts(case, one, "this model"))
     last = [one for one in made if one.size == max(case.sizes)]
     shares = " and ".join(f"{one.ratio.value:.3g} of the {one.name}" for one in last)
-    text = f"it generates {shares} at {case.at(last[0].size)} ({last[0].source})"
+    text = f"it generates {shares} at {case.at(last[0].size)} ({last[0].source}){_long_range(case)}"
     return Answer("unclear" if doubts else "yes", text, doubts)
+
+
+def _long_range(case: Case) -> str:
+    """Long-range order at the largest size, which is said but not judged."""
+    found = [one for one in case.found.generated if not one.local and one.size == max(case.sizes)]
+    return "".join(f", and of long-range order {one.ratio.value:.3g} of {one.name}" for one in found if one.ratio.known)
 
 
 def _generated_doubts(case: Case, made: Generated, whose: str) -> Iterator[Doubt]:
@@ -380,7 +385,12 @@ def _generated_doubts(case: Case, made: Generated, whose: str) -> Iterator[Doubt
         yield Doubt(f"the {made.name} that {whose} generates is not a number", "generated fields again")
     else:
         edge = 1 + math.copysign(rule.equivalence, made.ratio.value - 1)
-        yield Doubt(f"{text}, not told from the tolerance", f"generated {case.more(made.ratio, edge)}")
+        yield Doubt(f"{text}, not told from the tolerance of {rule.equivalence:g}", _more_generated(case, made, edge))
+
+
+def _more_generated(case: Case, made: Generated, edge: float) -> str:
+    factor = more_needed(made.ratio, edge, case.rule.alpha)
+    return f"about {math.ceil(factor)} times as many generated fields" if factor < 1000 else "a better score"
 
 
 # --- is the training box the bulk? ----------------------------------------------------------------------------
@@ -402,8 +412,13 @@ def bulk(case: Case) -> Answer:
 
 def _bulk_doubt(case: Case, upper: float, allowed: float) -> Doubt:
     needed = "the correlation length of exact fields, or the law's own marginals and S(0) at both sizes"
-    if not math.isfinite(upper):
-        return Doubt("whether the training box is the bulk is not known", needed)
-    size = math.ceil(upper / case.rule.correlation_share)
-    text = f"the training box is not the bulk: the correlation length, up to {upper:.3g}, exceeds {allowed:g}"
-    return Doubt(text, f"training at {case.at(size)} or larger")
+    if math.isfinite(upper):
+        size = math.ceil(upper / case.rule.correlation_share)
+        text = f"the training box is not known to be the bulk: the correlation length, up to {upper:.3g}, exceeds"
+        return Doubt(f"{text} {allowed:g}", f"training at {case.at(size)} or larger, or more exact fields")
+    changed = [one for one in case.found.law if not equivalent(one.ratio, case.rule.equivalence, case.rule.alpha)]
+    if changed:
+        most = max(changed, key=lambda one: abs(one.ratio.value - 1))
+        law = f"the law's own {most.name} at {case.at(most.size)} is {most.ratio.value:.3g} of that at training"
+        return Doubt(f"the training box is not the bulk: {law}", "training at a larger size")
+    return Doubt("whether the training box is the bulk is not known", needed)

@@ -163,6 +163,27 @@ def test_what_is_allowed(name):
         assert judge(replace(cell, site_deviation=1.0)).word == "transfers"
 
 
+# Errors of a trained student at 32 and 64, the linear reference of its radius, the best one, and the null.
+TRAINED = {
+    "medium range, R = 4": (4, (0.272, 0.272), 0.270, 0.13, 0.601, "radius-limited"),
+    "medium range, R = 8": (8, (0.153, 0.153), 0.146, 0.13, 0.601, "transfers"),
+    "stress, R = 4": (4, (0.57, 0.58), 0.56, 0.388, 0.97, "radius-limited"),
+    "stress, R = 12, further trained": (12, (0.46, 1.03), 0.45, 0.388, 0.97, "degrades with size"),
+    "stress, R = 12, as documented": (12, (0.563, 0.563), 0.45, 0.388, 0.97, "not learned"),
+    "simple, R = 4": (4, (0.30, 0.30), 0.504, 0.50, 0.565, "transfers"),
+    "medium range, 25 steps": (8, (0.45, 0.45), 0.146, 0.13, 0.601, "not learned"),
+}
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_what_is_expected_of_trained_students(name):
+    radius, (before, after), linear, best, null, word = TRAINED[name]
+    reference = Reference(CLEAN, 32, close(null), close(linear, 0.002), close(best, 0.002))
+    cell = good_training(errors=errors({32: before, 64: after}), references=(reference,))
+    found = judge(replace(cell, radius=radius))
+    assert found.word == word, found.reason
+
+
 def test_a_filter_has_learned_by_construction():
     weak = with_reference(null=Number(0.3))
     assert judge(weak).word == "not learned"
@@ -212,8 +233,8 @@ def test_reasons_are_sentences_with_their_numbers():
     assert reason == (
         "It knows 81.2 % of the squared clean score where the best linear filter of radius 4 knows 82.6 %, and its "
         "error stays, 0.26 and 0.262, from L = 32 to 64 (ρ = 1.01, below 1.02 at 99 %); it generates 0.99 of the site "
-        "variance and 0.98 of the nearest-neighbour covariance at L = 64 (closed form); the training box is the bulk "
-        "(the correlation length, at most 3, is below 8)."
+        "variance and 0.98 of the nearest-neighbour covariance at L = 64 (closed form), and of long-range order 0.97 "
+        "of S(0); the training box is the bulk (the correlation length, at most 3, is below 8)."
     )
     assert "rises from 0.26 to 0.31 from L = 32 to 64" in judge(BROKEN["stable"][0]).reason
     assert "radius 4 alone costs an error of 0.15" in judge(BROKEN["locality"][0]).reason
