@@ -119,3 +119,10 @@ def benchmarks(session: nox.Session) -> None:
     """Measure speed. Arguments go to pytest."""
     install(session, "benchmarks")
     session.run("pytest", "benchmarks", "-p", "no:xdist", "--benchmark-sort=name", *session.posargs)
+
+
+@nox.session
+def calibration(session: nox.Session) -> None:
+    """Count what the verdict gets wrong on Gaussian fields, where the truth is exact. Arguments go to the study."""
+    install(session)
+    session.run("python", "calibration/run.py", *session.posargs, env={"OMP_NUM_THREADS": "1"})
