@@ -12,6 +12,7 @@ default device                  the processor: no ``torch.set_default_device`` a
 grad mode, inference mode       gradients are on
 autocast                        off
 threads                         one, on a processor: sums over threads depend on their number
+kernels                         those that torch chooses by itself: oneDNN, cuDNN and fused attention are on
 float32 products                in float32: no TF32 and no bfloat16, on any backend
 deterministic algorithms        not asked for, as torch comes
 validation of distributions     as torch comes
@@ -24,6 +25,7 @@ about.
 
 from __future__ import annotations
 
+import functools
 import random
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -235,6 +237,19 @@ _ALIKE: tuple[tuple[_Setting, Any], ...] = (
         __debug__,
     ),
     ((_matmul_precision, torch.set_float32_matmul_precision), "highest"),
+    *(
+        ((functools.partial(getattr, backend, name), functools.partial(setattr, backend, name)), value)
+        for backend, name, value in (
+            (torch.backends.mkldnn, "enabled", True),
+            (torch.backends.cudnn, "enabled", True),
+            (torch.backends.cudnn, "benchmark", False),
+            (torch.backends.cudnn, "deterministic", False),
+        )
+    ),
+    *(
+        ((getattr(torch.backends.cuda, f"{name}_enabled"), getattr(torch.backends.cuda, f"enable_{name}")), True)
+        for name in ("flash_sdp", "mem_efficient_sdp", "math_sdp", "cudnn_sdp")
+    ),
 )
 """Settings that are the same in every run, with their values."""
 _BACKENDS: tuple[_Setting, ...] = tuple(

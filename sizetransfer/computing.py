@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -17,7 +18,9 @@ from sizetransfer.records import Measurement
 from sizetransfer.specs import MeasureSpec
 from sizetransfer.student import Student
 from sizetransfer.training import TrainingResult, train
-from sizetransfer.trials import Trial
+
+if TYPE_CHECKING:
+    from sizetransfer.trials import Trial
 
 POLICY = "one thread on a processor; single-precision products in full precision; gradients on"
 """How numbers are computed beyond what the specification says; another policy is another key."""

@@ -20,7 +20,7 @@ import torch
 
 from sizetransfer import computing
 from sizetransfer.errors import RunError
-from sizetransfer.sources import Sources, sources_of
+from sizetransfer.sources import Sources, literal_files, sources_of
 from sizetransfer.trials import Trial, TrialKeys
 
 FORMAT = 2
@@ -114,7 +114,7 @@ def _measurement_keys(trial: Trial, name: str, training: str) -> dict[int, str]:
         "measure": specification,
         "sigma": trial.sigma,
         "evaluation_seed": trial.evaluation.seed,
-        "code": sources_of(measure.code(), files=measure.reads()).digest,
+        "code": sources_of(measure.code(), files={*measure.reads(), *literal_files(measure.code())}).digest,
     }
     return {size: _key({**parts, "size": size}) for size in dict.fromkeys(trial.evaluation.sizes_of(name))}
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from sizetransfer.errors import SizetransferError, SpecError
+from sizetransfer.experiments.directory import EXPERIMENT, RunDirectory
 from sizetransfer.experiments.yaml_text import parse_json, parse_yaml
 from sizetransfer.registry import Registry, default_registry
 from sizetransfer.specs import did_you_mean
@@ -51,9 +52,12 @@ def load(
 
     Raises:
         SpecError: no such experiment, preset or field; a wrong value; malformed YAML, with line and column.
+        RunError: the run directory's file is damaged.
     """
     registry = registry or default_registry()
     path = _find(name_or_path, registry)
+    if Path(name_or_path).is_dir():  # a run's own file, which holds its digest; a copy of it may be edited
+        RunDirectory(Path(name_or_path)).read(EXPERIMENT)
     data = _read(path)
     named = {*_mapping(data.get("students")), *_mapping(data.get("left_out"))}
     presets = data.pop("presets", None) or {}

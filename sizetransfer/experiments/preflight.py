@@ -12,6 +12,7 @@ from sizetransfer.computing import build_student, build_teacher
 from sizetransfer.errors import PluginError, SizetransferError, SpecError
 from sizetransfer.experiments.keys import planned
 from sizetransfer.experiments.memory import available_memory, check_memory
+from sizetransfer.experiments.reads import note_opened, opened_by
 from sizetransfer.oracle import Teacher
 from sizetransfer.randomness import seeded_initialisation, stream
 from sizetransfer.sources import files_read, literal_files
@@ -59,6 +60,8 @@ def plan(trials: Sequence[Trial], device: str = "cpu") -> Plan:
                 built = {trial.teacher_name: _build_teacher(trial)}
                 skipped |= built[trial.teacher_name].skipped
             files[pair], costs[pair] = _check_student(trial, built[trial.teacher_name], device)
+    for trial in trials:
+        files[trial.teacher_name, trial.student_name] |= opened_by(trial.teacher) | opened_by(trial.student)
     keyed = tuple(_keyed(trial, device, files[trial.teacher_name, trial.student_name], skipped) for trial in trials)
     return Plan(keyed, costs, skipped)
 
@@ -99,6 +102,7 @@ def _build_teacher(trial: Trial) -> _Built:
         teacher = build_teacher(trial)
         for size in (trial.training.size, *trial.evaluation.sizes):
             teacher.check_size(size)
+    note_opened(trial.teacher, files)
     skipped = {}
     for name, measure in trial.evaluation.measures.items():
         lacking = measure.lacking(teacher) or _masked(measure, teacher, trial.training.size)
@@ -114,6 +118,7 @@ def _check_student(trial: Trial, built: _Built, device: str) -> tuple[set[Path],
     with _plugin_errors(trial), files_read() as files:
         student = build_student(trial, built.teacher)
         check_radius(trial, student)
+    note_opened(trial.student, files)
     taken = [name for name in trial.evaluation.measures if (trial.teacher_name, name) not in built.skipped]
     for name in taken:
         trial.evaluation.measures[name].check_student(student)

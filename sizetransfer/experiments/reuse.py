@@ -9,7 +9,7 @@ from typing import Any
 from sizetransfer.experiments.environment import fingerprint
 from sizetransfer.experiments.keys import specification_key
 from sizetransfer.experiments.store import Store
-from sizetransfer.experiments.trial import TrialResult
+from sizetransfer.experiments.trial import TaskResult, TrialResult
 from sizetransfer.sources import Sources
 from sizetransfer.trials import Trial
 
@@ -20,15 +20,19 @@ class Found:
 
     Attributes:
         trainings: the content of ``training.json`` by key, the oldest first.
+        measurements: keys of what was measured of them.
     """
 
     trainings: Mapping[str, Mapping[str, Any]]
+    measurements: frozenset[str]
 
     @classmethod
     def in_store(cls, store: Store) -> Found:
         """Look into the store."""
         headers = [header for place in store for header in [place.header()] if header is not None]
-        return cls({header["key"]: header for header in sorted(headers, key=lambda header: str(header["created"]))})
+        measured = frozenset(key for place in store for key in place.measured())
+        in_order = sorted(headers, key=lambda header: str(header["created"]))
+        return cls({header["key"]: header for header in in_order}, measured)
 
     def others(self, keys: Iterable[str]) -> int:
         """Trainings that are none of these."""
@@ -49,8 +53,8 @@ class Found:
     def reused(self, results: Iterable[TrialResult], device: str) -> dict[str, Any]:
         """How many results were there before, how old they are, and what they were computed with where it differs."""
         known = list(results)
-        trainings = [result.body for result in known if result.body and result.key in self.trainings]
-        tasks = [task.body for result in known for task in result.tasks if task.status == "reused"]
+        trainings = [result.body for result in known if result.body and result.body == self.trainings.get(result.key)]
+        tasks = [task.body for result in known for task in result.tasks if self._there(task)]
         dates = sorted(str(body["created"]) for body in (*trainings, *tasks))
         return {
             "trainings": len(trainings),
@@ -59,6 +63,9 @@ class Found:
             "newest": dates[-1] if dates else None,
             "computed_with": _differing((*trainings, *tasks), fingerprint(device)),
         }
+
+    def _there(self, task: TaskResult) -> bool:
+        return task.status == "reused" and task.task.key in self.measurements
 
 
 def _differing(bodies: Iterable[Mapping[str, Any]], here: Mapping[str, str]) -> list[str]:

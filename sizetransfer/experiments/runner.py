@@ -149,11 +149,12 @@ def _forget(directory: RunDirectory, workplace: Workplace, trials: Sequence[Tria
     places = {place.path: place for place in map(workplace.directory, trials)}
     if whole and workplace.store is None:
         places |= {place.path: place for place in workplace.results}
+    # In a shared store, what other experiments have measured of these trainings stays true, and stays.
+    asked = None if workplace.store is None else {task.key for trial in trials for task in trial.tasks()}
     for place in places.values():
         if place.path.is_dir():
             with place.prepared():
-                place.remove()
-            place.remove()
+                place.remove(asked)
 
 
 def _chosen(experiment: Experiment, only: Part) -> Part:

@@ -13,7 +13,7 @@ again; it is never used.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -145,6 +145,11 @@ class TrainingDirectory:
         ours = body is not None and (body.get("format"), body.get("key")) == (FORMAT, self.key)
         return body if ours and fits(body, TRAINING_SHAPE) else None
 
+    def measured(self) -> set[str]:
+        """Keys of the measurements that are there."""
+        with storage_errors(self.path):
+            return {path.stem for path in (self.path / MEASUREMENTS).glob("*.json")}
+
     def store_measurement(self, key: str, body: Mapping[str, Any]) -> None:
         """Write what one measure gave at one size."""
         make_directory(self.path / MEASUREMENTS, within=self.within)
@@ -170,18 +175,19 @@ class TrainingDirectory:
         ours = body is not None and (body.get("format"), body.get("key"), body.get("training")) == parts
         return (body, None) if ours and fits(body, MEASUREMENT) else (None, f"{name} is damaged")
 
-    def remove(self) -> None:
-        """Remove the files that runs make, and the directory if nothing else is in it."""
+    def remove(self, measurements: Collection[str] | None = None) -> None:
+        """Remove the files that runs make but the lock, which somebody may be waiting for.
+
+        Args:
+            measurements: keys of the measurements that go; by default all.
+        """
         self.tidy()
         with storage_errors(self.path):
             for path in (self.path / MEASUREMENTS).glob("*.json"):
-                if re.fullmatch(KEY, path.stem):
+                if re.fullmatch(KEY, path.stem) and (measurements is None or path.stem in measurements):
                     path.unlink()
-            for name in (*_FILES, ".lock"):
+            for name in _FILES:
                 self._drop(name)
-            for folder in (self.path / MEASUREMENTS, self.path):
-                if folder.is_dir() and not folder.is_symlink() and not any(folder.iterdir()):
-                    folder.rmdir()
 
     def read(self, name: str) -> bytes:
         """The content of one of the files; empty if it is missing."""

@@ -27,7 +27,7 @@ from sizetransfer.computing import (
     take,
     train_student,
 )
-from sizetransfer.errors import RunError, SizetransferError
+from sizetransfer.errors import ConformanceError, RunError, SizetransferError
 from sizetransfer.events import Event, OnEvent
 from sizetransfer.experiments.environment import fingerprint
 from sizetransfer.experiments.keys import require_same_code, specification_key
@@ -156,8 +156,13 @@ class _Work:
             self._tell("started")
             teacher = build_teacher(self.trial, self.device)
             student = build_student(self.trial, teacher, self.device)
-            body = self._train(teacher, student) if body is None else self._load(student, body)
-            tasks = self._measure(teacher, student, there)
+            if body is None:
+                body = self._train(teacher, student)
+                student = build_student(self.trial, teacher, self.device)
+            else:
+                self._tell("step", done=TRAINING_SHARE, step=body["steps"])
+            # What is measured is what is stored, now as in any later run.
+            tasks = self._measure(teacher, fill(student, self.directory), there)
         else:
             tasks = [TaskResult(task, "reused", there[task.key] or {}) for task in self.trial.tasks()]
         self._tell(status, done=1.0, step=body["steps"])
@@ -171,8 +176,7 @@ class _Work:
             training = train_student(
                 self.trial, teacher, student, checkpoint=self.directory.checkpoint, on_step=self._step
             )
-            sizes = (self.trial.training.size, *(task.size for task in self.trial.tasks()))
-            hold_radius(teacher, student, sizes, sigmas=_probed(self.trial), seed=seed)
+            not_held = self._hold(teacher, student)
         body = {
             "key": self.directory.key,
             "specification": specification_key(self.trial, self.device),
@@ -188,16 +192,26 @@ class _Work:
             "training_sites": self.trial.training.batch * teacher.domain(self.trial.training.size).sites,
             "parameters": sum(parameter.numel() for parameter in student.parameters()),
             "radius": student.radius,
+            "radius_not_held": not_held,
             "training_score_calls": training.score_calls,
         }
         self.directory.finish(body, _files(self.trial, student, training))
         self._tell("trained", done=TRAINING_SHARE, step=training.steps)
         return body
 
-    def _load(self, student: Student, body: dict[str, Any]) -> dict[str, Any]:
-        fill(student, self.directory)
-        self._tell("step", done=TRAINING_SHARE, step=body["steps"])
-        return body
+    def _hold(self, teacher: Teacher, student: Student) -> str | None:
+        """Hold the student to its radius; where that cannot be done, say why, and lose nothing.
+
+        Raises:
+            ConformanceError: the student reads outside of it.
+        """
+        sizes = (self.trial.training.size, *(task.size for task in self.trial.tasks()))
+        try:
+            return hold_radius(teacher, student, sizes, sigmas=_probed(self.trial), seed=self.trial.seed)
+        except ConformanceError:
+            raise
+        except Exception as error:  # a probe that fails must not take a training with it
+            return f"the probe failed: {type(error).__name__}: {str(error)[:200]}"
 
     def _measure(
         self, teacher: Teacher, student: Student, there: Mapping[str, dict[str, Any] | None]
@@ -208,6 +222,8 @@ class _Work:
             found = there.get(task.key)
             result = self._take(task, teacher, student) if found is None else TaskResult(task, "reused", found)
             results.append(result)
+            if result.error is None:  # another name of the same measure shares the result
+                there = {**there, task.key: dict(result.body)}
             share = TRAINING_SHARE + (1 - TRAINING_SHARE) * done / len(tasks)
             detail = str(task) + (f" failed: {result.error.what}" if result.error else "")
             self._tell("measured", done=share, step=self.trial.training.steps, detail=detail)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,8 @@ from sizetransfer.promises.answers import equal, name_of
 def weights_unchanged(module: nn.Module) -> Iterator[None]:
     """Within the block nothing changes the parameters, the buffers or the mode of a student or teacher.
 
-    Values, dtype, device, ``requires_grad`` and ``training`` count; plain attributes, such as caches, do not.
+    Values, dtype, device, ``requires_grad`` and ``training`` count; plain attributes and buffers that are not stored,
+    such as caches, do not.
     Afterwards everything is as before, also where the block changed it or raised. It takes a copy of the weights.
 
     Args:
@@ -73,7 +75,7 @@ class _Part:
     """The same for one submodule alone."""
 
     def __init__(self, part: nn.Module) -> None:
-        self.registers = {name: dict(vars(part)[name]) for name in ("_parameters", "_buffers", "_modules")}
+        self.registers = {name: _stored(part, name) for name in ("_parameters", "_buffers", "_modules")}
         self.training = part.training
         tensors = {**self.registers["_parameters"], **self.registers["_buffers"]}
         self.values = {
@@ -84,7 +86,7 @@ class _Part:
 
     def changes(self, part: nn.Module) -> Iterator[tuple[str, str]]:
         for register, members in self.registers.items():
-            now = vars(part)[register]
+            now = _stored(part, register)
             yield from ((name, "it is gone") for name in members if name not in now)
             yield from ((name, "it is new") for name in now if name not in members)
         for name, (_, copy, wanted_gradient) in self.values.items():
@@ -96,13 +98,21 @@ class _Part:
 
     def put_back(self, part: nn.Module) -> None:
         for register, members in self.registers.items():
-            vars(part)[register].clear()
-            vars(part)[register].update(members)
+            held = vars(part)[register]
+            for name in set(_stored(part, register)) - set(members):
+                del held[name]
+            held.update(members)
         for value, copy, wanted_gradient in self.values.values():
             _restore(value, copy)
             if value.requires_grad != wanted_gradient:
                 value.requires_grad_(wanted_gradient)
         part.training = self.training
+
+
+def _stored(part: nn.Module, register: str) -> dict[str, Any]:
+    """The members of a module without the buffers that a state dict leaves out."""
+    passing = part._non_persistent_buffers_set if register == "_buffers" else set()
+    return {name: value for name, value in vars(part)[register].items() if name not in passing}
 
 
 def _changes(value: Tensor, copy: Tensor, wanted_gradient: bool) -> Iterator[str]:

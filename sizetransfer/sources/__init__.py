@@ -111,10 +111,11 @@ def sources_of(roots: Iterable[str], *, files: Iterable[Path] = ()) -> Sources:
 
 
 def literal_files(sources: Sources | Iterable[str]) -> set[Path]:
-    """Files that string literals of the modules name, relative to the working directory or to the module's folder.
+    """Files that string literals of the modules name, relative to the working directory or near the module.
 
-    A factory that loads ``"weights.safetensors"`` depends on that file. The core is left out: it reads no files. An
-    installed distribution does not know the working directory, and is looked through for files beside its modules.
+    Near are the module's folder, the one above it, and folders in them that another literal names. A factory that
+    loads ``"weights.safetensors"`` depends on that file. The core is left out: it reads no files. An installed
+    distribution does not know the working directory, and is looked through for files near its modules.
 
     Args:
         sources: as :func:`sources_of` found them, or names of modules.
@@ -123,7 +124,8 @@ def literal_files(sources: Sources | Iterable[str]) -> set[Path]:
     found: set[Path] = set()
     for place in _readable(names):
         beside = Path(str(place.file)).parent
-        found |= existing(strings(place), [beside] if place.installed else [Path(), beside])
+        near = [beside, beside.parent]
+        found |= existing(strings(place), near if place.installed else [Path(), *near])
     return found
 
 

@@ -92,9 +92,18 @@ def _counts(path: str) -> bool:
 
 
 def existing(strings: Iterable[str], folders: Iterable[Path]) -> set[Path]:
-    """The files that strings name, relative to one of the folders or absolute."""
+    """The files that strings name, absolute or relative to one of the folders, or to a folder there that one names."""
+    texts = [text for text in strings if text.strip("./")]
     places = list(folders)
-    return {path for text in strings for folder in places if _is_file(path := folder / text)}
+    inside = [path for text in texts for folder in places if _is_data_folder(path := folder / text)]
+    return {path for text in texts for folder in (*places, *inside) if _is_file(path := folder / text)}
+
+
+def _is_data_folder(path: Path) -> bool:
+    try:
+        return path.is_dir() and not (path / "__init__.py").exists()
+    except (OSError, ValueError):
+        return False
 
 
 def _is_file(path: Path) -> bool:
