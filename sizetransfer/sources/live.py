@@ -183,7 +183,7 @@ def _literal_differences(
         elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and stored.count(node.name) == 1:
             yield from _function_differences(live, node, path)
         elif isinstance(node, ast.Assign | ast.AnnAssign):
-            for name in _stored(node):
+            for name in _named(node):
                 once = stored.count(name) == 1 and name not in reassigned
                 if once and name in live and _differ(node.value, live[name]):
                     yield f"the constant {path}{name}"
@@ -193,6 +193,12 @@ def _stored(node: ast.stmt) -> list[str]:
     if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
         return [node.name]
     return [item.id for item in ast.walk(node) if isinstance(item, ast.Name) and not isinstance(item.ctx, ast.Load)]
+
+
+def _named(node: ast.Assign | ast.AnnAssign) -> list[str]:
+    """The names that have the value on the right; those in a tuple have a part of it."""
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+    return [target.id for target in targets if isinstance(target, ast.Name)]
 
 
 def _function_differences(

@@ -416,6 +416,7 @@ def test_the_content_of_files_takes_part(tree: Tree, tmp_path: Path) -> None:
 BEFORE = """
 import functools
 WIDTH = 4
+LEFT, RIGHT = 1, 2
 _calls = 0
 
 def decorated(function):
