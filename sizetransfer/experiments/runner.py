@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sizetransfer.errors import RunError, SpecError
+from sizetransfer.arithmetic import undisturbed
+from sizetransfer.errors import RunError, SizetransferError, SpecError, described
 from sizetransfer.events import Event, OnEvent, ignore
 from sizetransfer.experiments.directory import OWN_STORE, RunDirectory
 from sizetransfer.experiments.environment import choose_device
@@ -14,7 +16,7 @@ from sizetransfer.experiments.ledger import Ledger
 from sizetransfer.experiments.opened import Run, read_run
 from sizetransfer.experiments.preflight import plan
 from sizetransfer.experiments.storage import StorageError
-from sizetransfer.experiments.trial import read_trial
+from sizetransfer.experiments.trial import TrialResult, read_trial
 from sizetransfer.experiments.workplace import Workplace, kinds_of, registry_from
 from sizetransfer.registry import Registry, Sort, default_registry
 from sizetransfer.specs import did_you_mean
@@ -63,12 +65,12 @@ def run(
     """
     found = registry_from(registry) if isinstance(registry, str) else registry or default_registry()
     workplace = Workplace(
-        path=Path(out) if out is not None else default_directory(experiment),
+        path=_absolute(out if out is not None else default_directory(experiment)),
         device=choose_device(device),
         registry=found,
         registry_source=registry if isinstance(registry, str) else None,
         workers=workers,
-        store=None if store is None else Path(store),
+        store=None if store is None else _absolute(store),
         plugins=_taking_part(experiment, executor, found),
     )
     _check_workers(workplace, executor)
@@ -94,6 +96,11 @@ def run(
     return read_run(workplace.path, registry=found, trust=True)
 
 
+def _absolute(path: Path | str) -> Path:
+    """The path, whatever directory the code of a teacher or student goes to; links stay links."""
+    return Path(path).absolute()
+
+
 def default_directory(experiment: Experiment) -> Path:
     """``runs/<name>-<preset>``, the same every time, so that running again goes on."""
     return Path("runs") / "-".join(filter(None, [experiment.name, experiment.preset]))
@@ -113,9 +120,16 @@ def _run_trials(ledger: Ledger, executor: Executor, chosen: Part, on_event: OnEv
 
 
 def _compute(ledger: Ledger, executor: Executor, trials: Sequence[Trial], on_event: OnEvent) -> None:
-    results = executor.run(trials, on_event)
+    with _executor_errors(), undisturbed():
+        results = iter(executor.run(trials, on_event))
     try:
-        for result in results:
+        while True:
+            with _executor_errors(), undisturbed():
+                result = next(results, None)
+                if result is None:
+                    break
+                if not isinstance(result, TrialResult):
+                    raise TypeError(f"a result that is no TrialResult but a {type(result).__name__}")
             ledger.add(result)
             if isinstance(result.error, StorageError):
                 raise result.error
@@ -123,6 +137,26 @@ def _compute(ledger: Ledger, executor: Executor, trials: Sequence[Trial], on_eve
         close = getattr(results, "close", None)
         if close is not None:
             close()
+
+
+@contextmanager
+def _executor_errors() -> Iterator[None]:
+    """Turn whatever an executor raises into an error that says so; what is finished is kept.
+
+    Raises:
+        RunError: with what it raised.
+    """
+    try:
+        yield
+    except (SizetransferError, KeyboardInterrupt):
+        raise
+    except BaseException as error:  # a plugin may raise anything
+        raise RunError(
+            "The executor stopped with an error.",
+            where="executor.run",
+            got=described(error),
+            fix="what is finished is kept; run again, with --executor local or serial for example",
+        ) from error
 
 
 def _reuse(ledger: Ledger, trial: Trial, on_event: OnEvent, *, whole: bool) -> None:
