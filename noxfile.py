@@ -85,6 +85,14 @@ def processors(session: nox.Session) -> None:
 
 
 @nox.session
+def adversary(session: nox.Session) -> None:
+    """Kill a small run before every change of a file and at a hundred random moments; about an hour of one core."""
+    install(session, "tests", distributions=EVERYTHING)
+    arguments = ("-m", "adversary", "-n", "2", "--dist", "worksteal", "tests/adversary")
+    session.run("pytest", *arguments, *session.posargs, env={"OMP_NUM_THREADS": "1"})
+
+
+@nox.session
 def kill_matrix(session: nox.Session) -> None:
     """Run every check on every mutant and write docs/_static/kill-matrix.csv; fails if a mutant survives."""
     install(session, "tests", distributions=EVERYTHING)

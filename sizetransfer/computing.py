@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from sizetransfer.arithmetic import undisturbed
 from sizetransfer.oracle import Teacher
 from sizetransfer.randomness import seeded_initialisation, stream_seed
 from sizetransfer.records import Measurement
@@ -28,12 +29,13 @@ POLICY = "one thread on a processor; single-precision products in full precision
 
 def build_teacher(trial: Trial, device: str = "cpu") -> Teacher:
     """The trial's teacher, without gradients of its parameters."""
-    return trial.teacher.build().to(dtype=getattr(torch, trial.dtype), device=device).frozen()
+    with undisturbed(generators=False):
+        return trial.teacher.build().to(dtype=getattr(torch, trial.dtype), device=device).frozen()
 
 
 def build_student(trial: Trial, teacher: Teacher, device: str = "cpu") -> Student:
     """The trial's student with its initial weights, which the trial's seed decides."""
-    with seeded_initialisation(trial.seed, "student"):
+    with undisturbed(generators=False), seeded_initialisation(trial.seed, "student"):
         student = trial.student.build(teacher.field)
     return student.to(dtype=getattr(torch, trial.dtype), device=device)
 

@@ -54,6 +54,16 @@ def _rebuild(
     return cls(what, where=where, expected=expected, got=got, fix=fix)
 
 
+def described(error: BaseException) -> str:
+    """Type and message of an error, in at most 500 letters; a message that cannot be read does no harm."""
+    try:
+        text = str(error)
+    except (Exception, SystemExit) as second:  # of a stranger's class
+        text = f"(its message cannot be read: {type(second).__name__})"
+    shown = text[:500].encode(errors="backslashreplace").decode()  # half a character cannot be printed
+    return f"{type(error).__name__}: {shown}"
+
+
 @contextmanager
 def exit_refused(where: str) -> Iterator[None]:
     """Within the block, somebody's ``sys.exit`` is a failure of what asked for it, not the end of the process.

@@ -28,7 +28,7 @@ from typing import Any, Literal
 import pluggy
 
 from sizetransfer import hooks
-from sizetransfer.errors import PluginError, SizetransferError
+from sizetransfer.errors import PluginError, SizetransferError, described
 
 Phase = Literal["discover", "import", "register", "event", "command"]
 Status = Literal["found", "loaded", "broken", "disabled"]
@@ -258,13 +258,16 @@ def _undisturbed() -> Iterator[None]:
 
 def describe(error: BaseException) -> str:
     """One line: type, message and, where the error comes from a file, the file and line."""
-    text = error.what if isinstance(error, SizetransferError) else " ".join(str(error).split())
+    if isinstance(error, SizetransferError):
+        text = f"{type(error).__name__}: {error.what}"
+    else:
+        text = " ".join(described(error).split())
     if isinstance(error, PluginError | pluggy.PluginValidationError):
-        return text
+        return text.removeprefix(f"{type(error).__name__}: ")
     frames = traceback.extract_tb(error.__traceback__)
     outside = [frame for frame in frames if "importlib" not in frame.filename and frame.filename != __file__]
     place = f" ({outside[-1].filename}, line {outside[-1].lineno})" if outside else ""
-    return f"{type(error).__name__}: {text}{place}"
+    return f"{text}{place}"
 
 
 def _import(value: str) -> object:

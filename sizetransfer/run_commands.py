@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import sys
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -272,7 +273,8 @@ def _progress(trials: int, options: Mapping[str, Any]) -> RunProgress:
 @contextmanager
 def _interruptible(ctx: click.Context, directory: Path, advice: str) -> Iterator[None]:
     try:
-        yield
+        with redirect_stdout(sys.stderr):  # what plugins print is no part of what the command prints
+            yield
     except KeyboardInterrupt:
         click.echo(f"Interrupted. What is finished is kept in {directory}; {advice} goes on from there.", err=True)
         ctx.exit(EXIT_INTERRUPTED)

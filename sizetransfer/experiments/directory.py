@@ -13,7 +13,6 @@ All of it but the store can be written anew at any time. Files that are read bac
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from io import BytesIO
@@ -44,9 +43,6 @@ if TYPE_CHECKING:
 
 EXPERIMENT, MANIFEST, RECORDS, VERDICTS = "experiment.json", "manifest.json", "records.parquet", "verdicts.json"
 OWN_STORE, FIGURES = "trainings", "figures"
-ATTEMPTS = 4
-"""How often files that do not belong together are read, before that is an error."""
-
 _VIEW = (MANIFEST, RECORDS, "records.csv", VERDICTS, "report.html")
 _SEAL = re.compile(rb"sha256:[0-9a-f]{64}")
 _SEAL_NAME = b"sizetransfer.digest"
@@ -100,6 +96,7 @@ class RunDirectory:
             self._tidy()
             content = to_bytes(sealed(dict(experiment)))
             if self._read(EXPERIMENT) != content:
+                self._announce(EXPERIMENT, content)
                 write_atomically(self.path / EXPERIMENT, content)
             yield
 
@@ -111,7 +108,7 @@ class RunDirectory:
 
     def write_manifest(self, manifest: Mapping[str, Any]) -> None:
         """Replace ``manifest.json``, last of all: it names the files that it belongs to."""
-        digests = {name: digest(self._read(name) or b"") for name in (EXPERIMENT, RECORDS)}
+        digests = {name: [digest(self._read(name) or b"")] for name in (EXPERIMENT, RECORDS)}
         write_atomically(self.path / MANIFEST, to_bytes(sealed({**manifest, "digests": digests})))
 
     def write_verdicts(self, verdicts: Mapping[str, Any]) -> None:
@@ -126,7 +123,9 @@ class RunDirectory:
         table = pa.Table.from_pandas(records, preserve_index=False)
         content = BytesIO()
         pq.write_table(table.replace_schema_metadata({**(table.schema.metadata or {}), **_NO_SEAL}), content)
-        write_atomically(self.path / RECORDS, _seal(content.getvalue()))
+        whole = _seal(content.getvalue())
+        self._announce(RECORDS, whole)
+        write_atomically(self.path / RECORDS, whole)
         write_atomically(self.path / "records.csv", records.to_csv(index=False, lineterminator="\n").encode())
 
     def records(self) -> pd.DataFrame:
@@ -151,23 +150,24 @@ class RunDirectory:
     def manifest(self) -> dict[str, Any]:
         """The manifest, if it and the files that it names belong together.
 
-        While a run is at work, it may take a moment until they do.
-
         Raises:
             RunError: one of them is damaged, missing or of another run.
         """
-        for attempt in range(ATTEMPTS):
-            data = self.read(MANIFEST)
-            if not fits(data, MANIFEST_SHAPE):
-                raise self._damaged(MANIFEST, "what a run writes", "fields that are missing or of another type")
-            others = [
-                name for name in (EXPERIMENT, RECORDS) if digest(self._read(name) or b"") != data["digests"].get(name)
-            ]
-            if not others:
-                return data
-            if attempt + 1 < ATTEMPTS:
-                time.sleep(0.05)
-        raise self._damaged(others[0], f"the one that {MANIFEST} names", "a file that is damaged, or of another run")
+        data = self.read(MANIFEST)
+        if not fits(data, MANIFEST_SHAPE):
+            raise self._damaged(MANIFEST, "what a run writes", "fields that are missing or of another type")
+        for name in (EXPERIMENT, RECORDS):
+            if digest(self._read(name) or b"") not in data["digests"].get(name, ()):
+                expected, got = f"the one that {MANIFEST} names", "a file that is damaged, missing or of another run"
+                raise self._damaged(name, expected, got)
+        return data
+
+    def _announce(self, name: str, content: bytes) -> None:
+        """Let the manifest name what a file is about to hold too, so that a run that stops now can be read."""
+        data = unsealed(self._read(MANIFEST) or b"")
+        if data is not None and fits(data, MANIFEST_SHAPE):
+            data["digests"][name] = [*data["digests"].get(name, ())[-1:], digest(content)]
+            write_atomically(self.path / MANIFEST, to_bytes(sealed(data)))
 
     def _damaged(self, name: str, expected: str, got: str) -> RunError:
         return RunError(

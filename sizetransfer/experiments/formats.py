@@ -1,7 +1,8 @@
 """What must stand in the files of a run: a stranger can seal what no run writes.
 
 A shape is a type, a tuple of shapes of which one must fit, a list with the shape of every item, a mapping with the
-shapes of the values that must be there, or a function that says whether a value fits.
+shapes of the values that must be there, or may be where the name ends in ``?``, or a function that says whether a value
+fits.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ def fits(data: object, shape: object) -> bool:
         (True, False, False)
     """
     if isinstance(shape, Mapping):
-        return isinstance(data, Mapping) and all(name in data and fits(data[name], one) for name, one in shape.items())
+        return isinstance(data, Mapping) and all(_member(data, name, one) for name, one in shape.items())
     if isinstance(shape, list):
         return isinstance(data, list) and all(fits(item, shape[0]) for item in data)
     if isinstance(shape, tuple):
@@ -33,6 +34,11 @@ def fits(data: object, shape: object) -> bool:
     if isinstance(shape, type):
         return _is(data, shape)
     return bool(shape(data)) if callable(shape) else data is shape
+
+
+def _member(data: Mapping[str, Any], name: str, shape: object) -> bool:
+    there = name.removesuffix("?")
+    return fits(data[there], shape) if there in data else name.endswith("?")
 
 
 def _is(data: object, kind: type) -> bool:
@@ -118,9 +124,18 @@ MANIFEST: Shape = {
         "computed_with": [str],
     },
     "renewed": [{"label": str, "changes": [str]}],
-    "trials": [{"trial": _key, "seed": int, **dict.fromkeys(("label", "teacher", "student", "status"), str)}],
-    "failures": [{"trial": _key, "label": str, "error": str}],
+    "trials": [
+        {
+            "trial": _key,
+            "seed": int,
+            **dict.fromkeys(("label", "teacher", "student", "status"), str),
+            **dict.fromkeys(("steps?", "training_sites?", "parameters?", "training_score_calls?"), int),
+            **dict.fromkeys(("seconds?", "training_seconds?"), _seconds),
+            "step_seconds?": (_seconds, None),
+        }
+    ],
+    "failures": [{"trial": _key, "label": str, "error": str, "measure?": str, "size?": int}],
     "skipped": [dict.fromkeys(("label", "measure", "reason"), str)],
-    "digests": _texts,
+    "digests": lambda data: isinstance(data, Mapping) and all(fits(one, [_digest]) for one in data.values()),
 }
 """Of ``manifest.json``."""

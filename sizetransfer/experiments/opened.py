@@ -196,7 +196,7 @@ def read_run(path: Path | str, *, registry: Registry | None = None, trust: bool 
     """
     found = registry or default_registry()
     directory = RunDirectory(Path(path))
-    data, manifest = directory.read(EXPERIMENT), directory.manifest()
+    data, manifest, records = directory.read(EXPERIMENT), directory.manifest(), directory.records()
     try:
         experiment = Experiment.parse(data, lookup=found.lookup)
     except SpecError as error:
@@ -206,7 +206,7 @@ def read_run(path: Path | str, *, registry: Registry | None = None, trust: bool 
         path=directory.path,
         experiment=experiment,
         manifest=manifest,
-        records=directory.records(),
+        records=records,
         failures=manifest["failures"],
         skipped=manifest["skipped"],
         registry=found,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sizetransfer.arithmetic import arithmetic
 from sizetransfer.computing import build_student, build_teacher
-from sizetransfer.errors import PluginError, SizetransferError, SpecError
+from sizetransfer.errors import PluginError, SizetransferError, SpecError, described
 from sizetransfer.experiments.keys import planned
 from sizetransfer.experiments.memory import available_memory, check_memory
 from sizetransfer.experiments.reads import note_opened, opened_by
@@ -148,9 +148,9 @@ def _plugin_errors(trial: Trial) -> Iterator[None]:
     """Turn whatever a plugin raises into an error that names the trial."""
     try:
         yield
-    except SizetransferError:
+    except (SizetransferError, KeyboardInterrupt):
         raise
-    except (Exception, SystemExit) as error:  # a plugin may raise anything
+    except BaseException as error:  # a plugin may raise anything
         raise _cannot_build(trial, error) from error
 
 
@@ -158,7 +158,7 @@ def _cannot_build(trial: Trial, error: BaseException) -> PluginError:
     return PluginError(
         "A teacher or a student cannot be built.",
         where=f"{trial.label}: kinds {trial.teacher.kind!r} and {trial.student.kind!r}",
-        got=f"{type(error).__name__}: {str(error)[:500]}",
+        got=described(error),
         fix="change its fields, or mend the distribution that it comes from (`sizetransfer plugins`)",
     )
 

@@ -1,8 +1,8 @@
 """Files that the code of teachers and students has opened in this process.
 
-A loader may remember what it has read: it opens its file for the first student and not for the next one, nor in the next
-run of the same process. So files are kept by the code that opened them, and one that has changed since cannot be
-told from what the code remembers.
+A loader may remember what it has read: it opens its file for the first student and not for the next one, nor in the
+next run of the same process. So files are kept by the code that opened them, and one that has changed since is refused,
+because nobody can tell what the code remembers.
 """
 
 from __future__ import annotations

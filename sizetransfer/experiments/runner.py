@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sizetransfer.arithmetic import undisturbed
-from sizetransfer.errors import RunError, SpecError
+from sizetransfer.errors import RunError, SizetransferError, SpecError, described
 from sizetransfer.events import Event, OnEvent, ignore
 from sizetransfer.experiments.directory import OWN_STORE, RunDirectory
 from sizetransfer.experiments.environment import choose_device
@@ -15,7 +16,7 @@ from sizetransfer.experiments.ledger import Ledger
 from sizetransfer.experiments.opened import Run, read_run
 from sizetransfer.experiments.preflight import plan
 from sizetransfer.experiments.storage import StorageError
-from sizetransfer.experiments.trial import read_trial
+from sizetransfer.experiments.trial import TrialResult, read_trial
 from sizetransfer.experiments.workplace import Workplace, kinds_of, registry_from
 from sizetransfer.registry import Registry, Sort, default_registry
 from sizetransfer.specs import did_you_mean
@@ -63,7 +64,7 @@ def run(
         RunError: the directory belongs to something else, is in use, or cannot be written.
     """
     found = registry_from(registry) if isinstance(registry, str) else registry or default_registry()
-    path = Path(out) if out is not None else default_directory(experiment)
+    path = _absolute(out if out is not None else default_directory(experiment))
     workplace = Workplace(
         path=path,
         device=choose_device(device),
@@ -98,6 +99,11 @@ def run(
     return read_run(workplace.path, registry=found, trust=True)
 
 
+def _absolute(path: Path | str) -> Path:
+    """The path, whatever directory the code of a teacher or student goes to; links stay links."""
+    return Path(path).absolute()
+
+
 def default_directory(experiment: Experiment) -> Path:
     """``runs/<name>-<preset>``, the same every time, so that running again goes on."""
     return Path("runs") / "-".join(filter(None, [experiment.name, experiment.preset]))
@@ -119,9 +125,16 @@ def _run_trials(ledger: Ledger, executor: Executor, chosen: Part, on_event: OnEv
 
 
 def _compute(ledger: Ledger, executor: Executor, trials: Sequence[Trial], on_event: OnEvent) -> None:
-    results = executor.run(trials, on_event)
+    with _executor_errors(), undisturbed():
+        results = iter(executor.run(trials, on_event))
     try:
-        for result in results:
+        while True:
+            with _executor_errors(), undisturbed():
+                result = next(results, None)
+                if result is None:
+                    break
+                if not isinstance(result, TrialResult):
+                    raise TypeError(f"a result that is no TrialResult but a {type(result).__name__}")
             ledger.add(result)
             if isinstance(result.error, StorageError):
                 raise result.error
@@ -129,6 +142,26 @@ def _compute(ledger: Ledger, executor: Executor, trials: Sequence[Trial], on_eve
         close = getattr(results, "close", None)
         if close is not None:
             close()
+
+
+@contextmanager
+def _executor_errors() -> Iterator[None]:
+    """Turn whatever an executor raises into an error that says so; what is finished is kept.
+
+    Raises:
+        RunError: with what it raised.
+    """
+    try:
+        yield
+    except (SizetransferError, KeyboardInterrupt):
+        raise
+    except BaseException as error:  # a plugin may raise anything
+        raise RunError(
+            "The executor stopped with an error.",
+            where="executor.run",
+            got=described(error),
+            fix="what is finished is kept; run again, with --executor local or serial for example",
+        ) from error
 
 
 def _reuse(ledger: Ledger, trial: Trial, on_event: OnEvent, *, whole: bool) -> None:
@@ -197,7 +230,7 @@ def _elsewhere(store: Path | str | None, path: Path) -> Path | None:
     """The store that was given, unless it is the run directory's own."""
     if store is None or Path(store).resolve() == (path / OWN_STORE).resolve():
         return None
-    return Path(store)
+    return _absolute(store)
 
 
 def _check_store(directory: RunDirectory) -> None:

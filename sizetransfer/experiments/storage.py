@@ -161,8 +161,8 @@ def locked(path: Path, timeout: float, problem: str) -> Iterator[None]:
 
 
 def to_bytes(data: object, *, indent: int | None = 2) -> bytes:
-    """JSON in the order given, with a final newline; halves of characters, as in names of files, are escaped."""
-    return (json.dumps(data, indent=indent, ensure_ascii=False) + "\n").encode(errors="backslashreplace")
+    """JSON in the order given, with a final newline; half a character, which no text file can hold, becomes ``?``."""
+    return (json.dumps(data, indent=indent, ensure_ascii=False) + "\n").encode(errors="replace")
 
 
 def from_bytes(content: bytes) -> dict[str, Any] | None:
@@ -191,6 +191,7 @@ def unsealed(content: bytes) -> dict[str, Any] | None:
         return None
     seal = data.pop("digest", None)
     try:
+        json.dumps(data, ensure_ascii=False).encode()  # strict: no run writes half a character
         return data if seal == digest(to_bytes(data)) else None
-    except RecursionError:
+    except (RecursionError, UnicodeEncodeError):
         return None

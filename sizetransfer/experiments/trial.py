@@ -27,7 +27,7 @@ from sizetransfer.computing import (
     take,
     train_student,
 )
-from sizetransfer.errors import ConformanceError, RunError, SizetransferError
+from sizetransfer.errors import ConformanceError, RunError, SizetransferError, described
 from sizetransfer.events import Event, OnEvent
 from sizetransfer.experiments.environment import fingerprint
 from sizetransfer.experiments.keys import require_same_code, specification_key
@@ -237,7 +237,9 @@ class _Work:
             raise
         except SizetransferError as error:
             return TaskResult(task, "failed", error=error)
-        except (Exception, SystemExit) as error:  # a plugin may raise anything, and must not stop other measures
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a plugin may raise anything, and must not stop other measures
             return TaskResult(task, "failed", error=unexpected(error, f"{self.trial.label}: {task}", self.directory))
 
     def _taken(self, task: Task, teacher: Teacher, student: Student) -> dict[str, Any]:
@@ -296,11 +298,12 @@ def fill(student: Student, directory: TrainingDirectory) -> Student:
 def unexpected(error: BaseException, where: str, directory: TrainingDirectory) -> RunError:
     """An error that is not one of this library's, with the place of its traceback."""
     path = directory.note_traceback("".join(traceback.format_exception(error)))
-    memory = isinstance(error, MemoryError) or bool(_NO_MEMORY.search(str(error)))
+    text = described(error)
+    memory = isinstance(error, MemoryError) or bool(_NO_MEMORY.search(text))
     return RunError(
         "Memory ran out." if memory else "The code of a teacher, student or measure stopped with an error.",
         where=where,
-        got=f"{type(error).__name__}: {str(error)[:500]}",
+        got=text,
         fix="lower the measure's batch, training.batch or the sizes; what is finished is kept"
         if memory
         else f"see the traceback in {path}; what is finished is kept",

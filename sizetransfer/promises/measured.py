@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Iterable
 from dataclasses import replace
 from numbers import Integral, Real
@@ -63,9 +64,9 @@ def _checked(one: object, where: str) -> Measurement:
         fix = "yield Measurement(part, value, standard_error, n)"
         raise _broken("returns no measurement.", where, "a Measurement", type(one).__name__, fix)
     part: object = one.part
-    if not isinstance(part, str) or not part:
-        raise _broken("returns a number without a name.", where, "part: some text", repr(part), "name the part")
-    where = f"{where}, part {one.part!r}"
+    if not isinstance(part, str) or not part or not _is_text(part):
+        raise _broken("returns a number without a name.", where, "part: some text", reprlib.repr(part), "name the part")
+    where = f"{where}, part {reprlib.repr(part)}"
     value, error = _real(one.value, "value", where), _real(one.standard_error, "standard_error", where)
     if value < 0 and is_size(one.part):
         fix = f"return the size of the error, or call a number with a sign by a name that does not end in {SIZES}"
@@ -82,16 +83,24 @@ def _checked(one: object, where: str) -> Measurement:
     )
 
 
+def _is_text(part: str) -> bool:
+    """Whether a file can hold it: half a character is no text."""
+    try:
+        return bool(part.encode())
+    except UnicodeEncodeError:
+        return False
+
+
 def _real(number: object, name: str, where: str) -> float:
     if isinstance(number, bool) or not isinstance(number, Real):
-        got = f"{type(number).__name__} {number!r}"
+        got = f"{type(number).__name__} {reprlib.repr(number)}"
         raise _broken(f"returns no number as {name}.", where, "a float", got, "convert it: float(x), or x.item()")
     return float(number)
 
 
 def _count(number: object, where: str) -> int:
     if isinstance(number, bool) or not isinstance(number, Integral) or number < 0:
-        got = f"{type(number).__name__} {number!r}"
+        got = f"{type(number).__name__} {reprlib.repr(number)}"
         fix = "return the number of independent draws"
         raise _broken("returns no count as n.", where, "an integer not below zero", got, fix)
     return int(number)

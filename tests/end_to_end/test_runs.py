@@ -19,7 +19,7 @@ from sizetransfer.computing import build_student, build_teacher, evaluation_seed
 from sizetransfer.errors import OracleError, RunError, SpecError
 from sizetransfer.experiments import storage
 from sizetransfer.experiments.directory import RunDirectory
-from sizetransfer.experiments.ledger import COLUMNS
+from sizetransfer.experiments.formats import COLUMNS
 from sizetransfer.experiments.opened import read_run
 from sizetransfer.experiments.runner import run as run_experiment
 from sizetransfer.experiments.storage import RunWarning
@@ -231,8 +231,8 @@ def test_killed_in_the_middle_of_any_write_goes_on_to_the_same_records(fork, tmp
         assert records(out) == records(tmp_path / "reference"), f"killed at write {count}"
         assert not [path for path in out.rglob(".*") if path.name != ".lock"]
     # experiment; table (twice), verdicts and manifest; two checkpoints, the four files of the training; two
-    # measurements; table, verdicts and manifest again
-    assert count - 1 == 1 + 4 + 2 + 4 + 2 + 4
+    # measurements; the manifest that announces the table; table, verdicts and manifest again
+    assert count - 1 == 1 + 4 + 2 + 4 + 2 + 5
 
 
 def test_resumed_trial_starts_from_its_checkpoint(fork, tmp_path):
