@@ -32,6 +32,8 @@ def measure_run(
     """
     there = read_run(path, registry=where.get("registry") if not isinstance(where.get("registry"), str) else None)
     there.require_trust(*there.experiment.teachers.values(), *there.experiment.students.values(), trusted=trust)
+    if where.get("device", "auto") == "auto":  # that of the training; on another kind of device, nothing is trained
+        where = {**where, "device": there.manifest["device"]}
     return run(extended(there.experiment, measures, sizes), path, train=False, **where)
 
 

@@ -20,7 +20,7 @@ from sizetransfer.trials import Experiment, Trial
 
 _TAKEN = (
     *("device", "training_seconds", "step_seconds", "steps", "parameters", "training_sites"),
-    *("training_score_calls", "created", "torch", "processor"),
+    *("training_score_calls", "created", "torch", "processor", "radius_not_held"),
 )
 
 

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch.nn.parameter import is_lazy
+
 from sizetransfer.arithmetic import arithmetic
 from sizetransfer.computing import build_student, build_teacher
 from sizetransfer.errors import PluginError, SizetransferError, SpecError, described
@@ -102,28 +104,32 @@ def _build_teacher(trial: Trial) -> _Built:
         teacher = build_teacher(trial)
         for size in (trial.training.size, *trial.evaluation.sizes):
             teacher.check_size(size)
-    note_opened(trial.teacher, files)
-    skipped = {}
+    with _plugin_errors(trial):
+        note_opened(trial.teacher, files)
+        return _Built(teacher, files | _named(trial.teacher), dict(_check_measures(trial, teacher)))
+
+
+def _check_measures(trial: Trial, teacher: Teacher) -> Iterator[tuple[tuple[str, str], str]]:
+    """The measures that cannot be taken of the teacher, with the reason; sizes of the others are checked."""
     for name, measure in trial.evaluation.measures.items():
         lacking = measure.lacking(teacher) or _masked(measure, teacher, trial.training.size)
         if lacking:
-            skipped[trial.teacher_name, name] = f"the teacher {trial.teacher_name!r} lacks {', '.join(lacking)}"
-            continue
-        for size in trial.evaluation.sizes_of(name):
+            yield (trial.teacher_name, name), f"the teacher {trial.teacher_name!r} lacks {', '.join(lacking)}"
+        for size in trial.evaluation.sizes_of(name) if not lacking else ():
             measure.check(teacher, size)
-    return _Built(teacher, files | _named(trial.teacher), skipped)
 
 
 def _check_student(trial: Trial, built: _Built, device: str) -> tuple[set[Path], float]:
     with _plugin_errors(trial), files_read() as files:
         student = build_student(trial, built.teacher)
         check_radius(trial, student)
-    note_opened(trial.student, files)
     taken = [name for name in trial.evaluation.measures if (trial.teacher_name, name) not in built.skipped]
-    for name in taken:
-        trial.evaluation.measures[name].check_student(student)
-    check_memory(trial, built.teacher, student, taken, available=available_memory(device))
-    return built.files | files | _named(trial.student), _cost(trial, student)
+    with _plugin_errors(trial):
+        note_opened(trial.student, files)
+        for name in taken:
+            trial.evaluation.measures[name].check_student(student)
+        check_memory(trial, built.teacher, student, taken, available=available_memory(device))
+        return built.files | files | _named(trial.student), _cost(trial, student)
 
 
 def _named(spec: KindSpec) -> set[Path]:
@@ -156,7 +162,7 @@ def _plugin_errors(trial: Trial) -> Iterator[None]:
 
 def _cannot_build(trial: Trial, error: BaseException) -> PluginError:
     return PluginError(
-        "A teacher or a student cannot be built.",
+        "A teacher, a student or a measure cannot be prepared.",
         where=f"{trial.label}: kinds {trial.teacher.kind!r} and {trial.student.kind!r}",
         got=described(error),
         fix="change its fields, or mend the distribution that it comes from (`sizetransfer plugins`)",
@@ -164,6 +170,6 @@ def _cannot_build(trial: Trial, error: BaseException) -> PluginError:
 
 
 def _cost(trial: Trial, student: Student) -> float:
-    parameters = sum(parameter.numel() for parameter in student.parameters())
+    parameters = sum(parameter.numel() for parameter in student.parameters() if not bool(is_lazy(parameter)))
     sites = trial.training.size ** (student.field.dim if student.field.geometry == "lattice" else 1)
     return float(parameters * sites * trial.training.batch * trial.training.steps)

@@ -15,6 +15,7 @@ from sizetransfer.experiments.environment import choose_device
 from sizetransfer.experiments.ledger import Ledger
 from sizetransfer.experiments.opened import Run, read_run
 from sizetransfer.experiments.preflight import plan
+from sizetransfer.experiments.reuse import Found
 from sizetransfer.experiments.storage import StorageError
 from sizetransfer.experiments.trial import TrialResult, read_trial
 from sizetransfer.experiments.workplace import Workplace, kinds_of, registry_from
@@ -83,6 +84,8 @@ def run(
     if store is None:
         _check_store(directory)
     planned = plan(experiment.trials(), workplace.device)
+    if not train:
+        _require_trained([trial for trial in planned.trials if _belongs(trial, chosen)], workplace)
 
     def tell(event: Event) -> None:
         with undisturbed():  # a listener may change what it likes, and changes nothing of the run
@@ -218,6 +221,26 @@ def _chosen(experiment: Experiment, only: Part) -> Part:
 def _belongs(trial: Trial, chosen: Part) -> bool:
     own = {"teacher": trial.teacher_name, "student": trial.student_name, "seed": str(trial.seed)}
     return all(own[axis] in names for axis, names in chosen.items())
+
+
+def _require_trained(trials: Sequence[Trial], workplace: Workplace) -> None:
+    """Refuse to show a run of which nothing is trained by the code and on the kind of device that there are now.
+
+    Raises:
+        RunError: with what has changed since the training.
+    """
+    found = Found.in_store(workplace.results)
+    keyed = {trial.keys.training: trial for trial in trials if trial.keys is not None}
+    if not keyed or any(key in found.trainings for key in keyed):
+        return
+    changes = [change for item in found.renewed(keyed, workplace.device) for change in item["changes"]]
+    raise RunError(
+        "Nothing that is asked for is trained; nothing was changed.",
+        where=str(workplace.results.root),
+        expected="a finished training of the same specification, code, files and kind of device",
+        got="; ".join(dict.fromkeys(changes[:5])) or f"{len(found.trainings)} trainings of others",
+        fix="train with `sizetransfer run`, or measure with the code and the --device of the training",
+    )
 
 
 def _taking_part(experiment: Experiment, executor: str, registry: Registry) -> str:
