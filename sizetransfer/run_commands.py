@@ -250,12 +250,17 @@ def _show_reuse(run: Run) -> None:
         parts = f"{counted(reused['trainings'], 'training')} and {counted(reused['measurements'], 'measurement')}"
         elsewhere = f", computed with {', '.join(reused['computed_with'])}" if reused["computed_with"] else ""
         click.echo(f"Reused: {parts}; the oldest is {age(reused['oldest'])} old{elsewhere}.", err=True)
-    pending = {entry["trial"] for entry in run.manifest["trials"] if entry["status"] == "pending"}
-    for item in run.manifest["renewed"]:
+    pending = {entry["trial"] for entry in run.manifest.get("trials", ()) if entry["status"] == "pending"}
+    for item in run.manifest.get("renewed", ()):
         changes = item["changes"]
         more = f" and {len(changes) - 3} more changes" if len(changes) > 3 else ""
         done = "Not trained anew" if item["trial"] in pending else "Trained anew"
         click.echo(f"{done}: {item['label']}: {'; '.join(changes[:3])}{more}.", err=True)
+    reasons = {
+        entry["radius_not_held"]: entry for entry in run.manifest.get("trials", ()) if entry.get("radius_not_held")
+    }
+    for reason, entry in reasons.items():
+        click.echo(f"The radius was not held, of {entry['label']} for one: {reason}", err=True)
 
 
 def _arguments(options: Mapping[str, Any]) -> dict[str, Any]:

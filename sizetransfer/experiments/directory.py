@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sizetransfer.errors import RunError
-from sizetransfer.experiments.formats import DTYPES, fits
+from sizetransfer.experiments.formats import COLUMNS, DTYPES, fits
 from sizetransfer.experiments.formats import MANIFEST as MANIFEST_SHAPE
 from sizetransfer.experiments.storage import (
     LOCK,
@@ -143,7 +143,7 @@ class RunDirectory:
             raise self._damaged(RECORDS, "the table that the run had written", got)
         try:
             records: pd.DataFrame = pq.read_table(BytesIO(content)).to_pandas()
-            return records[list(DTYPES)].astype(DTYPES)
+            return records[list(COLUMNS)].astype(DTYPES)
         except (pa.ArrowException, KeyError, ValueError, TypeError, OSError) as error:
             raise self._damaged(RECORDS, "a table of records", " ".join(str(error).split())[:300]) from error
 
