@@ -23,12 +23,13 @@ SIGNIFICANCE = 5.0
 SIGMA = torch.tensor([0.2, 1.0, 3.0], dtype=torch.float64)
 TREE = [[0, 1], [2, 0], [1, 3], [1, 4], [4, 5]]
 THREE = ((2.0, 0.5, -0.3), (0.5, 1.0, 0.2), (-0.3, 0.2, 1.5))
+# The second and the fifth are 1.3 apart in a box of 3, to rounding: a cutoff of 1.3 would be decided by the last bit.
 POINTS = [[0.0, 0.0], [0.9, 0.1], [1.7, 0.4], [0.2, 1.1], [2.6, 0.1], [2.7, 1.2]]
 CASES = {
     "tree": ({"edges": TREE}, 6),
     "three-channels": ({"edges": TREE, "channels": 3, "coupling": THREE, "mass": 0.2}, 6),
-    "points": ({"positions": POINTS, "cutoff": 1.3}, 6),
-    "points-in-a-periodic-box": ({"positions": POINTS, "cutoff": 1.3, "box": 3.0}, 6),
+    "points": ({"positions": POINTS, "cutoff": 1.29}, 6),
+    "points-in-a-periodic-box": ({"positions": POINTS, "cutoff": 1.29, "box": 3.0}, 6),
     "random-plane": ({"seed": 3}, 24),
     "random-volume": ({"preset": "disordered-volume", "channels": 3, "coupling": THREE}, 30),
 }
@@ -156,9 +157,9 @@ def test_positions_give_distances_and_edges(box):
         vectors = [positions[i] - positions[j] + torch.tensor([a, b]) for a in images for b in images]
         return min(float(vector.norm()) for vector in vectors)
 
-    pairs = [[i, j] for i, j in itertools.combinations(range(6), 2) if separation(i, j) < 1.3]
-    assert edges_within(positions, 1.3, box).tolist() == pairs
-    graph = Graph(6, edges_within(positions, 1.3, box), positions, box)
+    pairs = [[i, j] for i, j in itertools.combinations(range(6), 2) if separation(i, j) < 1.29]
+    assert edges_within(positions, 1.29, box).tolist() == pairs
+    graph = Graph(6, edges_within(positions, 1.29, box), positions, box)
     for site in range(6):
         expected = torch.tensor([separation(site, other) for other in range(6)])
         assert largest(graph.distance((site,), "euclidean") - expected) < 1e-12
