@@ -246,7 +246,7 @@ def _show_reuse(run: Run) -> None:
     from sizetransfer.console import age, counted
 
     reused = run.reused
-    if reused["trainings"] or reused["measurements"]:
+    if reused.get("oldest"):
         parts = f"{counted(reused['trainings'], 'training')} and {counted(reused['measurements'], 'measurement')}"
         elsewhere = f", computed with {', '.join(reused['computed_with'])}" if reused["computed_with"] else ""
         click.echo(f"Reused: {parts}; the oldest is {age(reused['oldest'])} old{elsewhere}.", err=True)

@@ -133,6 +133,8 @@ class Run:
         try:
             rows = csv.reader(directory.read(HISTORY).decode().splitlines())
             columns = next(rows)
+            if TRAINING_COLUMNS[0] not in columns:
+                raise KeyError(TRAINING_COLUMNS[0])
             history = pd.DataFrame([[float(value) for value in row] for row in rows], columns=columns)
             return history[list(TRAINING_COLUMNS)] if len(history) else history
         except (StopIteration, ValueError, KeyError, csv.Error) as error:

@@ -70,4 +70,6 @@ class Found:
 
 def _differing(bodies: Iterable[Mapping[str, Any]], here: Mapping[str, str]) -> list[str]:
     """Versions and processors of results that are not those of this process."""
-    return sorted({f"{name} {body[name]}" for body in bodies for name in here if body.get(name) != here[name]})
+    return sorted(
+        {f"{name} {body[name]}" for body in bodies for name in here if body.get(name, here[name]) != here[name]}
+    )

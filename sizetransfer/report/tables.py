@@ -339,7 +339,7 @@ def costs(data: ReportData) -> list[Cost]:
     found: dict[tuple[str, str], list[float]] = {}
     parameters: dict[str, int] = {}
     for trial in data.run.manifest.get("trials", ()):
-        if trial.get("step_seconds") and trial.get("training_sites"):
+        if trial.get("step_seconds") and trial.get("training_sites") and "parameters" in trial:
             spent = 1e6 * trial["step_seconds"] / trial["training_sites"]
             found.setdefault((trial["student"], trial["teacher"]), []).append(spent)
             parameters[trial["student"]] = trial["parameters"]
