@@ -94,6 +94,7 @@ TRAINING: Shape = {
     "step_seconds": (_seconds, None),
     **dict.fromkeys(("steps", "training_sites", "parameters", "training_score_calls"), int),
     "radius": (int, None),
+    "radius_not_held?": (str, None),
     "digests": dict.fromkeys(("student.safetensors", "student.json", "training.csv"), _digest),
 }
 """Of ``training.json``."""
@@ -123,7 +124,7 @@ MANIFEST: Shape = {
         **dict.fromkeys(("oldest", "newest"), (_moment, None)),
         "computed_with": [str],
     },
-    "renewed": [{"label": str, "changes": [str]}],
+    "renewed": [{"trial": _key, "label": str, "changes": [str]}],
     "trials": [
         {
             "trial": _key,
@@ -132,6 +133,9 @@ MANIFEST: Shape = {
             **dict.fromkeys(("steps?", "training_sites?", "parameters?", "training_score_calls?"), int),
             **dict.fromkeys(("seconds?", "training_seconds?"), _seconds),
             "step_seconds?": (_seconds, None),
+            **dict.fromkeys(("radius_not_held?", "torch?", "processor?"), (str, None)),
+            "created?": (_moment, None),
+            "measurements?": {"done": int, "of": int},
         }
     ],
     "failures": [{"trial": _key, "label": str, "error": str, "measure?": str, "size?": int}],

@@ -118,7 +118,8 @@ def test_a_record_is_a_measurement_and_its_origin():
         "measure": "clean-score",
     }
     measurement = Measurement("relative_rmse", 0.2, 0.01, 8)
-    row = Record(**origin, **dataclasses.asdict(measurement)).row()
-    assert row == {**origin, **dataclasses.asdict(measurement)} | {"coordinate": row["coordinate"]}
+    numbers = dataclasses.asdict(measurement)
+    assert numbers.pop("sums") is None
+    row = Record(**origin, **numbers).row()
+    assert row == {**origin, **numbers} | {"coordinate": row["coordinate"]}
     assert math.isnan(row["coordinate"])
-    assert {field.name for field in dataclasses.fields(Measurement)} <= row.keys()

@@ -147,7 +147,7 @@ CASES: dict[str, tuple[dict[str, str], set[str]]] = {
         | {f"{name}.py": "" for name in ("two", "three", "four")},
         {"one", "two", "three"},
     ),
-    "shadows the standard library": ({"one.py": "import colorsys", "colorsys.py": ""}, {"one", "colorsys"}),
+    "shadows the standard library": ({"one.py": "import this", "this.py": ""}, {"one", "this"}),
     "standard library": ({"one.py": "import json, sys, os.path, email.message, zoneinfo, _json"}, {"one"}),
     "torch": ({"one.py": "import torch.nn.functional as F\nfrom torch import nn"}, {"one"}),
     "what hooks register": (
