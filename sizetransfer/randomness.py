@@ -52,8 +52,8 @@ _WORD = 0xFFFFFFFF
 _MULTIPLIERS = 0xD2511F53, 0xCD9E8D57
 _WEYL = 0x9E3779B9, 0xBB67AE85
 _ROUNDS = 10
-# Blocks computed together: their words stay in the cache of a processor.
-_BLOCKS_TOGETHER = 2**13
+# Blocks computed together, whose words stay in a processor's cache; and so few that they cost hardly more than one.
+_BLOCKS_TOGETHER, _BLOCKS_AT_ONCE = 2**13, 2**9
 # State of torch's Mersenne twister: a header of 24 bytes that begins with the seed, then 624 words in 64 bits each.
 _HEADER, _WORDS = 24, 624
 
@@ -139,7 +139,7 @@ class Stream(torch.Generator):
         kind = finish, shape, device, dtype
         start, values = self._ahead.get(kind, (0, None))
         if values is None or not start <= draw < start + len(values):
-            start, values = draw, self._computed(kind, draw, 1 if values is None else 2 * len(values))
+            start, values = draw, self._computed(kind, draw, 0 if values is None else 4 * len(values))
             self._ahead[kind] = start, values
         return values[draw - start]
 
@@ -151,14 +151,15 @@ class Stream(torch.Generator):
             )
 
     def _computed(self, kind: _Kind, draw: int, ahead: int) -> Tensor:
-        """Numbers of this draw and of at most so many that follow, as the first axis."""
+        """Numbers of this draw and of some that follow, as the first axis: ``ahead`` if these are not too many."""
         finish, shape, device, dtype = kind
         rows, width = (shape[0], math.prod(shape[1:])) if shape else (1, 1)
         first, name = (self.first, self._own ^ width) if shape else (0, self._shared)
         blocks, parts = -(-width // 4), 2 if dtype == torch.float64 else 1
         if rows * blocks == 0:
             return torch.empty((1, *shape), dtype=dtype, device=device)
-        ahead = max(1, min(ahead, _BLOCKS_TOGETHER // (rows * blocks)))
+        at_once, at_most = (limit // (rows * blocks) for limit in (_BLOCKS_AT_ONCE, _BLOCKS_TOGETHER))
+        ahead = max(1, at_once, min(ahead, at_most))
         # Kept for later calls, so they must not be tensors of an inference mode that this call is in.
         with torch.inference_mode(False), torch.no_grad():
             draws = torch.arange(2 * draw, 2 * (draw + ahead), 3 - parts, device=device)

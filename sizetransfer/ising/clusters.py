@@ -47,7 +47,7 @@ def _update(spins: Tensor, beta: float, boundary: Boundary, generator: torch.Gen
     if boundary == "open":
         right[..., -1] = False
     names = clusters(down, right)
-    signs = uniform(spins.shape, generator=generator, like=spins, dtype=torch.float64)
+    signs = uniform(spins.shape, generator=generator, like=spins, dtype=torch.float32)
     flipped = (signs < 0.5).flatten()[names.flatten()].reshape(spins.shape)
     # A name is that of a site of the cluster, whose sign is a fair coin.
     return torch.where(flipped, 1.0, -1.0).to(spins)

@@ -305,9 +305,9 @@ class IsingTeacher(Teacher):
 
     def _start(self, batch: int, size: int, generator: torch.Generator) -> Tensor:
         """A coin decides whether a chain starts cold, all spins up, or hot, with spins at random."""
-        coin = uniform((batch, 1, 1), generator=generator, like=self.anchor, dtype=torch.float64)
+        coin = uniform((batch, 1, 1), generator=generator, like=self.anchor, dtype=torch.float32)
         shape = (batch, *self.domain(size).shape)
-        unit = uniform(shape, generator=generator, like=self.anchor, dtype=torch.float64)
+        unit = uniform(shape, generator=generator, like=self.anchor, dtype=torch.float32)
         return torch.where((coin < 0.5) | (unit < 0.5), 1.0, -1.0).double()
 
     def _tune(self, size: int) -> _Tuned:
