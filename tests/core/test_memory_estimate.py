@@ -12,7 +12,7 @@ import tiny_zoo
 import torch
 
 import sizetransfer as st
-from sizetransfer.errors import SpecError
+from sizetransfer.errors import PluginError, SpecError
 from sizetransfer.experiments import memory, preflight
 from sizetransfer.experiments.memory import available_memory, check_memory, peak_bytes
 from sizetransfer.experiments.runner import run
@@ -179,7 +179,7 @@ def test_ordinary_sizes_are_not_looked_at(monkeypatch):
 
     monkeypatch.setattr(memory, "_estimate", forbidden)
     preflight.plan(experiment({"error": {"kind": "clean-score"}}, [32, 256]).trials())
-    with pytest.raises(AssertionError, match="an estimate"):
+    with pytest.raises(PluginError, match="an estimate was made"):
         preflight.plan(experiment({"error": {"kind": "clean-score"}}, [32, 258]).trials())
 
 
