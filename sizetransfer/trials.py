@@ -25,6 +25,7 @@ from sizetransfer.specs import (
     TrainingSpec,
     did_you_mean,
 )
+from sizetransfer.verdict.spec import VerdictSpec
 
 
 def _resolve_kinds(family: Family, value: object, info: ValidationInfo) -> object:
@@ -110,25 +111,6 @@ class EvaluationSpec(Spec):
         return tuple(self.restrict.get(measure, self.sizes))
 
 
-class VerdictRule(Spec):
-    """Thresholds of the verdict; the report prints the rule with them.
-
-    Attributes:
-        significance: differences count when they exceed this many combined standard errors.
-        improvement: relative fall of the error, by a larger radius, that counts as an improvement.
-        growth: relative rise of the error, from the training size to the largest, that counts as a failure to transfer.
-        failure: relative error at the largest size beyond which even the best radius of the sweep fails.
-        compare: the larger radii that a student is held against: ``all`` of the experiment, or those of students of the
-            same ``kind`` alone, where students differ in more than the radius.
-    """
-
-    significance: float = Field(3.0, gt=0)
-    improvement: float = Field(0.1, ge=0)
-    growth: float = Field(0.1, ge=0)
-    failure: float = Field(0.5, gt=0)
-    compare: Literal["all", "kind"] = "all"
-
-
 class PaperValue(Spec):
     """A number printed in the paper, to stand beside ours.
 
@@ -188,7 +170,7 @@ class Experiment(Spec):
     seeds: tuple[int, ...] = Field((0,), min_length=1)
     training: TrainingSpec
     evaluation: EvaluationSpec
-    verdict: VerdictRule = VerdictRule()
+    verdict: VerdictSpec = VerdictSpec()
     report: ReportSpec = ReportSpec()
     dtype: Literal["float32", "float64"] = "float32"
     allow_wrapped_radius: bool = False

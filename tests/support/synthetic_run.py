@@ -11,11 +11,12 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import pandas as pd
 
-from sizetransfer.diagnosis import Verdict, verdicts
 from sizetransfer.errors import RunError
+from sizetransfer.evidence import verdicts
 from sizetransfer.records import Record
 from sizetransfer.specs import Geometry, MeasureSpec, StudentSpec, TeacherSpec, TrainingSpec
-from sizetransfer.trials import EvaluationSpec, Experiment, PaperValue, ReportSpec, VerdictRule
+from sizetransfer.trials import EvaluationSpec, Experiment, PaperValue, ReportSpec
+from sizetransfer.verdict import Verdict, VerdictSpec
 
 TEACHERS = ("short-range-simple", "medium-range", "long-range-stress")
 RADII = {"R=4": 4, "R=8": 8, "R=12": 12}
@@ -106,7 +107,7 @@ def make_experiment(
     sizes: Sequence[int] = (24, 64),
     train_size: int = 24,
     report: ReportSpec | None = None,
-    verdict: VerdictRule | None = None,
+    verdict: VerdictSpec | None = None,
     title: str = "A synthetic run",
     measures: Mapping[str, MeasureSpec] = MEASURES,
     steps: int = 1500,
@@ -122,7 +123,7 @@ def make_experiment(
         training=TrainingSpec(size=train_size, steps=steps),
         evaluation=EvaluationSpec(sizes=tuple(sizes), measures=measures),
         report=report or ReportSpec(),
-        verdict=verdict or VerdictRule(),
+        verdict=verdict or VerdictSpec(),
     )
 
 
