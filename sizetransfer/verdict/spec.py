@@ -91,8 +91,8 @@ degrades with size: at some larger size, e({symbol}) / e({symbol}_train) is abov
 tiny error is none while the skill stays above {rule.exempt_skill:g}.
 radius-limited: what locality costs, the root of e_R^2 - e_best^2 of the references, is above {rule.locality:g} at \
 some judged noise level; or a student of larger radius{among} is better by more than \
-{percent(rule.better_error)} of e and {rule.better_skill:g} of skill; or the best score of the radius at {symbol} generates a site variance or a \
-nearest-neighbour covariance that is off by more than {tolerance}.
+{percent(rule.better_error)} of e and {rule.better_skill:g} of skill; or the best score of the radius at {symbol} \
+generates a site variance or a nearest-neighbour covariance that is off by more than {tolerance}.
 transfers: each of these is excluded, not merely not shown: e({symbol}) / e({symbol}_train) is below \
 {1 + rule.growth:g} at every larger size, and the largest is at least {rule.reach:g} times the training size; the \
 generated site variance and nearest-neighbour covariance are within {tolerance} there; and the training box is the \

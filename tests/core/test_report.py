@@ -25,11 +25,11 @@ from synthetic_run import (
     record,
 )
 
-from sizetransfer.diagnosis import Verdict
 from sizetransfer.errors import SpecError
 from sizetransfer.report import compare_runs, style, write_report
+from sizetransfer.report.criteria import regime
 from sizetransfer.report.data import gather
-from sizetransfer.report.figures import FIGURES, Drawing, Omitted, draw, regime
+from sizetransfer.report.figures import FIGURES, Drawing, Omitted, draw
 from sizetransfer.report.tables import (
     answer,
     format_number,
