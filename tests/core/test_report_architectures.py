@@ -11,7 +11,7 @@ import yaml
 from synthetic_run import DummyStudentSpec, SyntheticRun, make_experiment, make_run, record
 
 from sizetransfer.errors import SpecError
-from sizetransfer.evidence import verdicts
+from sizetransfer.evidence import cells, verdicts
 from sizetransfer.experiments.loading import load
 from sizetransfer.measures.locality import LocalitySpec
 from sizetransfer.registry import Registry
@@ -93,6 +93,12 @@ def test_the_experiments_load_without_any_plugin(name, preset):
 # --- verdicts within a kind -----------------------------------------------------------------------------------
 
 
+REFERENCES = (
+    *(("null", 0.9, 0.0), ("site_variance", 1.0, math.nan)),
+    *(("correlation_length_squared", 1.0, math.nan),),
+)
+
+
 def make(tmp_path, *, compare="kind", teachers=("medium-range",), far=True):
     experiment = make_experiment(
         teachers=teachers, students=STUDENTS, seeds=(0, 1), sizes=(24, 64), verdict=VerdictSpec(compare=compare)
@@ -104,6 +110,10 @@ def make(tmp_path, *, compare="kind", teachers=("medium-range",), far=True):
         name, seed = trial.student_name, trial.seed
         common = {"teacher": trial.teacher_name, "student": name, "radius": RADII[name], "seed": seed}
         rows += [record(**common, size=size, value=ERRORS[name] * (1 + 0.001 * seed)) for size in (24, 64)]
+        for size in (24, 64):
+            for part, value, level in (*REFERENCES, ("linear", ERRORS[name], 0.0), ("best", ERRORS[name], 0.0)):
+                place = {"measure": "linear-references", "part": part, "coordinate": level, "standard_error": 0.0}
+                rows.append(record(**common, size=size, value=value, **place))
         if far:
             rows.append(record(**common, size=64, measure="jacobian", part="far_error", value=4.0 / RADII[name]))
     entries = [
@@ -120,22 +130,13 @@ def make(tmp_path, *, compare="kind", teachers=("medium-range",), far=True):
 
 
 def test_students_are_held_against_their_own_kind_or_against_all(tmp_path):
-    found = {}
+    larger = {}
     for compare in ("kind", "all"):
         run = make(tmp_path, compare=compare)
-        found[compare] = {v.student: v.verdict for v in verdicts(run.records, run.experiment)}
-    assert found["kind"] == {
-        "cnn-4": "transfers",
-        "cnn-8": "transfers",
-        "other-4": "radius-limited",
-        "other-8": "transfers",
-    }
-    run = make(tmp_path, compare="all")
-    best = {v.student: v.best_student for v in verdicts(run.records, run.experiment)}
-    assert best["other-4"] == "cnn-8"
-    run = make(tmp_path, compare="kind")
-    best = {v.student: v.best_student for v in verdicts(run.records, run.experiment)}
-    assert best["other-4"] == "other-8"
+        found = cells(run.records, run.experiment)
+        larger[compare] = {one.student: {each.name for each in one.trainings[0].larger} for one in found}
+    assert larger["kind"] == {"cnn-4": {"cnn-8"}, "cnn-8": set(), "other-4": {"other-8"}, "other-8": set()}
+    assert larger["all"]["other-4"] == {"cnn-8", "other-8"}
     assert "same kind" in describe(VerdictSpec(compare="kind"))
     assert "same kind" not in describe(VerdictSpec())
 
