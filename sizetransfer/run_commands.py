@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+import math
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,6 +17,7 @@ from sizetransfer.errors import SpecError
 if TYPE_CHECKING:
     from sizetransfer.console import RunProgress
     from sizetransfer.experiments import Run
+    from sizetransfer.verdict import Verdict
 
 EXIT_RUN_FAILED, EXIT_SOME_FAILED, EXIT_INTERRUPTED = 1, 3, 130
 
@@ -207,7 +208,7 @@ def show_run(run: Run, *, as_json: bool) -> None:
     from sizetransfer.console import show_json
 
     if as_json:
-        data = {"path": run.path, "report": run.report, "verdicts": [dataclasses.asdict(one) for one in run.verdicts]}
+        data = {"path": run.path, "report": run.report, "verdicts": [one.to_json() for one in run.verdicts]}
         show_json({**data, "failures": run.failures, "skipped": run.skipped, "reused": run.reused})
         return
     _show_reuse(run)
@@ -226,19 +227,29 @@ def show_run(run: Run, *, as_json: bool) -> None:
 
 
 def _show_verdicts(run: Run) -> None:
-    from sizetransfer.console import number, show_table
-    from sizetransfer.diagnosis import words_of
+    from sizetransfer.console import show_table
 
     if not run.verdicts:
         click.echo("No verdict: no error of a student's score was measured.")
         return
-    columns = ("teacher", "student", "radius", words_of(run.experiment).symbol, "relative error", "of", "verdict")
+    columns = ("teacher", "student", "radius", "error", "null", "linear", "best", "skill", "ρ", "reach", "recipe")
     rows = [
-        (v.teacher, v.student, "global" if v.radius is None else v.radius, v.size, error, v.criterion, v.verdict)
-        for v in run.verdicts
-        for error in [number(v.error.value, v.error.standard_error) if v.error else "–"]
+        (one.teacher, one.student, "global" if one.radius is None else one.radius, *_numbers(one), one.recipe.label)
+        for one in run.verdicts
     ]
-    show_table("Relative error of the score at the largest size, and verdict", columns, rows)
+    words = [one.label for one in run.verdicts]
+    title = "Relative error of the score at the training size, its growth with size, and verdict"
+    show_table(title, (*columns, "verdict"), [(*row, word) for row, word in zip(rows, words, strict=True)])
+    for one in run.verdicts:
+        remedies = f" Would decide it: {'; '.join(one.what_would_decide)}." if one.what_would_decide else ""
+        click.echo(f"{one.teacher} / {one.student}: {one.label}. {one.reason}{remedies}")
+
+
+def _numbers(verdict: Verdict) -> list[str]:
+    """The numbers of the claim that a table shows; a dash where there is none."""
+    row = verdict.shown.headline
+    values = [row.get(name, math.nan) for name in ("error", "null", "linear", "best", "skill", "ratio", "reach")]
+    return ["–" if math.isnan(value) else f"{value:.3g}" for value in values]
 
 
 def _show_reuse(run: Run) -> None:

@@ -25,6 +25,7 @@ from sizetransfer.specs import (
     TrainingSpec,
     did_you_mean,
 )
+from sizetransfer.verdict.spec import VerdictSpec
 
 
 def _resolve_kinds(family: Family, value: object, info: ValidationInfo) -> object:
@@ -110,25 +111,6 @@ class EvaluationSpec(Spec):
         return tuple(self.restrict.get(measure, self.sizes))
 
 
-class VerdictRule(Spec):
-    """Thresholds of the verdict; the report prints the rule with them.
-
-    Attributes:
-        significance: differences count when they exceed this many combined standard errors.
-        improvement: relative fall of the error, by a larger radius, that counts as an improvement.
-        growth: relative rise of the error, from the training size to the largest, that counts as a failure to transfer.
-        failure: relative error at the largest size beyond which even the best radius of the sweep fails.
-        compare: the larger radii that a student is held against: ``all`` of the experiment, or those of students of the
-            same ``kind`` alone, where students differ in more than the radius.
-    """
-
-    significance: float = Field(3.0, gt=0)
-    improvement: float = Field(0.1, ge=0)
-    growth: float = Field(0.1, ge=0)
-    failure: float = Field(0.5, gt=0)
-    compare: Literal["all", "kind"] = "all"
-
-
 class PaperValue(Spec):
     """A number printed in the paper, to stand beside ours.
 
@@ -188,7 +170,7 @@ class Experiment(Spec):
     seeds: tuple[int, ...] = Field((0,), min_length=1)
     training: TrainingSpec
     evaluation: EvaluationSpec
-    verdict: VerdictRule = VerdictRule()
+    verdict: VerdictSpec = VerdictSpec()
     report: ReportSpec = ReportSpec()
     dtype: Literal["float32", "float64"] = "float32"
     allow_wrapped_radius: bool = False
@@ -287,9 +269,13 @@ class Trial(Spec):
         """The low noise level at which the student is asked for its score."""
         return self.evaluation.sigma or self.training.noise.sigma_min
 
+    def measure(self, name: str) -> MeasureSpec:
+        """The named measure, as it is taken of this trial's training."""
+        return self.evaluation.measures[name].for_training(self.training)
+
     def tasks(self) -> Iterator[Task]:
         """What is to be measured, in the order of the experiment; only a planned trial has tasks."""
         known = self.keys.measurements if self.keys is not None else {}
         for name, sizes in known.items():
             for size, key in sizes.items():
-                yield Task(name, self.evaluation.measures[name], size, key)
+                yield Task(name, self.measure(name), size, key)

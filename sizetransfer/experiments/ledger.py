@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from sizetransfer.diagnosis import verdicts_as_data
+from sizetransfer.evidence import Place, sums_at, verdicts, verdicts_as_data
 from sizetransfer.experiments.directory import RunDirectory
 from sizetransfer.experiments.environment import describe
 from sizetransfer.experiments.formats import COLUMNS, DTYPES
@@ -16,6 +16,7 @@ from sizetransfer.experiments.preflight import Plan
 from sizetransfer.experiments.reuse import Found
 from sizetransfer.experiments.trial import TaskResult, TrialResult
 from sizetransfer.experiments.workplace import Workplace, kinds_of
+from sizetransfer.records import Sums
 from sizetransfer.trials import Experiment, Trial
 
 _TAKEN = (
@@ -80,7 +81,8 @@ class Ledger:
         """Write the records, the verdicts and the manifest as far as they go."""
         records = frame(self._rows())
         self.directory.write_records(records)
-        self.directory.write_verdicts(verdicts_as_data(records, self.experiment))
+        found = verdicts(records, self.experiment, self._sums())
+        self.directory.write_verdicts(verdicts_as_data(found, self.experiment, len(records)))
         self.directory.write_manifest(self._manifest())
 
     def _rows(self) -> Iterator[Mapping[str, Any]]:
@@ -92,6 +94,14 @@ class Ledger:
             }
             for result in self._tasks(key):
                 yield from ({**row, **names, "measure": result.task.name} for row in result.rows)
+
+    def _sums(self) -> dict[Place, Sums]:
+        found: dict[Place, Sums] = {}
+        for key, trial in self.grid:
+            names = {"teacher": trial.teacher_name, "student": trial.student_name}
+            for result in self._tasks(key):
+                found |= sums_at(result.rows, result.body.get("sums", ()), {**names, "measure": result.task.name})
+        return found
 
     def _tasks(self, key: str) -> tuple[TaskResult, ...]:
         return self.results[key].tasks if key in self.results else ()

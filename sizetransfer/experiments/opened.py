@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,16 +15,20 @@ import pandas as pd
 
 from sizetransfer.arithmetic import arithmetic
 from sizetransfer.computing import build_student, build_teacher
-from sizetransfer.diagnosis import Verdict, verdicts
 from sizetransfer.errors import RunError, SpecError
+from sizetransfer.evidence import Place, place_of, sums_at, verdicts
 from sizetransfer.experiments.directory import EXPERIMENT, RunDirectory
+from sizetransfer.experiments.keys import KEY
 from sizetransfer.experiments.storage import from_bytes
 from sizetransfer.experiments.store import HISTORY, STUDENT_SPEC, Store, TrainingDirectory
 from sizetransfer.experiments.trial import fill
+from sizetransfer.records import Sums
 from sizetransfer.registry import Registry, default_registry
 from sizetransfer.specs import KindSpec, did_you_mean
 from sizetransfer.training import COLUMNS as TRAINING_COLUMNS
 from sizetransfer.trials import Experiment, Trial
+from sizetransfer.verdict import Verdict
+from sizetransfer.verdict.spec import EARLIER
 
 if TYPE_CHECKING:
     from sizetransfer.oracle import Teacher
@@ -78,13 +84,29 @@ class Run:
     @cached_property
     def verdicts(self) -> list[Verdict]:
         """What the records mean, by the experiment's rule: the one result that console, report and JSON show."""
-        return verdicts(self.records, self.experiment)
+        return verdicts(self.records, self.experiment, self._sums)
 
     @property
     def store(self) -> Store:
         """Where its trainings are kept."""
         elsewhere = self.manifest["store"]
         return RunDirectory(self.path).own_store if elsewhere is None else Store(Path(elsewhere))
+
+    @cached_property
+    def _sums(self) -> dict[Place, Sums]:
+        """Sums of the records' fields, as far as the store has them: those beside the very numbers of the records."""
+        found: dict[Place, Sums] = {}
+        values = {place_of(row): row["value"] for row in self.records.to_dict("records")}  # type: ignore[arg-type]
+        for entry in self.manifest["trials"]:
+            names = {name: entry[name] for name in ("teacher", "student", "seed")}
+            with suppress(RunError):
+                for rows, sums in _stored(self.store.training(entry["trial"])):
+                    for measure in self.experiment.evaluation.measures:
+                        own = [{**row, **names, "measure": measure} for row in rows]
+                        same = [values.get(place_of(row)) == row["value"] for row in own]
+                        pairs = [pair if known else None for pair, known in zip(sums, same, strict=False)]
+                        found |= sums_at(own, pairs, {})
+        return found
 
     @cached_property
     def _entries(self) -> dict[tuple[str, str, int], dict[str, Any]]:
@@ -200,7 +222,7 @@ def read_run(path: Path | str, *, registry: Registry | None = None, trust: bool 
     directory = RunDirectory(Path(path))
     data, manifest, records = directory.read(EXPERIMENT), directory.manifest(), directory.records()
     try:
-        experiment = Experiment.parse(data, lookup=found.lookup)
+        experiment = Experiment.parse(_without_earlier_thresholds(data), lookup=found.lookup)
     except SpecError as error:
         error.where = f"{directory.path / EXPERIMENT}: {error.where}"
         raise
@@ -214,6 +236,23 @@ def read_run(path: Path | str, *, registry: Registry | None = None, trust: bool 
         registry=found,
         trust=trust,
     )
+
+
+def _stored(directory: TrainingDirectory) -> Iterator[tuple[list[dict[str, Any]], list[object]]]:
+    """Records and sums of every measurement of a training that is there and intact."""
+    for key in sorted(directory.measured()):
+        if re.fullmatch(KEY, key):
+            body, _ = directory.inspect_measurement(key)
+            if body is not None:
+                yield body["records"], body["sums"]
+
+
+def _without_earlier_thresholds(data: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's experiment without the thresholds of an earlier rule: they decide no number, and judge nothing now."""
+    rule = data.get("verdict")
+    if not isinstance(rule, Mapping):
+        return dict(data)
+    return {**data, "verdict": {name: value for name, value in rule.items() if name not in EARLIER}}
 
 
 def _require_same_student(trial: Trial, directory: TrainingDirectory) -> None:

@@ -111,7 +111,8 @@ def _build_teacher(trial: Trial) -> _Built:
 
 def _check_measures(trial: Trial, teacher: Teacher) -> Iterator[tuple[tuple[str, str], str]]:
     """The measures that cannot be taken of the teacher, with the reason; sizes of the others are checked."""
-    for name, measure in trial.evaluation.measures.items():
+    for name in trial.evaluation.measures:
+        measure = trial.measure(name)
         lacking = measure.lacking(teacher) or _masked(measure, teacher, trial.training.size)
         if lacking:
             yield (trial.teacher_name, name), f"the teacher {trial.teacher_name!r} lacks {', '.join(lacking)}"
@@ -127,7 +128,7 @@ def _check_student(trial: Trial, built: _Built, device: str) -> tuple[set[Path],
     with _plugin_errors(trial):
         note_opened(trial.student, files)
         for name in taken:
-            trial.evaluation.measures[name].check_student(student)
+            trial.measure(name).check_student(student)
         check_memory(trial, built.teacher, student, taken, available=available_memory(device))
         return built.files | files | _named(trial.student), _cost(trial, student)
 

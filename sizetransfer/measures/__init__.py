@@ -15,6 +15,7 @@ def register_measures(register: Callable[[type[MeasureSpec]], None]) -> None:
     from sizetransfer.measures.conditional_generation import ConditionalGenerationSpec
     from sizetransfer.measures.generation import GenerationSpec
     from sizetransfer.measures.jacobian import JacobianSpec
+    from sizetransfer.measures.linear_references import LinearReferencesSpec
     from sizetransfer.measures.locality import LocalitySpec
     from sizetransfer.measures.response import ResponseSpec
     from sizetransfer.measures.shell_response import ShellResponseSpec
@@ -26,6 +27,7 @@ def register_measures(register: Callable[[type[MeasureSpec]], None]) -> None:
     register(ResponseSpec)
     register(JacobianSpec)
     register(LocalitySpec)
+    register(LinearReferencesSpec)
     register(GenerationSpec)
     register(ConditionalGenerationSpec)
     register(SmoothedResponseSpec)

@@ -99,7 +99,7 @@ def consequence(
     local = _torus(teacher, fitted or size).filter(radius)
     shape = teacher.domain(size).shape
     end = generated_spectrum(lambda v: gain(local, v, shape), law, noise, start=start)
-    return Consequence(size, radius, fitted or size, _marginals(end, shape), _marginals(law, shape))
+    return Consequence(size, radius, fitted or size, marginals(end, shape), marginals(law, shape))
 
 
 def _torus(teacher: Teacher, size: int) -> TorusMoments:
@@ -185,7 +185,7 @@ def generated_spectrum(
     return P - math.exp(bottom) * unit
 
 
-def _marginals(law: Tensor, shape: tuple[int, ...]) -> tuple[float, float, float, float]:
+def marginals(law: Tensor, shape: tuple[int, ...]) -> tuple[float, float, float, float]:
     """Variance of a site, covariance of nearest neighbours, S(0) and S(k_min): means over channels and axes."""
     trace = torch.unflatten(law.diagonal(dim1=1, dim2=2).real.mean(1), 0, shape)
     waves = torch.fft.ifftn(trace).real

@@ -154,13 +154,14 @@ def _cross_fitted(
     largest = max(radius for radius in radii if radius is not None)
     fitted: list[list[AnyFilter]] = [[] for _ in radii]
     for fold in range(folds):
-        moments = estimate_moments(_others(sample, fold, folds), largest, sight=sight, margin=margin)
+        moments = estimate_moments(others(sample, fold, folds), largest, sight=sight, margin=margin)
         for place, radius in enumerate(radii):
             fitted[place].append(moments.filter(radius))
     return fitted
 
 
-def _others(sample: Sample, fold: int, folds: int) -> Sample:
+def others(sample: Sample, fold: int, folds: int) -> Sample:
+    """The fields without those of one fold."""
     kept = torch.tensor([row for row in range(len(sample.x)) if row % folds != fold])
     return _picked(sample, kept)
 

@@ -11,10 +11,12 @@ from typing import Any, Protocol
 import pandas as pd
 
 from sizetransfer.averages import estimates
-from sizetransfer.diagnosis import Criterion, Verdict, measure_name, radii, words_of
 from sizetransfer.domain import SizeWords
+from sizetransfer.evidence import SCORES, measure_name, radii, words_of
 from sizetransfer.records import Record
+from sizetransfer.report.criteria import Criterion, criteria
 from sizetransfer.trials import Experiment
+from sizetransfer.verdict import Verdict
 
 
 class RunLike(Protocol):
@@ -79,8 +81,9 @@ class ReportData:
     @property
     def largest_size(self) -> int:
         """The largest size at which scores are compared; of all sizes, where none are."""
-        sizes = [verdict.size for verdict in self.verdicts]
-        return max(sizes or self.experiment.evaluation.sizes)
+        evaluation, names = self.experiment.evaluation, [measure_name(self.experiment, kind) for kind in SCORES]
+        sizes = [size for name in names if name is not None for size in evaluation.sizes_of(name)]
+        return max(sizes or evaluation.sizes)
 
     @property
     def words(self) -> SizeWords:
@@ -98,11 +101,18 @@ class ReportData:
         return f" Dotted: the training size, {self.words.symbol} = {self.training_size}." if self.training_size else ""
 
     def criterion(self, teacher: str) -> Criterion | None:
-        """The error of this teacher's students that figures show: that of its worst verdict, of the largest radius."""
-        own = [verdict for verdict in self.verdicts if verdict.teacher == teacher]
-        order = ("fails", "radius-limited", "undecided", "transfers")
-        worst = min((order.index(verdict.verdict) for verdict in own), default=None)
-        return next((one.criterion for one in reversed(own) if order.index(one.verdict) == worst), None)
+        """The error of this teacher's students that figures show: the clean score's, else that of the least skill.
+
+        Where no skill is known, it is the smoothed score's at the noise level of the largest error.
+        """
+        found = criteria(self.estimates, self.experiment, teacher)
+        if len(found) < 2:
+            return found[0] if found else None
+        shown = [one.shown.headline for one in self.verdicts if one.teacher == teacher]
+        skills = {row["sigma"]: row["skill"] for row in shown if not math.isnan(row["skill"])}
+        least = min(skills, key=lambda sigma: skills[sigma], default=math.nan)
+        largest = max(found, key=lambda one: float(one.rows(self.estimates, teacher)["value"].max()))
+        return next((one for one in found if one.sigma == least), largest)
 
     def errors(self, **where: object) -> pd.DataFrame:
         """Estimates of the errors that the verdicts rest on, of every teacher, restricted to ``where``."""
@@ -125,7 +135,7 @@ class ReportData:
         levels = [f"σ = {one.sigma:g} ({name})" for name, one in chosen.items() if one and not math.isnan(one.sigma)]
         if not levels:
             return ""
-        return f" Errors of the smoothed score are those at the noise level of the worst verdict: {', '.join(levels)}."
+        return f" Errors of the smoothed score are those at the noise level of the least skill: {', '.join(levels)}."
 
     def values(self, kind: str, part: str, **where: object) -> pd.DataFrame:
         """Estimates of one part of the measure of this kind, restricted to ``where``; values that are NaN left out."""
@@ -134,6 +144,13 @@ class ReportData:
         for column, value in where.items():
             rows = rows[rows[column] == value]
         return rows[rows["value"].notna()]
+
+    def references(self, part: str, teacher: str) -> pd.DataFrame:
+        """Estimates of a linear reference at the noise level of the errors that figures show."""
+        criterion = self.criterion(teacher)
+        if criterion is None:
+            return self.estimates[:0]
+        return self.values("linear-references", part, teacher=teacher, coordinate=criterion.level)
 
     def student_label(self, student: str) -> str:
         """``R = 4`` where that names one student, otherwise the student's own name with its radius."""

@@ -2,7 +2,7 @@
 
 Students of one kind that look at the same things are one architecture: a colour, with a shade and a marker for each
 radius. Its regime on a teacher follows from the verdicts of its students
-(:func:`sizetransfer.diagnosis.regime`).
+(:func:`sizetransfer.report.criteria.regime`).
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from sizetransfer.diagnosis import Verdict, reach, regime
+from sizetransfer.evidence import reach
 from sizetransfer.report import style
+from sizetransfer.report.criteria import regime
 from sizetransfer.report.data import ReportData
 from sizetransfer.report.drawing import Drawing, Omitted
 from sizetransfer.report.tables import Cost, costs
+from sizetransfer.verdict import Verdict
 
 LARGEST_RESPONSE_ERROR = 1.5
 """Larger ones belong to teachers that hardly respond far: the caption names them."""
@@ -91,8 +93,7 @@ def architectures(data: ReportData) -> Drawing | Omitted:
         "Size transfer of several architectures",
         "Above: error of the student's score against the size; a colour for each architecture, a line for each "
         f"radius.{data.dotted_training_size()}{data.noise_levels()} Below: what becomes of each "
-        "architecture by the rule of the verdicts, its radii held against each other. What has one student cannot be "
-        f"called radius-limited. {data.error_bars()}",
+        f"architecture by the rule of the verdicts. {data.error_bars()}",
         figure,
     )
 

@@ -23,7 +23,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.lines import Line2D
 
-from sizetransfer.diagnosis import measure_name
+from sizetransfer.evidence import measure_name
 from sizetransfer.ising import CRITICAL, IsingCoupling
 from sizetransfer.measures.shell_response import ShellResponseSpec
 from sizetransfer.measures.zero_field import ZeroFieldSpec

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from statistics import NormalDist
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -13,7 +14,7 @@ from sizetransfer.report import style
 from sizetransfer.report.data import ReportData
 from sizetransfer.report.drawing import Drawing, Omitted
 from sizetransfer.report.figure_architectures import named
-from sizetransfer.trials import VerdictRule
+from sizetransfer.verdict import VerdictSpec
 
 
 def repair(data: ReportData) -> Drawing | Omitted:
@@ -44,8 +45,8 @@ def repair(data: ReportData) -> Drawing | Omitted:
     return Drawing("repair", "What repairs a local student", _caption(data), figure)
 
 
-def first_break(line: pd.DataFrame, train_size: int, rule: VerdictRule) -> int | None:
-    """The smallest size whose error exceeds that at the training size by the rule's growth and significance.
+def first_break(line: pd.DataFrame, train_size: int, rule: VerdictSpec) -> int | None:
+    """The smallest size whose error exceeds that at the training size by the rule's growth, at the rule's level.
 
     Args:
         line: estimates of one student on one teacher, with ``size``, ``value``, ``standard_error`` and ``within``.
@@ -61,10 +62,17 @@ def first_break(line: pd.DataFrame, train_size: int, rule: VerdictRule) -> int |
         return None
     for size in sorted(size for size in errors if size > train_size):
         error = errors[size]
-        grows = error.value - start.value > rule.growth * start.value
-        if grows and error.standard_errors_from(start) > rule.significance:
+        if _lower_ratio(start, error, rule.alpha) > 1 + rule.growth:
             return size
     return None
+
+
+def _lower_ratio(start: Estimate, error: Estimate, alpha: float) -> float:
+    """The one-sided lower limit of the ratio of two errors, normal in its logarithm; NaN where there is none."""
+    if not (start.value > 0 and error.value > 0):
+        return math.nan
+    spread = math.hypot(start.judged_error / start.value, error.judged_error / error.value)
+    return error.value / start.value * math.exp(NormalDist().inv_cdf(alpha) * spread)
 
 
 def _best_errors(data: ReportData, teacher: str) -> tuple[pd.DataFrame, float]:
@@ -132,7 +140,7 @@ def _caption(data: ReportData) -> str:
         "Above: error of the student's score against the size, on clean fields, or at the noise that the title "
         "names. Dashed: the least that a function of the student's radius can have there, where it is known. Ringed: "
         f"the smallest size at which the error exceeds that at the training size, {trained} "
-        f"(dotted), by more than {100 * rule.growth:g} % and {rule.significance:g} combined standard errors. Below: "
+        f"(dotted), by more than {100 * rule.growth:g} %, at a level of {100 * rule.alpha:g} %. Below: "
         "root mean square of the field; where it changes with the size, students meet inputs larger or smaller than "
         f"those that they were trained on. {data.error_bars()}"
     )

@@ -39,9 +39,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from sizetransfer.diagnosis import measure_name, regime
 from sizetransfer.errors import SpecError
+from sizetransfer.evidence import measure_name
 from sizetransfer.report import style
+from sizetransfer.report.criteria import regime
 from sizetransfer.report.data import ReportData
 from sizetransfer.report.drawing import Drawing, Omitted
 from sizetransfer.report.figure_architectures import architecture_responses, architectures
@@ -100,11 +101,14 @@ def regimes(data: ReportData) -> Drawing | Omitted:
     if rows.empty:
         return Omitted("regimes", NO_ERROR)
     panels = _panels(list(data.experiment.teachers), width=3.5, height=3.6, share_y=True)
-    top = 1.08 * float((rows["value"] + rows["standard_error"].fillna(0)).max())
+    nulls = [value for teacher in data.experiment.teachers for value in data.references("null", teacher)["value"]]
+    highest = float((rows["value"] + rows["standard_error"].fillna(0)).max())
+    top = 1.08 * max([highest, *nulls])
     for teacher, axes in panels.axes.items():
         style.size_axis(axes, rows["size"], words=data.words)
         axes.set_ylim(0, top)
         style.mark_training_size(axes, data.training_size)
+        _reference_lines(axes, data, teacher)
         _lines_against_size(axes, rows[rows["teacher"] == teacher], data, teacher, label_ends=True)
         _title_with_verdict(axes, teacher, data)
     panels.left[0].set_ylabel(data.error_label())
@@ -112,11 +116,32 @@ def regimes(data: ReportData) -> Drawing | Omitted:
         "regimes",
         "Three regimes of size transfer",
         f"Error of the student's score against the size {data.words.symbol} ({data.words.counts}), for each receptive "
-        "radius R. Flat lines that lie on each other: the student transfers. Flat lines apart: the radius limits it. "
-        "Rising or high lines: it fails, whatever the radius."
-        f"{data.dotted_training_size()}{data.noise_levels()} {data.error_bars()}",
+        "radius R. Flat lines that lie on each other may transfer. Flat lines apart: the radius limits the student. "
+        "Rising lines: it degrades with size. Lines near the null have learned nothing."
+        f"{_reference_caption(data)}{data.dotted_training_size()}{data.noise_levels()} {data.error_bars()}",
         panels.figure,
     )
+
+
+def _reference_lines(axes: Axes, data: ReportData, teacher: str) -> None:
+    """Thin lines: the null, and the linear reference of every student's radius, in the student's shade."""
+    students = list(data.radii)
+    shades = style.student_shades(students, style.teacher_colours(data.experiment.teachers)[teacher])
+    nulls, linear = data.references("null", teacher), data.references("linear", teacher)
+    for student in students:
+        own = linear[linear["student"] == student].sort_values("size")
+        if len(own):
+            label = f"linear reference, {student}"
+            axes.plot(own["size"], own["value"], color=shades[student], linestyle="--", linewidth=0.8, label=label)
+    for student in nulls["student"].unique()[:1]:
+        own = nulls[nulls["student"] == student].sort_values("size")
+        axes.plot(own["size"], own["value"], color=style.GREY, linestyle="-.", linewidth=0.8, label="null")
+
+
+def _reference_caption(data: ReportData) -> str:
+    if all(data.references("null", teacher).empty for teacher in data.experiment.teachers):
+        return ""
+    return " Thin: the best filter of radius 0 (the null, grey) and of the student's radius (dashed)."
 
 
 def _title_with_verdict(axes: Axes, teacher: str, data: ReportData) -> None:
@@ -169,7 +194,7 @@ def size_sweep(data: ReportData) -> Drawing | Omitted:
         "size-sweep",
         "Error against size",
         f"{'Left: error' if len(far) else 'Error'} of the student's score against the size {data.words.symbol} "
-        f"({data.words.counts}). A student that transfers stays flat.{data.dotted_training_size()}"
+        f"({data.words.counts}). The error of a student that transfers stays.{data.dotted_training_size()}"
         f"{data.noise_levels()}{second}{beyond} {data.error_bars()}",
         panels.figure,
     )

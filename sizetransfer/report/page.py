@@ -14,12 +14,12 @@ from typing import Any
 import yaml
 from jinja2 import Environment, StrictUndefined
 
-from sizetransfer.diagnosis import describe_rule
 from sizetransfer.experiments.storage import make_directory, remove_partial_files, write_atomically
 from sizetransfer.report import style, tables
 from sizetransfer.report.data import ReportData, RunLike, gather
 from sizetransfer.report.drawing import Omitted
 from sizetransfer.report.figures import FIGURES, draw
+from sizetransfer.verdict import describe
 
 ORIGINS = {"P": "the paper", "C": "our choice"}
 
@@ -106,12 +106,9 @@ def _context(data: ReportData) -> dict[str, Any]:
         "failures": run.failures,
         "skipped": tables.skipped_groups(data),
         "verdicts": tables.verdict_rows(data),
-        "baseline_label": _baseline_label(data),
-        "largest_size": data.largest_size,
         "symbol": data.words.symbol,
         "no_verdict": tables.no_verdict(data),
         "error_meaning": tables.error_meaning(data),
-        "smoothed": "smoothed-score" in _kinds(data),
         "rule": list(_rule_items(data)),
         "error_bars": data.error_bars(),
         "paper": tables.paper_rows(data),
@@ -124,25 +121,14 @@ def _context(data: ReportData) -> dict[str, Any]:
         "manifest_rows": list(tables.manifest_rows(run.manifest)),
         "manifest": json.dumps(dict(run.manifest), indent=2, ensure_ascii=False, default=str),
         "commands": _commands(data),
+        "verdict_columns": tables.VERDICT_COLUMNS,
         "verdict_colours": style.VERDICT_COLOURS,
     }
 
 
-def _baseline_label(data: ReportData) -> str:
-    sizes = {verdict.baseline_size for verdict in data.verdicts if verdict.baseline_size is not None}
-    if len(sizes) != 1:
-        return "error at the smallest size"
-    size = sizes.pop()
-    return f"error at {data.words.symbol} = {size}{' (trained)' if size == data.training_size else ''}"
-
-
-def _kinds(data: ReportData) -> set[str]:
-    return {verdict.criterion.kind for verdict in data.verdicts if verdict.criterion}
-
-
 def _rule_items(data: ReportData) -> Iterator[tuple[str, str]]:
     """The lines of the rule as (verdict, text); lines that define no verdict have an empty one."""
-    for line in describe_rule(data.experiment.verdict, words=data.words, kinds=_kinds(data)).split("\n"):
+    for line in describe(data.experiment.verdict, symbol=data.words.symbol).split("\n"):
         name, separator, text = line.partition(": ")
         defines = bool(separator) and name in style.VERDICT_COLOURS
         yield (name, text) if defines else ("", line)

@@ -29,7 +29,8 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "h", "<")
 VERDICT_COLOURS: Mapping[str, str] = {
     "transfers": "#0B6E4F",
     "radius-limited": "#8A5A00",
-    "fails": "#A3242B",
+    "not learned": "#5D3A9B",
+    "degrades with size": "#A3242B",
     "undecided": "#55606B",
 }
 GREY = "#5B5B5B"

@@ -10,9 +10,9 @@ from typing import Any
 import pandas as pd
 
 from sizetransfer.averages import Estimate
-from sizetransfer.diagnosis import Criterion, Verdict
 from sizetransfer.report.data import ReportData
 from sizetransfer.trials import PaperValue
+from sizetransfer.verdict import Verdict
 
 MISSING = "–"
 
@@ -66,18 +66,34 @@ def format_estimate(estimate: Estimate | None) -> str:
 
 @dataclass(frozen=True)
 class VerdictRow:
-    """One line of the verdict table."""
+    """One line of the verdict table: the word, and the numbers of one claim.
+
+    Attributes:
+        teacher, student: whose.
+        word, label: the word, and the word with what it rests on.
+        claim: whose numbers they are: of the recipe, or of one training.
+        numbers: by the columns of :data:`VERDICT_COLUMNS`.
+        recipe: the recipe's word.
+        reason: why.
+        remedies: what would decide it.
+    """
 
     teacher: str
     student: str
-    baseline_error: str
-    error: str
-    criterion: str
-    growth: str
-    outside_share: str
-    evidence: str
-    verdict: str
+    word: str
+    label: str
+    claim: str
+    numbers: Sequence[str]
+    recipe: str
     reason: str
+    remedies: str
+
+
+VERDICT_COLUMNS = (
+    *("σ", "error", "null", "skill", "linear reference", "best reference", "irreducible"),
+    *("locality", "training", "ρ", "detectable", "reach"),
+)
+"""The numbers of a verdict: at the training size of the level of least skill; ρ of the level that grows the most."""
 
 
 def verdict_rows(data: ReportData) -> list[VerdictRow]:
@@ -86,28 +102,34 @@ def verdict_rows(data: ReportData) -> list[VerdictRow]:
 
 
 def _verdict_row(verdict: Verdict, data: ReportData) -> VerdictRow:
-    agreement = {True: "agrees", False: "disagrees", None: "is silent"}[verdict.agrees]
-    share = verdict.outside_share
+    shown = verdict.shown
     return VerdictRow(
         teacher=verdict.teacher,
         student=data.student_label(verdict.student),
-        baseline_error=format_estimate(verdict.baseline_error),
-        error=format_estimate(verdict.error),
-        criterion=_criterion(verdict.criterion),
-        growth=_percent(verdict.growth),
-        outside_share=MISSING if share is None else _share(share.value),
-        evidence=f"Response outside {agreement}: {verdict.evidence}",
-        verdict=verdict.verdict,
+        word=verdict.word,
+        label=verdict.label,
+        claim=shown.claim if shown.seed is None else f"{shown.claim} (seed {shown.seed})",
+        numbers=verdict_numbers(verdict),
+        recipe=verdict.recipe.label,
         reason=verdict.reason,
+        remedies="; ".join(verdict.what_would_decide),
     )
 
 
-def _criterion(criterion: Criterion | None) -> str:
-    """Which score's error it is, short."""
-    if criterion is None:
-        return MISSING
-    level = "" if math.isnan(criterion.sigma) else f", σ = {criterion.sigma:g}"
-    return criterion.score.removesuffix(" score") + level
+def verdict_numbers(verdict: Verdict) -> tuple[str, ...]:
+    """The numbers of a verdict as text, by :data:`VERDICT_COLUMNS`; a dash where there is none."""
+    row = verdict.shown.headline
+    sigma = row.get("sigma", math.nan)
+    names = ("error", "null", "skill", "linear", "best", "irreducible", "locality", "training")
+    ratio = format_number(row.get("ratio", math.nan))
+    limits = [format_number(row.get(name, math.nan)) for name in ("ratio_lower", "ratio_upper")]
+    return (
+        "clean" if sigma == 0 else format_number(sigma),
+        *(format_number(row.get(name, math.nan)) for name in names),
+        ratio if MISSING in limits else f"{ratio} ({limits[0]} to {limits[1]})",
+        _percent(row.get("detectable_growth", math.nan)),
+        format_number(row.get("reach", math.nan)),
+    )
 
 
 def _percent(change: float) -> str:
@@ -116,12 +138,6 @@ def _percent(change: float) -> str:
         return MISSING
     text = f"{100 * change:+.1f} %".replace("-", "−")
     return text[1:] if text[1:] == "0.0 %" else text
-
-
-def _share(value: float) -> str:
-    if math.isnan(value):
-        return MISSING
-    return f"{100 * value:.2g} %" if value >= 1e-4 else "< 0.01 %"
 
 
 def answer(data: ReportData) -> str:
@@ -154,32 +170,28 @@ def no_verdict(data: ReportData) -> str:
 
 
 def error_meaning(data: ReportData) -> str:
-    """What the errors of the verdict table are."""
-    found = [verdict.criterion for verdict in data.verdicts if verdict.criterion]
-    smoothed = any(criterion.kind == "smoothed-score" for criterion in found)
-    scores = " or ".join(dict.fromkeys(criterion.score for criterion in found))
-    level = (
-        " The smoothed score's is that at the noise level σ that the line names, where the verdict is worst, at equal "
-        "verdicts the error largest."
+    """What the numbers of the verdict table are."""
+    symbol, alpha = data.words.symbol, 100 * data.experiment.verdict.alpha
+    trained = f"{symbol} = {data.experiment.training.size}"
+    return (
+        f"Relative errors of the score at the training size {trained}, at the noise level σ of the least skill: the "
+        "student's; the null, of the best filter of radius 0; linear references of the student's radius and of any; "
+        "the irreducible error of the radius, where it is known. Skill: share of the squared score known beyond the "
+        "null. Locality and training: what the radius costs, and what training adds to it. ρ: the error at the largest "
+        f"size over that at training, with its limits at {alpha:g} % each; detectable: the smallest growth that could "
+        "have been called. Reach: up to how many training sizes the error stays. Numbers of several seeds are those of "
+        "the recipe, else of the training that grows the most."
     )
-    return f"Error: relative RMSE of the {scores}, mean over seeds ± standard error.{level if smoothed else ''}"
 
 
 def _answer_for(teacher: str, data: ReportData) -> str:
     groups: dict[str, list[str]] = {}
     for verdict in data.verdicts:
         if verdict.teacher == teacher:
-            groups.setdefault(verdict.verdict, []).append(data.student_label(verdict.student))
-    phrases = {
-        "transfers": "the student transfers",
-        "radius-limited": "the radius limits the student",
-        "fails": "the student fails",
-        "undecided": "undecided",
-    }
+            groups.setdefault(verdict.label, []).append(data.student_label(verdict.student))
     everywhere = len(groups) == 1 and sum(map(len, groups.values())) > 1
     said = [
-        f"{phrases[name]} {'at every radius' if everywhere else 'at ' + _listed(students)}"
-        for name, students in groups.items()
+        f"{name} {'at every radius' if everywhere else 'at ' + _listed(students)}" for name, students in groups.items()
     ]
     return f"on {teacher}, {_listed(said)}"
 
@@ -270,7 +282,7 @@ class MeasuredTable:
 
 
 def measured_tables(data: ReportData) -> list[MeasuredTable]:
-    """Every number that is not part of a profile; ``main`` marks errors that verdicts rest on, which come first.
+    """Every number that is not part of a profile; ``main`` marks errors that figures show, which come first.
 
     The smoothed score's error has a table for each noise level.
     """
@@ -295,7 +307,8 @@ def _measured_table(measure: str, part: str, level: float, rows: pd.DataFrame, d
                 texts = [format_number(cell["value"], cell["standard_error"]) if cell else MISSING for cell in own]
                 lines.append((teacher, data.student_label(student), _seeds(own), texts))
     title = part if math.isnan(level) else f"{part} at σ = {level:g}"
-    used = {(one.measure, one.sigma) for one in (verdict.criterion for verdict in data.verdicts) if one}
+    shown = (data.criterion(teacher) for teacher in data.experiment.teachers)
+    used = {(one.measure, one.sigma) for one in shown if one}
     same = [name for name, sigma in used if name == measure and (sigma == level or math.isnan(sigma + level))]
     return MeasuredTable(measure, title, sizes, lines, main=part == "relative_rmse" and bool(same))
 

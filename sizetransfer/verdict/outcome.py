@@ -158,6 +158,16 @@ class Verdict:
     trainings: tuple[Judgement, ...]
     recipe: Judgement
 
+    @property
+    def shown(self) -> Judgement:
+        """The claim whose numbers a table shows: the recipe's where it has them, else of the training that grows most.
+
+        Without a training it is the recipe's, which then has no numbers.
+        """
+        if self.recipe.headline or not self.trainings:
+            return self.recipe
+        return max(self.trainings, key=growth)
+
     def to_json(self) -> dict[str, Any]:
         """The verdict as data for JSON; null for a number that is not finite."""
         data: dict[str, Any] = _plain(asdict(self))
@@ -165,6 +175,12 @@ class Verdict:
             place = data["recipe"] if name == "recipe" else data["trainings"][name]
             place["label"] = judgement.label
         return data
+
+
+def growth(judgement: Judgement) -> float:
+    """The largest ratio of errors, by which trainings are ordered; one that is not known comes first."""
+    ratio = judgement.headline.get("ratio", math.nan)
+    return -math.inf if math.isnan(ratio) else ratio
 
 
 def _plain(value: Any) -> Any:

@@ -173,7 +173,8 @@ def _learning_doubts(case: Case, one: Learning) -> Iterator[Doubt]:
         return
     if not one.skill.known:
         yield Doubt(
-            f"what a filter of radius 0 does for the {name} is not known", "the null error from the same fields"
+            f"what a filter of radius 0 does for the {name} is not known",
+            "the null error from the same fields: the measure linear-references",
         )
     elif not one.skill.lower(rule.alpha) >= rule.skill:
         text = f"a skill of {one.skill.value:.3g} for the {name} is not told from {rule.skill:g} at {case.confidence}"
@@ -325,7 +326,8 @@ def _locality_doubts(case: Case) -> Iterator[Doubt]:
         if one.sigma not in known:
             text = f"what locality costs the {level_name(one.sigma)} is not known"
             radius = case.cell.radius
-            yield Doubt(text, f"the linear references of radius {radius} and of the whole lattice at the training size")
+            references = f"the linear references of radius {radius} and of the whole lattice at the training size"
+            yield Doubt(text, f"{references}: the measure linear-references")
     for cost in case.found.costs:
         if not cost.squared.upper(rule.alpha) <= rule.locality**2:
             text = f"{_cost_text(case, cost)}, and is not told from {rule.locality:g}"

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from sizetransfer.verdict.evidence import CLEAN, CellEvidence
 from sizetransfer.verdict.findings import Findings, findings, recipe
 from sizetransfer.verdict.numbers import generated_numbers, headline, level_numbers, reach, size_numbers
-from sizetransfer.verdict.outcome import Judgement, Verdict, Word
+from sizetransfer.verdict.outcome import Judgement, Verdict, Word, growth
 from sizetransfer.verdict.questions import (
     Answer,
     Case,
@@ -174,7 +174,7 @@ def _shared(cell: CellEvidence, trainings: Sequence[Judgement]) -> tuple[Word, l
         listed = ", ".join(f"{word} ({count})" for word, count in Counter(one.label for one in trainings).items())
         return "undecided", [], f"The trainings do not agree: {listed}.", remedies or ("more seeds",)
     qualifiers = dict.fromkeys(one for training in trainings for one in training.qualifiers)
-    typical = max(trainings, key=lambda one: one.headline.get("ratio", math.nan))
+    typical = max(trainings, key=growth)
     same = f"All {len(trainings)} trainings agree; seed {typical.seed}: " if len(trainings) > 1 else ""
     return typical.word, list(qualifiers), same + typical.reason, remedies
 

@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from collections.abc import Mapping
+from typing import Any, Literal
 
+from pydantic import Field, ValidationInfo, model_validator
+
+from sizetransfer.errors import SpecError
 from sizetransfer.specs import Spec
+
+EARLIER: Mapping[str, str] = {
+    "significance": "alpha, the level of every test",
+    "improvement": "better_error and better_skill, the advantage of a larger radius, and locality",
+    "failure": "skill, below which nothing was learned",
+}
+"""Thresholds of an earlier rule, with what took their place."""
 
 
 class VerdictSpec(Spec):
@@ -24,6 +35,8 @@ class VerdictSpec(Spec):
         equivalence: tolerance of generated over exact local marginals.
         correlation_share: share of the training size up to which a correlation length makes the training box the bulk.
         seeds: trainings that the claim of a recipe needs.
+        compare: the larger radii that a student is held against: ``all`` of the experiment, or those of students of the
+            same ``kind`` alone, where students differ in more than the radius.
     """
 
     alpha: float = Field(0.01, gt=0, lt=0.5)
@@ -39,6 +52,21 @@ class VerdictSpec(Spec):
     equivalence: float = Field(0.1, gt=0, lt=1)
     correlation_share: float = Field(0.25, gt=0, le=1)
     seeds: int = Field(3, ge=2)
+    compare: Literal["all", "kind"] = "all"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_earlier_thresholds(cls, data: Any, info: ValidationInfo) -> Any:
+        old = [name for name in EARLIER if isinstance(data, Mapping) and name in data]
+        if not old:
+            return data
+        raise SpecError(
+            "The verdict has other thresholds now.",
+            where=".".join(filter(None, [(info.context or {}).get("where"), "verdict", old[0]])),
+            expected=f"one of {', '.join(cls.model_fields)}",
+            got=", ".join(old),
+            fix="; ".join(f"instead of {name} set {EARLIER[name]}" for name in old),
+        )
 
 
 def describe(rule: VerdictSpec, *, symbol: str = "L") -> str:
@@ -48,6 +76,7 @@ def describe(rule: VerdictSpec, *, symbol: str = "L") -> str:
         rule: the thresholds.
         symbol: how sizes are called.
     """
+    among = " and the same kind" if rule.compare == "kind" else ""
     level, tolerance = percent(rule.alpha), percent(rule.equivalence)
     return f"""\
 e is the relative error of the score and e_0 that of the best filter of radius 0; the skill, 1 - (e / e_0)^2, is the \
@@ -61,9 +90,9 @@ of e and {rule.learned_skill:g} of skill; or the skill is below {rule.skill:g}. 
 degrades with size: at some larger size, e({symbol}) / e({symbol}_train) is above {1 + rule.growth:g}; a rise of a \
 tiny error is none while the skill stays above {rule.exempt_skill:g}.
 radius-limited: what locality costs, the root of e_R^2 - e_best^2 of the references, is above {rule.locality:g} at \
-some judged noise level; or a student of larger radius is better by more than {percent(rule.better_error)} of e and \
-{rule.better_skill:g} of skill; or the best score of the radius at {symbol} generates a site variance or a \
-nearest-neighbour covariance that is off by more than {tolerance}.
+some judged noise level; or a student of larger radius{among} is better by more than \
+{percent(rule.better_error)} of e and {rule.better_skill:g} of skill; or the best score of the radius at {symbol} \
+generates a site variance or a nearest-neighbour covariance that is off by more than {tolerance}.
 transfers: each of these is excluded, not merely not shown: e({symbol}) / e({symbol}_train) is below \
 {1 + rule.growth:g} at every larger size, and the largest is at least {rule.reach:g} times the training size; the \
 generated site variance and nearest-neighbour covariance are within {tolerance} there; and the training box is the \

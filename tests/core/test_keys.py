@@ -134,3 +134,14 @@ def test_trainings_of_other_code_have_the_same_specification():
     first, second = trials(WRITTEN)
     assert specification_key(first, "cpu") != specification_key(second, "cpu")
     assert specification_key(first, "cpu") == specification_key(trials(WRITTEN)[0], "cpu")
+
+
+def test_what_a_measure_takes_from_the_training_enters_its_key_and_its_task(monkeypatch):
+    (trial, *_) = trials(WRITTEN)
+    (name,) = list(trial.evaluation.measures)[:1]
+    before = trial.keys.measurements[name]
+    kind = type(trial.evaluation.measures[name])
+    monkeypatch.setattr(kind, "for_training", lambda spec, training: spec.model_copy(update={"fields": training.size}))
+    after = planned(trial, "cpu")
+    assert not set(before.values()) & set(after.keys.measurements[name].values())
+    assert {task.measure.fields for task in after.tasks() if task.name == name} == {trial.training.size}

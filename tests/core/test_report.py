@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import math
 from html.parser import HTMLParser
+from types import SimpleNamespace
 from xml.etree import ElementTree as ET
 
 import matplotlib as mpl
@@ -25,12 +26,13 @@ from synthetic_run import (
     record,
 )
 
-from sizetransfer.diagnosis import Verdict
 from sizetransfer.errors import SpecError
 from sizetransfer.report import compare_runs, style, write_report
+from sizetransfer.report.criteria import regime
 from sizetransfer.report.data import gather
-from sizetransfer.report.figures import FIGURES, Drawing, Omitted, draw, regime
+from sizetransfer.report.figures import FIGURES, Drawing, Omitted, draw
 from sizetransfer.report.tables import (
+    VERDICT_COLUMNS,
     answer,
     format_number,
     manifest_rows,
@@ -133,7 +135,9 @@ def test_the_regimes_have_a_panel_for_every_teacher_with_its_verdict(drawn, data
     panels = drawn("regimes", data).figure.axes
     assert [panel.get_title(loc="left") for panel in panels] == list(TEACHERS)
     assert [len(lines(panel)) for panel in panels] == [3, 3, 3]
-    assert [panel.texts[-1].get_text() for panel in panels] == ["transfers", "radius-limited", "fails"]
+    thin = [line.get_label() for line in panels[0].lines if str(line.get_label()).startswith(("linear", "null"))]
+    assert thin == ["linear reference, R=4", "linear reference, R=8", "linear reference, R=12", "null"]
+    assert [panel.texts[-1].get_text() for panel in panels] == ["transfers", "radius-limited", "degrades with size"]
     assert {text.get_text() for text in panels[1].texts[:-1]} == {"R = 4", "R = 8", "R = 12"}
 
 
@@ -214,13 +218,15 @@ def test_figures_leave_matplotlib_as_it_was(data):
     [
         (["transfers"] * 2, "transfers"),
         (["radius-limited", "transfers"], "radius-limited"),
-        (["fails", "transfers"], "radius-limited"),
-        (["radius-limited", "fails"], "fails"),
+        (["degrades with size", "transfers"], "radius-limited"),
+        (["radius-limited", "degrades with size"], "degrades with size"),
+        (["transfers", "not learned"], "not learned"),
+        (["not learned", "transfers"], "undecided"),
         (["transfers", "undecided"], "undecided"),
     ],
 )
 def test_a_teachers_regime_follows_from_its_verdicts(found, expected):
-    assert regime(Verdict("t", "s", 4, name, "", 64) for name in found) == expected
+    assert regime(SimpleNamespace(word=word) for word in found) == expected
 
 
 def test_labels_are_spread_and_colours_differ():
@@ -322,13 +328,17 @@ def test_the_measured_table_by_hand(tmp_path):
 def test_the_verdict_table_and_the_answer(data):
     rows = {(row.teacher, row.student): row for row in verdict_rows(data)}
     assert len(rows) == 9
-    assert rows["medium-range", "R = 4"].verdict == "radius-limited"
-    assert rows["medium-range", "R = 4"].evidence == "Response outside agrees: it accounts for 14 % of the error"
-    assert rows["long-range-stress", "R = 12"].growth.startswith("+4")
+    limited = rows["medium-range", "R = 4"]
+    assert (limited.word, limited.label) == ("radius-limited", "radius-limited (clean score)")
+    assert "radius 4 alone costs" in limited.reason
+    numbers = dict(zip(VERDICT_COLUMNS, limited.numbers, strict=True))
+    assert (numbers["σ"], numbers["null"], numbers["linear reference"]) == ("clean", "0.6", "0.265")
+    assert (numbers["best reference"], numbers["locality"], numbers["reach"]) == ("0.141", "0.224", "2.67")
+    assert dict(zip(VERDICT_COLUMNS, rows["long-range-stress", "R = 12"].numbers, strict=True))["ρ"].startswith("1.4")
     sentence = answer(data)
-    assert "on short-range-simple, the student transfers at every radius" in sentence
-    assert "the radius limits the student at R = 4 and R = 8 and the student transfers at R = 12" in sentence
-    assert "on long-range-stress, the student fails at every radius" in sentence
+    assert "on short-range-simple, transfers (clean score, to second order) at every radius" in sentence
+    assert "on medium-range, radius-limited (clean score) at R = 4 and R = 8" in sentence
+    assert "on long-range-stress, degrades with size (clean score) at every radius" in sentence
 
 
 def test_a_manifest_is_listed_without_its_long_parts():
@@ -365,7 +375,9 @@ def test_the_page_says_what_the_run_found(page, data):
     assert [text.find(part) for part in order] == sorted(text.find(part) for part in order)
     assert text.find(order[0]) > 0
     tags = [attributes["class"] for attributes in page.all("span") if attributes.get("class", "").startswith("tag ")]
-    assert {f"tag {name}" for name in ("transfers", "radius-limited", "fails", "undecided", "P", "C")} <= set(tags)
+    assert {
+        f"tag {name}" for name in ("transfers", "radius-limited", "degrades-with-size", "undecided", "P", "C")
+    } <= set(tags)
     assert "prefers-color-scheme: dark" in text
     assert "Nothing: every trial was measured" in text
 
@@ -452,40 +464,34 @@ def smoothed_run(path, *, teacher="critical", clean=False, **choices):
     return SyntheticRun(path, experiment, pd.DataFrame(rows))
 
 
-def test_without_a_clean_score_the_worst_noise_level_of_the_smoothed_score_decides(tmp_path):
-    """The largest error is at 0.3, where all transfers; at 1 the radius halves the error."""
+def test_without_a_clean_score_every_noise_level_of_the_smoothed_score_is_judged(tmp_path):
+    """No skill is known, so that figures show the level of the largest error."""
     data = gather(smoothed_run(tmp_path))
-    found = {verdict.student: verdict for verdict in data.verdicts}
-    assert (found["R=4"].verdict, found["R=4"].criterion.sigma) == ("radius-limited", 1.0)
-    assert (found["R=12"].verdict, found["R=12"].criterion.sigma) == ("transfers", 0.3)
-    assert found["R=4"].error.value == 0.10
-    assert str(found["R=4"].criterion) == "smoothed score at σ = 1"
+    assert {level.sigma for verdict in data.verdicts for level in verdict.shown.levels} == {0.3, 1.0}
+    assert str(data.criterion("critical")) == "smoothed score at σ = 0.3"
+    assert {verdict.word for verdict in data.verdicts} == {"undecided"}
 
 
-def test_a_clean_score_decides_where_there_is_one(tmp_path):
+def test_figures_show_the_clean_score_where_there_is_one(tmp_path):
     data = gather(smoothed_run(tmp_path, clean=True))
-    assert {verdict.criterion.kind for verdict in data.verdicts} == {"clean-score"}
-    assert {verdict.verdict for verdict in data.verdicts} == {"transfers"}
+    assert data.criterion("critical").kind == "clean-score"
+    assert {level.sigma for verdict in data.verdicts for level in verdict.shown.levels} == {0.0, 0.3, 1.0}
     assert "σ" not in answer(data)
 
 
-def test_the_report_names_the_noise_level_that_its_verdicts_rest_on(drawn, tmp_path):
+def test_the_report_names_the_noise_level_that_its_figures_show(drawn, tmp_path):
     run = smoothed_run(tmp_path)
     text = " ".join(" ".join(Page(write_report(run).read_text(encoding="utf-8")).text).split())
     for part in (
-        "Trained at L = 24 and asked for the score up to L = 64: on critical, the radius limits the student at R = 4",
-        "at the noise level of the worst verdict: σ = 1 (critical)",
-        "Error: relative RMSE of the smoothed score",
-        "smoothed, σ = 1",
-        "judged at each noise level of its measure, and the worst verdict counts",
+        "Trained at L = 24 and asked for the score up to L = 64: on critical, undecided at every radius",
+        "at the noise level of the least skill: σ = 0.3 (critical)",
         "relative_rmse at σ = 0.3 (noisy)",
     ):
         assert part in text, part
-    assert "clean score, mean over seeds" not in text
     (panel,) = drawn("regimes", gather(run)).figure.axes
     assert panel.get_ylabel() == "relative RMSE of the smoothed score"
-    assert panel.get_title(loc="left") == "critical, $\\sigma$ = 1"
-    assert {tuple(line[0].get_ydata()) for line in lines(panel)} == {(0.10, 0.10), (0.05, 0.05)}
+    assert panel.get_title(loc="left") == "critical, $\\sigma$ = 0.3"
+    assert {tuple(line[0].get_ydata()) for line in lines(panel)} == {(0.2, 0.2)}
 
 
 def test_a_run_that_measures_no_error_says_what_it_measured_instead_of_a_verdict(tmp_path):

@@ -10,19 +10,20 @@ import tiny_zoo
 import yaml
 from synthetic_run import DummyStudentSpec, SyntheticRun, make_experiment, make_run, record
 
-from sizetransfer.diagnosis import describe_rule, regime, verdicts
 from sizetransfer.errors import SpecError
+from sizetransfer.evidence import cells, verdicts
 from sizetransfer.experiments.loading import load
 from sizetransfer.measures.locality import LocalitySpec
 from sizetransfer.registry import Registry
 from sizetransfer.report import style, tables
+from sizetransfer.report.criteria import regime
 from sizetransfer.report.data import gather
 from sizetransfer.report.drawing import Omitted
 from sizetransfer.report.figure_architectures import group
 from sizetransfer.report.figure_repair import first_break
 from sizetransfer.report.figures import draw
 from sizetransfer.report.page import render_page
-from sizetransfer.trials import VerdictRule
+from sizetransfer.verdict import VerdictSpec, describe
 
 STUDENTS = ("cnn-4", "cnn-8", "other-4", "other-8")
 RADII = {"cnn-4": 4, "cnn-8": 8, "other-4": 4, "other-8": 8}
@@ -92,9 +93,15 @@ def test_the_experiments_load_without_any_plugin(name, preset):
 # --- verdicts within a kind -----------------------------------------------------------------------------------
 
 
+REFERENCES = (
+    *(("null", 0.9, 0.0), ("site_variance", 1.0, math.nan)),
+    *(("correlation_length_squared", 1.0, math.nan),),
+)
+
+
 def make(tmp_path, *, compare="kind", teachers=("medium-range",), far=True):
     experiment = make_experiment(
-        teachers=teachers, students=STUDENTS, seeds=(0, 1), sizes=(24, 64), verdict=VerdictRule(compare=compare)
+        teachers=teachers, students=STUDENTS, seeds=(0, 1), sizes=(24, 64), verdict=VerdictSpec(compare=compare)
     )
     students = {name: OtherSpec() if name.startswith("other") else DummyStudentSpec() for name in STUDENTS}
     experiment = experiment.model_copy(update={"students": students})
@@ -103,6 +110,10 @@ def make(tmp_path, *, compare="kind", teachers=("medium-range",), far=True):
         name, seed = trial.student_name, trial.seed
         common = {"teacher": trial.teacher_name, "student": name, "radius": RADII[name], "seed": seed}
         rows += [record(**common, size=size, value=ERRORS[name] * (1 + 0.001 * seed)) for size in (24, 64)]
+        for size in (24, 64):
+            for part, value, level in (*REFERENCES, ("linear", ERRORS[name], 0.0), ("best", ERRORS[name], 0.0)):
+                place = {"measure": "linear-references", "part": part, "coordinate": level, "standard_error": 0.0}
+                rows.append(record(**common, size=size, value=value, **place))
         if far:
             rows.append(record(**common, size=64, measure="jacobian", part="far_error", value=4.0 / RADII[name]))
     entries = [
@@ -119,24 +130,15 @@ def make(tmp_path, *, compare="kind", teachers=("medium-range",), far=True):
 
 
 def test_students_are_held_against_their_own_kind_or_against_all(tmp_path):
-    found = {}
+    larger = {}
     for compare in ("kind", "all"):
         run = make(tmp_path, compare=compare)
-        found[compare] = {v.student: v.verdict for v in verdicts(run.records, run.experiment)}
-    assert found["kind"] == {
-        "cnn-4": "transfers",
-        "cnn-8": "transfers",
-        "other-4": "radius-limited",
-        "other-8": "transfers",
-    }
-    run = make(tmp_path, compare="all")
-    best = {v.student: v.best_student for v in verdicts(run.records, run.experiment)}
-    assert best["other-4"] == "cnn-8"
-    run = make(tmp_path, compare="kind")
-    best = {v.student: v.best_student for v in verdicts(run.records, run.experiment)}
-    assert best["other-4"] == "other-8"
-    assert "same kind" in describe_rule(VerdictRule(compare="kind"))
-    assert "same kind" not in describe_rule(VerdictRule())
+        found = cells(run.records, run.experiment)
+        larger[compare] = {one.student: {each.name for each in one.trainings[0].larger} for one in found}
+    assert larger["kind"] == {"cnn-4": {"cnn-8"}, "cnn-8": set(), "other-4": {"other-8"}, "other-8": set()}
+    assert larger["all"]["other-4"] == {"cnn-8", "other-8"}
+    assert "same kind" in describe(VerdictSpec(compare="kind"))
+    assert "same kind" not in describe(VerdictSpec())
 
 
 # --- costs ----------------------------------------------------------------------------------------------------
@@ -233,13 +235,13 @@ def line(errors, spread=0.001, within=0.0):
     ],
 )
 def test_the_first_size_that_is_worse_beyond_growth_and_significance(errors, spread, expected):
-    assert first_break(line(errors, spread), 24, VerdictRule()) == expected
+    assert first_break(line(errors, spread), 24, VerdictSpec()) == expected
 
 
 def test_seeds_that_agree_by_chance_make_no_break():
     """As in the verdicts: 0.3 more, with 0.02 or 0.1 over the fields of both sizes."""
     errors = {24: 0.2, 48: 0.5}
-    assert [first_break(line(errors, 0.001, own), 24, VerdictRule()) for own in (0.02, 0.1)] == [48, None]
+    assert [first_break(line(errors, 0.001, own), 24, VerdictSpec()) for own in (0.02, 0.1)] == [48, None]
 
 
 def test_the_repair_has_the_least_error_of_a_radius_and_rings_where_it_breaks(tmp_path):

@@ -192,7 +192,7 @@ def test_an_edit_of_the_report_retrains_nothing_and_one_of_the_training_does(pro
     edit("console.py")
     edit("run_commands.py")
     edit("experiments/ledger.py")
-    edit("diagnosis.py")
+    edit("evidence.py")
     assert "Reused: 1 training and 1 measurement" in command()
     edit("training.py")
     output = command()

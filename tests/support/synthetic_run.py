@@ -11,11 +11,12 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import pandas as pd
 
-from sizetransfer.diagnosis import Verdict, verdicts
 from sizetransfer.errors import RunError
+from sizetransfer.evidence import verdicts
 from sizetransfer.records import Record
 from sizetransfer.specs import Geometry, MeasureSpec, StudentSpec, TeacherSpec, TrainingSpec
-from sizetransfer.trials import EvaluationSpec, Experiment, PaperValue, ReportSpec, VerdictRule
+from sizetransfer.trials import EvaluationSpec, Experiment, PaperValue, ReportSpec
+from sizetransfer.verdict import Verdict, VerdictSpec
 
 TEACHERS = ("short-range-simple", "medium-range", "long-range-stress")
 RADII = {"R=4": 4, "R=8": 8, "R=12": 12}
@@ -60,6 +61,10 @@ class JacobianSpec(_DummyMeasure):
     kind: Literal["jacobian"] = "jacobian"
 
 
+class LinearReferencesSpec(_DummyMeasure):
+    kind: Literal["linear-references"] = "linear-references"
+
+
 class SmoothedScoreSpec(_DummyMeasure):
     kind: Literal["smoothed-score"] = "smoothed-score"
 
@@ -72,7 +77,12 @@ class DummyGraphSpec(DummyTeacherSpec):
     geometry: ClassVar[Geometry] = "graph"
 
 
-MEASURES = {"clean-score": CleanScoreSpec(), "response": ResponseSpec(), "jacobian": JacobianSpec()}
+MEASURES = {
+    "clean-score": CleanScoreSpec(),
+    "response": ResponseSpec(),
+    "jacobian": JacobianSpec(),
+    "linear-references": LinearReferencesSpec(),
+}
 
 
 @dataclass(frozen=True)
@@ -106,7 +116,7 @@ def make_experiment(
     sizes: Sequence[int] = (24, 64),
     train_size: int = 24,
     report: ReportSpec | None = None,
-    verdict: VerdictRule | None = None,
+    verdict: VerdictSpec | None = None,
     title: str = "A synthetic run",
     measures: Mapping[str, MeasureSpec] = MEASURES,
     steps: int = 1500,
@@ -122,7 +132,7 @@ def make_experiment(
         training=TrainingSpec(size=train_size, steps=steps),
         evaluation=EvaluationSpec(sizes=tuple(sizes), measures=measures),
         report=report or ReportSpec(),
-        verdict=verdict or VerdictRule(),
+        verdict=verdict or VerdictSpec(),
     )
 
 
@@ -198,11 +208,30 @@ def _numbers(trial: Any, size: int, radii: Mapping[str, int | None], generator: 
         yield "response", part, math.nan, value, 0.03 * value
     seen = math.inf if radius is None else radius
     yield "jacobian", "outside_share", math.nan, math.exp(-2 * min(seen, 50) / scale), 0.001
+    if "linear-references" in trial.evaluation.measures:
+        yield from _references(trial.teacher_name, errors, place)
     for distance in range(17):
         exact = math.exp(-distance / scale) + (2e-3 if trial.teacher_name == "long-range-stress" else 0.0)
         learned = 0.9 * exact * noise if distance <= seen else 0.0
         yield "jacobian", "profile_teacher", float(distance), exact, 0.05 * exact
         yield "jacobian", "profile_student", float(distance), learned, 0.08 * learned
+
+
+def _references(teacher: str, errors: tuple[float, ...], place: int) -> Iterator[tuple[Any, ...]]:
+    """Students are as good as their filters; a forecast that is right, and a box that is the bulk, but for stress."""
+    stress = teacher == "long-range-stress"
+    linear = errors[place] * (0.7 if stress else 1.0)
+    for part, value in (
+        ("null", 0.97 if stress else 0.6),
+        ("linear", linear),
+        ("best", min(errors) * 0.7 if stress else min(errors)),
+    ):
+        yield "linear-references", part, 0.0, value, 0.0
+    law = {"site_variance": 1.0, "nearest_covariance": 0.4, "zero_mode": 5.0, "sigma_needed": 1.0}
+    length = {"correlation_length_squared": 400.0 if stress else 4.0}
+    forecast = {"forecast_site_variance": 0.99, "forecast_nearest": 0.98}
+    for part, value in {**law, **length, **forecast}.items():
+        yield "linear-references", part, math.nan, value, 0.0
 
 
 def make_run(path: Path, **choices: Any) -> SyntheticRun:

@@ -1,0 +1,395 @@
+r"""From a run's records to its verdicts: what :func:`sizetransfer.verdict.judge` is told of every teacher and student.
+
+- Errors: the clean score's (in open boxes that of the bulk), and the smoothed score's at every level of its measure.
+- References, the law and forecasts: of the measure ``linear-references``. Without it the null error of the clean score
+  follows from the sizes of field and score, by Stein's identity
+
+  .. math:: e_0^2 = 1 - 1 / (E x_i^2\,E s_i^2),
+
+  which is never too small, so that nothing is called *not learned* for it; locality stays unknown.
+- What is generated: of the measure ``generation``, else the forecast.
+
+Records are enough: nothing is built. Sums of fields, where they are stored, pair what shares fields; without them a
+number stands with its standard error.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import pandas as pd
+
+from sizetransfer.domain import SizeWords, size_words
+from sizetransfer.records import Sums
+from sizetransfer.trials import Experiment
+from sizetransfer.verdict import (
+    CLEAN,
+    CellEvidence,
+    Consequence,
+    LargerStudent,
+    LawChange,
+    Number,
+    Reference,
+    ScoreError,
+    TrainingEvidence,
+    Verdict,
+    judge,
+)
+from sizetransfer.verdict.statistics import quantity
+
+SCORES: Mapping[str, str] = {"clean-score": "clean score", "smoothed-score": "smoothed score"}
+"""Measures whose relative errors are judged, by kind."""
+
+REFERENCES, GENERATION = "linear-references", "generation"
+
+Place: TypeAlias = tuple[str, str, int, str, int, str, float | None]
+"""Where a number stands: teacher, student, seed, measure, size, part, coordinate (none for NaN)."""
+
+
+def measure_name(experiment: Experiment, kind: str) -> str | None:
+    """The experiment's own name of its first measure of this kind."""
+    return next((name for name, spec in experiment.evaluation.measures.items() if spec.kind == kind), None)
+
+
+def radii(records: pd.DataFrame, experiment: Experiment) -> dict[str, int | None]:
+    """Receptive radius of every student that left records, smallest first; ``None`` (global) last."""
+    found: dict[str, int | None] = {}
+    for student in experiment.students:
+        own = [] if records.empty else list(records.loc[records["student"] == student, "radius"])
+        if own:
+            found[student] = None if pd.isna(own[0]) else int(own[0])
+    return dict(sorted(found.items(), key=lambda item: reach(item[1])))
+
+
+def reach(radius: int | None) -> float:
+    """The radius as a number to order by: a global student sees farther than any other."""
+    return math.inf if radius is None else float(radius)
+
+
+def words_of(experiment: Experiment) -> SizeWords:
+    """How the experiment's sizes and distances are called."""
+    return size_words(teacher.geometry for teacher in experiment.teachers.values())
+
+
+def verdicts(records: pd.DataFrame, experiment: Experiment, sums: Mapping[Place, Sums] | None = None) -> list[Verdict]:
+    """Judge every student of every teacher by the experiment's thresholds.
+
+    Args:
+        records: rows of :class:`sizetransfer.records.Record`, of all seeds; may be incomplete or empty.
+        experiment: names, sizes and thresholds.
+        sums: numerators and denominators of the fields of a number, where they are known.
+
+    Returns:
+        One verdict for each teacher and student, teachers in the experiment's order, radii ascending; none if the
+        experiment measures no error of the score.
+    """
+    return [judge(cell, experiment.verdict) for cell in cells(records, experiment, sums)]
+
+
+def verdicts_as_data(found: Sequence[Verdict], experiment: Experiment, records: int) -> dict[str, Any]:
+    """Verdicts as JSON-compatible data: what they are, by which thresholds, and how many records they rest on."""
+    return {
+        "experiment": experiment.name,
+        "rule": experiment.verdict.to_json(),
+        "records": records,
+        "verdicts": [verdict.to_json() for verdict in found],
+    }
+
+
+def cells(
+    records: pd.DataFrame, experiment: Experiment, sums: Mapping[Place, Sums] | None = None
+) -> list[CellEvidence]:
+    """The evidence on every student of every teacher; arguments and order are those of :func:`verdicts`."""
+    if all(measure_name(experiment, kind) is None for kind in SCORES):
+        return []
+    known = radii(records, experiment)
+    students = [*known, *(name for name in experiment.students if name not in known)]
+    table = _Table(experiment, known, _rows(records), sums or {})
+    return [_Cell(table, teacher, student).evidence() for teacher in experiment.teachers for student in students]
+
+
+def sums_at(rows: Iterable[Mapping[str, Any]], sums: Iterable[object], names: Mapping[str, Any]) -> dict[Place, Sums]:
+    """The sums that are usable, by place.
+
+    Args:
+        rows: columns of records.
+        sums: of each row; anything but two equally long lists of finite numbers is left out.
+        names: columns to be taken instead of the rows' own.
+    """
+    pairs = ((place_of({**row, **names}), _usable(pair)) for row, pair in zip(rows, sums, strict=False))
+    return {place: pair for place, pair in pairs if pair is not None}
+
+
+def place_of(row: Mapping[str, Any]) -> Place:
+    """Where a record stands."""
+    coordinate = float(row["coordinate"])
+    names = str(row["teacher"]), str(row["student"]), int(row["seed"]), str(row["measure"])
+    return (*names, int(row["size"]), str(row["part"]), None if math.isnan(coordinate) else coordinate)
+
+
+def _usable(pair: object) -> Sums | None:
+    try:
+        table = np.asarray(pair, dtype=np.float64)
+    except (TypeError, ValueError):
+        return None
+    if table.ndim != 2 or len(table) != 2 or not np.isfinite(table).all():
+        return None
+    numerators, denominators = (tuple(row) for row in table.tolist())
+    return numerators, denominators
+
+
+# --- rows -------------------------------------------------------------------------------------------------------------
+
+_Row: TypeAlias = Mapping[str, Any]
+_Rows: TypeAlias = dict[tuple[str, str], dict[Place, _Row]]
+
+
+def _rows(records: pd.DataFrame) -> _Rows:
+    """Rows by teacher and student, and by place; one that comes twice counts once."""
+    found: _Rows = {}
+    for row in [] if records.empty else records.to_dict("records"):
+        plain = {str(name): value for name, value in row.items()}
+        place = place_of(plain)
+        found.setdefault((place[0], place[1]), {}).setdefault(place, plain)
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class _Table:
+    """All rows of a run, with what they are of."""
+
+    experiment: Experiment
+    radii: Mapping[str, int | None]
+    rows: _Rows
+    sums: Mapping[Place, Sums]
+
+    @cached_property
+    def names(self) -> dict[str, str]:
+        """The experiment's names of the measures that count, by kind."""
+        kinds = (*SCORES, REFERENCES, GENERATION)
+        found = {kind: measure_name(self.experiment, kind) for kind in kinds}
+        return {kind: name for kind, name in found.items() if name is not None}
+
+    def number(self, place: Place, *, fields: str = "", exponent: float = 0.5) -> Number | None:
+        """The number at a place; numbers with the same ``fields`` were measured on the same fields."""
+        row = self.rows.get(place[:2], {}).get(place)
+        if row is None:
+            return None
+        pair = self.sums.get(place)
+        if pair is not None and len(pair[0]) == int(row["n"]):
+            return Number.of_sums(*pair, fields=fields, exponent=exponent)
+        value, error, n = float(row["value"]), float(row["standard_error"]), int(row["n"])
+        return Number(value) if n <= 1 and error == 0 else Number(value, error, n)
+
+
+# --- one student of one teacher ---------------------------------------------------------------------------------------
+
+
+class _Cell:
+    """The evidence on one student of one teacher."""
+
+    def __init__(self, table: _Table, teacher: str, student: str) -> None:
+        self.table, self.teacher, self.student = table, teacher, student
+        self.experiment, self.size = table.experiment, table.experiment.training.size
+        self.own = table.rows.get((teacher, student), {})
+        self.seeds = [seed for seed in dict.fromkeys(self.experiment.seeds) if any(p[2] == seed for p in self.own)]
+        bulk = {place[4]: int(row["n"]) for place, row in self.own.items() if place[5] == "bulk_relative_rmse"}
+        self.region: Literal["whole", "bulk"] = "bulk" if bulk else "whole"
+        self.has_bulk = bulk.get(self.size, 1) > 0
+
+    def evidence(self) -> CellEvidence:
+        first = self.seeds[0] if self.seeds else None
+        return CellEvidence(
+            teacher=self.teacher,
+            student=self.student,
+            radius=self.table.radii.get(self.student),
+            training_size=self.size,
+            sizes=self._sizes(),
+            trainings=tuple(self._training(seed) for seed in self.seeds),
+            seeds=tuple(dict.fromkeys(self.experiment.seeds)),
+            site_deviation=None if first is None else self._site_deviation(first),
+            best_of_radius=() if first is None else tuple(self._made(first, "best_of_radius")),
+            law=() if first is None else tuple(self._law(first)),
+            correlation_squared=None if first is None else self._correlation(first),
+            has_bulk=self.has_bulk,
+            region=self.region,
+            symbol=words_of(self.experiment).symbol,
+        )
+
+    # --- errors and references
+
+    def _sizes(self) -> tuple[int, ...]:
+        """Sizes that errors were asked for at, by the measures that the teacher can answer."""
+        asked = [self.table.names[kind] for kind in SCORES if kind in self.table.names]
+        taken = [name for name in asked if any(place[3] == name for place in self.own)] or asked
+        return tuple(sorted({size for name in taken for size in self.experiment.evaluation.sizes_of(name)}))
+
+    def _training(self, seed: int) -> TrainingEvidence:
+        errors = tuple(self._errors(self.student, seed))
+        references = tuple(self._references(seed, errors))
+        return TrainingEvidence(seed, errors, references, tuple(self._larger(seed)), tuple(self._consequences(seed)))
+
+    def _errors(self, student: str, seed: int) -> Iterator[ScoreError]:
+        """Errors of a student, this one or another, named by their fields: those of one seed share them."""
+        names = self.table.names
+        clean = "bulk_relative_rmse" if self.region == "bulk" else "relative_rmse"
+        parts = {names.get("clean-score"): clean, names.get("smoothed-score"): "relative_rmse"}
+        for place in self.table.rows.get((self.teacher, student), {}):
+            _, _, whose, measure, size, part, level = place
+            if whose == seed and measure in parts and part == parts[measure]:
+                number = self.table.number(place, fields=self._fields(seed, measure, size, level))
+                if number is not None:
+                    yield ScoreError(CLEAN if level is None else level, size, number)
+
+    def _fields(self, seed: int, measure: str, size: int, level: float | None) -> str:
+        return f"{self.teacher}, {measure}, seed {seed}, size {size}, level {level}"
+
+    def _at(self, seed: int, kind: str, size: int, part: str, level: float | None = None) -> Place | None:
+        name = self.table.names.get(kind)
+        return None if name is None else (self.teacher, self.student, seed, name, size, part, level)
+
+    def _number(self, place: Place | None, **how: Any) -> Number | None:
+        return None if place is None else self.table.number(place, **how)
+
+    def _references(self, seed: int, errors: Sequence[ScoreError]) -> Iterator[Reference]:
+        for sigma, size in dict.fromkeys((one.sigma, one.size) for one in errors):
+            # All trainings are held against the same fields.
+            shared = f"{self.teacher}, references, size {size}, level {sigma}"
+            found = {
+                part: self._number(self._at(seed, REFERENCES, size, part, sigma), fields=shared)
+                for part in ("null", "linear", "best", "irreducible")
+            }
+            if found["null"] is None and sigma == CLEAN:
+                found["null"] = self._null(seed, size)
+            if any(found.values()):
+                yield Reference(sigma, size, **found)
+
+    def _null(self, seed: int, size: int) -> Number | None:
+        """The null error of the clean score by Stein's identity, where no reference was measured."""
+        kind = "clean-score"
+        shared = self._fields(seed, self.table.names.get(kind, ""), size, None)
+        parts = [self._number(self._at(seed, kind, size, part), fields=shared) for part in ("field_std", "teacher_rms")]
+        field, score = parts
+        if self.region != "whole" or field is None or score is None:
+            return None
+        with np.errstate(all="ignore"):
+            found = quantity(lambda x, s: np.sqrt(1 - 1 / np.square(x * s)), field, score)
+        return Number(found.value, found.standard_error, field.n) if found.known and found.value > 0 else None
+
+    def _larger(self, seed: int) -> Iterator[LargerStudent]:
+        """Students of larger radius; one that left no records may be larger, and is missing."""
+        students, known = self.experiment.students, self.table.radii
+        own = reach(known.get(self.student))
+        for name, spec in students.items():
+            alike = self.experiment.verdict.compare == "all" or spec.kind == students[self.student].kind
+            if name != self.student and alike and (reach(known[name]) if name in known else math.inf) > own:
+                yield LargerStudent(name, known.get(name), tuple(self._errors(name, seed)))
+
+    # --- the law
+
+    def _site_deviation(self, seed: int) -> float | None:
+        variance = self._number(self._at(seed, REFERENCES, self.size, "site_variance"))
+        if variance is not None and variance.value > 0:
+            return math.sqrt(variance.value)
+        field = self._number(self._at(seed, "clean-score", self.size, "field_std"))
+        return field.value if field is not None and field.known else None
+
+    def _reference_sizes(self) -> list[int]:
+        name = self.table.names.get(REFERENCES)
+        return sorted({place[4] for place in self.own if place[3] == name}) if name else []
+
+    def _correlation(self, seed: int) -> Number | None:
+        """At the largest size of exact fields that there is."""
+        part = "correlation_length_squared"
+        found = [self._number(self._at(seed, REFERENCES, size, part)) for size in reversed(self._reference_sizes())]
+        return next((one for one in found if one is not None and one.known), None)
+
+    def _law(self, seed: int) -> Iterator[LawChange]:
+        parts = ("site_variance", "nearest_covariance", "zero_mode")
+        before = [self._number(self._at(seed, REFERENCES, self.size, part)) for part in parts]
+        for size in self._reference_sizes():
+            after = [self._number(self._at(seed, REFERENCES, size, part)) for part in parts]
+            ratios = [_ratio(large, small) for large, small in zip(after, before, strict=True)]
+            if size > self.size and all(ratio is not None for ratio in ratios):
+                yield LawChange(size, *(ratio for ratio in ratios if ratio is not None))
+
+    # --- what is generated
+
+    def _consequences(self, seed: int) -> Iterator[Consequence]:
+        """Of generated fields, else the forecast, size by size."""
+        generated = {one.size: one for one in self._rollouts(seed)}
+        forecast = {one.size: one for one in self._made(seed, "forecast")}
+        yield from {**forecast, **generated}.values()
+
+    def _needed(self, seed: int, size: int) -> float | None:
+        number = self._number(self._at(seed, REFERENCES, size, "sigma_needed"))
+        return number.value if number is not None and number.known else None
+
+    def _made(self, seed: int, prefix: str) -> Iterator[Consequence]:
+        """What a linear score generates: this radius's best of the size, or as a forecast for the student."""
+        for size in self._reference_sizes():
+            names = ("site_variance", "nearest", "zero_mode", "smallest_wave")
+            found = [self._number(self._at(seed, REFERENCES, size, f"{prefix}_{name}")) for name in names]
+            variance, nearest = found[:2]
+            if variance is None or nearest is None:
+                continue
+            own = prefix == "forecast"
+            yield Consequence(
+                size,
+                "second-order forecast" if own or variance.n is not None else "closed form",
+                variance,
+                nearest,
+                _present({"S(0)": found[2], "S(k_min)": found[3]}),
+                sigma_start=self.experiment.training.noise.sigma_max if own else None,
+                sigma_needed=self._needed(seed, size) if own else None,
+            )
+
+    def _rollouts(self, seed: int) -> Iterator[Consequence]:
+        name = self.table.names.get(GENERATION)
+        sampler = getattr(self.experiment.evaluation.measures.get(name or ""), "sampler", None)
+        for size in sorted({place[4] for place in self.own if place[3] == name and place[2] == seed}):
+            variance, nearest = (self._generated(seed, size, part) for part in ("variance", "nearest"))
+            if variance is None or nearest is None:
+                continue
+            yield Consequence(
+                size,
+                "rollout",
+                variance,
+                nearest,
+                _present(
+                    {
+                        "S(0)": self._generated(seed, size, "zero_mode"),
+                        "S(k_min)": self._generated(seed, size, "smallest_wave"),
+                    }
+                ),
+                sigma_start=None if sampler is None else sampler.noise.sigma_max,
+                sigma_needed=self._needed(seed, size),
+            )
+
+    def _generated(self, seed: int, size: int, part: str) -> Number | None:
+        """Generated over exact: as measured, else from the two, as if they were independent."""
+        shared = f"{self.teacher}, generation, seed {seed}, size {size}"
+        place = self._at(seed, GENERATION, size, f"{part}_ratio")
+        measured = self._number(place, fields=shared, exponent=1.0)
+        if measured is not None:
+            return measured
+        pair = [self._number(self._at(seed, GENERATION, size, f"{part}_{one}")) for one in ("generated", "exact")]
+        return _ratio(*pair)
+
+
+def _present(numbers: Mapping[str, Number | None]) -> dict[str, Number]:
+    return {name: number for name, number in numbers.items() if number is not None}
+
+
+def _ratio(one: Number | None, other: Number | None) -> Number | None:
+    """The ratio of two independent numbers."""
+    if one is None or other is None:
+        return None
+    found = quantity(lambda a, b: a / b, one, other)
+    counts = [number.n for number in (one, other) if number.n is not None]
+    return Number(found.value, found.standard_error, min(counts)) if counts else Number(found.value)
