@@ -303,6 +303,13 @@ class MeasureSpec(KindSpec):
         fits = teacher.field.geometry in self.geometries
         return missing if fits else [*missing, f"fields on a {' or a '.join(self.geometries)}"]
 
+    def for_training(self, training: TrainingSpec) -> MeasureSpec:
+        """The measure as it is taken of students of such a training: what it sets enters the key of the measurement.
+
+        A measure that asks students at noise levels of its own keeps within those of the training here.
+        """
+        return self
+
     def check(self, teacher: Teacher, size: int) -> None:
         """Refuse a size that this measure cannot be taken at, before anything is trained; nothing is computed.
 

@@ -287,9 +287,13 @@ class Trial(Spec):
         """The low noise level at which the student is asked for its score."""
         return self.evaluation.sigma or self.training.noise.sigma_min
 
+    def measure(self, name: str) -> MeasureSpec:
+        """The named measure, as it is taken of this trial's training."""
+        return self.evaluation.measures[name].for_training(self.training)
+
     def tasks(self) -> Iterator[Task]:
         """What is to be measured, in the order of the experiment; only a planned trial has tasks."""
         known = self.keys.measurements if self.keys is not None else {}
         for name, sizes in known.items():
             for size, key in sizes.items():
-                yield Task(name, self.evaluation.measures[name], size, key)
+                yield Task(name, self.measure(name), size, key)

@@ -105,7 +105,7 @@ def _training_parts(trial: Trial, device: str) -> dict[str, object]:
 
 
 def _measurement_keys(trial: Trial, name: str, training: str) -> dict[int, str]:
-    measure = trial.evaluation.measures[name]
+    measure = trial.measure(name)
     specification = measure.to_json()
     for field in measure.without_effect:
         specification.pop(field, None)
