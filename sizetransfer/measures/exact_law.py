@@ -151,8 +151,8 @@ def whole_torus(fields: Sample) -> bool:
 
 def smallest_wave(x: Float[Tensor, "batch channels *size"]) -> Float[Tensor, "batch channels"]:
     """Mean of ``|x_k|^2 / n`` over the smallest wave vectors, one along each axis."""
-    factors = _waves(x) / x[0, 0].numel()
-    return torch.stack([factors[:, :, *step] for step in _unit_steps(x.ndim - 2)]).mean(0)
+    factors = (_waves(x) / x[0, 0].numel()).movedim((0, 1), (-2, -1))
+    return torch.stack([factors[step] for step in _unit_steps(x.ndim - 2)]).mean(0)
 
 
 def _structure_factors(fields: Sample) -> Float[Tensor, "channels *size"]:

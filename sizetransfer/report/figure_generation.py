@@ -52,9 +52,10 @@ def generation(data: ReportData) -> Drawing | Omitted:
         "Mean absolute error over mean, variance, fourth moment and neighbour correlations of generated fields"
         f"{_of_classes(data)}, each in units of the exact field, against the size.{data.dotted_training_size()} "
         "Dashed: the same number between two sets of exact fields; an error from a white start that is no larger is "
-        "not the student's. Dotted: the same of the fields that the best known score generates from the same start with "
-        "the same noise: an error that is no larger is the sampler's or the start's. From exact fields with noise, only the learned drift can "
-        f"fail.{' Open diamonds, a little to the right: the paper.' if paper else ''} {_levels(data)}{data.error_bars()}",
+        "not the student's. Dotted: the same of fields that the best known score generates from the same start; an "
+        "error that is no larger is the sampler's or the start's. From exact fields with noise, only the learned drift can "
+        f"fail.{' Open diamonds, a little to the right: the paper.' if paper else ''} "
+        f"{_levels(data)}{data.error_bars()}",
         figure,
     )
 

@@ -245,7 +245,7 @@ def test_distributions_by_hand(size, closed, masked):
 
 def test_wasserstein_distance_is_that_of_sorted_values():
     teacher = make_teacher(1)
-    spec = GenerationSpec(fields=6, batch=6, sampler=SamplerSpec(steps=2, noise=NOISE))
+    spec = GenerationSpec(fields=6, batch=6, sampler=SamplerSpec(steps=2, noise=NOISE), start="matched")
     random = stream(3, "generation", SIZE).fields(0, 6)
     begin = spec.beginning(ExactLaw(teacher, SIZE, seed=3, batch=6).needed, teacher.field.sigma_data)
     generated, exact, _ = spec._sets(teacher, Louder(teacher), None, begin, 6, SIZE, random)
