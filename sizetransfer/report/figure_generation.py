@@ -53,8 +53,8 @@ def generation(data: ReportData) -> Drawing | Omitted:
         f"{_of_classes(data)}, each in units of the exact field, against the size.{data.dotted_training_size()} "
         "Dashed: the same number between two sets of exact fields; an error from a white start that is no larger is "
         "not the student's. Dotted: the same of fields that the best known score generates from the same start; an "
-        "error that is no larger is the sampler's or the start's. From exact fields with noise, only the learned drift can "
-        f"fail.{' Open diamonds, a little to the right: the paper.' if paper else ''} "
+        "error that is no larger is the sampler's or the start's. From exact fields with noise, only the learned drift "
+        f"can fail.{' Open diamonds, a little to the right: the paper.' if paper else ''} "
         f"{_levels(data)}{data.error_bars()}",
         figure,
     )
