@@ -90,6 +90,28 @@ def root_ratio(numerator: Tensor, denominator: Tensor, part: str, coordinate: fl
     return Measurement(part, value, torch.sqrt(variance).item(), n, coordinate, sums)
 
 
+def ratio(numerator: Tensor, denominator: Tensor, part: str, coordinate: float = math.nan) -> Measurement:
+    r"""The ratio :math:`\sum_b a_b / \sum_b c_b` over independent draws b, with its jackknife standard error.
+
+    Args:
+        numerator: a, shape ``(n,)``; where one is not finite the value is NaN, and no sums are kept.
+        denominator: c, shape ``(n,)``; where they sum to zero the value is NaN.
+    """
+    a, c = numerator.double(), denominator.double()
+    n = a.numel()
+    if not (a.isfinite().all() and c.isfinite().all()):
+        return Measurement(part, math.nan, math.nan, n, coordinate)
+    sums = (tuple(a.tolist()), tuple(c.tolist()))
+    if c.sum() == 0:
+        return Measurement(part, math.nan, math.nan, n, coordinate, sums)
+    value = (a.sum() / c.sum()).item()
+    if n < 2 or bool(((c.sum() - c) == 0).any()):
+        return Measurement(part, value, math.nan, n, coordinate, sums)
+    left_out = (a.sum() - a) / (c.sum() - c)
+    variance = (n - 1) / n * (left_out - left_out.mean()).square().sum()
+    return Measurement(part, value, torch.sqrt(variance).item(), n, coordinate, sums)
+
+
 def jackknife(
     estimator: Callable[[Tensor], float], draws: Tensor, part: str, coordinate: float = math.nan
 ) -> Measurement:

@@ -28,7 +28,8 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from sizetransfer.measures.generation import ReverseProcessSpec, generated_fields, jackknifed, noisy
+from sizetransfer.measures.exact_law import ExactLaw
+from sizetransfer.measures.generation import Beginning, ReverseProcessSpec, generated_fields, jackknifed, noisy, within
 from sizetransfer.oracle import (
     Division,
     HasConditionalSamples,
@@ -60,7 +61,8 @@ class ConditionalGenerationSpec(ReverseProcessSpec):
     k of a division, at the index of the class: ``D/k/o/generated`` and ``D/k/o/exact`` in units of the field for o in
     ``mean, variance, fourth_moment`` (of pairs: ``covariance``), ``D/k/o/deviation`` and ``D/k/o/control`` in units of
     the exact field, and ``D/k/count``, sites or pairs in all fields. A class that fewer than three fields show is
-    counted only. Errors are jackknife errors over fields.
+    counted only. Errors are jackknife errors over fields. ``sigma_start``, ``sigma_needed`` and ``start_exact`` say
+    where the reverse process starts, as for :class:`~sizetransfer.measures.generation.GenerationSpec`.
     """
 
     kind: Literal["conditional-generation"] = "conditional-generation"
@@ -77,10 +79,13 @@ class ConditionalGenerationSpec(ReverseProcessSpec):
             SpecError: a global student is to be tiled.
             NonFiniteError: the reverse process leaves the finite numbers; it names the step.
         """
-        score = self.score(student)
+        law = ExactLaw(teacher, size, seed=seed, batch=self.batch)
+        begin = self.beginning(law.needed, student.field.sigma_data)
+        yield from begin.measurements(self.fields)
+        score = within(self.score(student), self.trained)
         parts: list[Mapping[_Class, Tensor]] = []
         for batch, generator in batches(self.fields, self.batch, seed, "conditional generation", size):
-            sets = self._sets(teacher, score, batch, size, generator, student.field.sigma_data)
+            sets = self._sets(teacher, score, begin, batch, size, generator)
             parts.append(_sums(cast(HasSiteClasses, teacher), sets))
         yield from _compare({one: torch.cat([part[one] for part in parts]) for one in parts[0]})
 
@@ -88,16 +93,19 @@ class ConditionalGenerationSpec(ReverseProcessSpec):
         self,
         teacher: Teacher,
         score: Score,
+        begin: Beginning,
         batch: int,
         size: int,
         generator: Stream,
-        sigma_data: float,
     ) -> tuple[Sample, Sample, Sample]:
         """Generated, exact, and other exact fields, all with the labels of the exact ones."""
         exact = draw_fields(teacher, batch, size, generator=generator)
         control = redraw_fields(cast(HasConditionalSamples, teacher), exact, generator=generator)
-        x = generated_fields(score, exact, self.sampler, self.start, generator.branch("generated"), sigma_data)
-        last = self.sampler.noise.sigma_min
+        clean = exact
+        if begin.apart:
+            clean = redraw_fields(cast(HasConditionalSamples, teacher), exact, generator=generator.branch("start"))
+        x = generated_fields(score, clean, begin, generator.branch("generated"))
+        last = begin.sampler.noise.sigma_min
         return exact.with_x(x), noisy(exact, last, generator), noisy(control, last, generator)
 
 

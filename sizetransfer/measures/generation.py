@@ -17,13 +17,25 @@ moment. Without units the fourth power of the field would decide alone. Absolute
 few fields even exact ones differ, so a second set of exact fields is held against the first as a control. With
 ``start: exact`` the reverse process begins at the very fields that it is compared with, plus noise; what the noise does
 not reach cancels, so that differences smaller than the control's are resolved.
+
+Where the process starts decides what it can show. ``start: needed`` takes the noise that the size needs
+(:mod:`sizetransfer.measures.exact_law`), from which white noise is as good as exact fields, or, where training stopped
+below it, *other* exact fields with the largest noise of the training; both levels are recorded. No student is asked for
+a score outside its training's range of noise, whatever the start. White noise at the data's own deviation is no law
+that any score was trained on: from ``sigma_max: 1.0`` even the exact score of a free field (two dimensions, mass 0.5)
+ends with 0.88 of its variance, 0.71 of its nearest-neighbour covariance and 0.42 of S(0).
+
+A second control is the sampler's: the exact smoothed score, or the best known one, in the student's place, from the
+same start with the same noise. What it misses is not the student's. The consequence that a verdict weighs are the
+ratios of second moments, :mod:`sizetransfer.measures.marginal_ratios`, of the student and of this control.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
@@ -32,12 +44,14 @@ from pydantic import Field
 from torch import Tensor
 
 from sizetransfer.domain import Lattice
-from sizetransfer.errors import SpecError
+from sizetransfer.errors import NonFiniteError, SpecError
+from sizetransfer.measures.exact_law import ControlScore, ExactLaw, smallest_wave, whole_torus
+from sizetransfer.measures.marginal_ratios import marginals, plain, ratios
 from sizetransfer.oracle import Context, Sample, Teacher, draw_fields
 from sizetransfer.randomness import Stream, batches
 from sizetransfer.records import Measurement
 from sizetransfer.sampling import SamplerSpec, Score, Streams, draw_noise, generate, sample
-from sizetransfer.specs import Geometry, MeasureSpec
+from sizetransfer.specs import Geometry, MeasureSpec, NoiseSchedule, TrainingSpec
 from sizetransfer.student import Student
 from sizetransfer.tiling import tiled
 
@@ -48,9 +62,37 @@ POINTS, REACH = 1024, 10.0
 # Sites along each axis of the smallest lattice that is compared.
 SMALLEST = 4
 
+# Steps that take a right score to within half a percent of the variance from the noise that 64 x 64 sites need.
+STEPS = 96
+
 Step = tuple[int, ...]
-Start = Literal["matched", "noise", "exact"]
-"""White noise of the variance of noise and data, or of noise alone, or exact fields with noise."""
+Start = Literal["needed", "matched", "noise", "exact"]
+"""What the size needs; white noise of the variance of noise and data, or of noise alone; exact fields with noise."""
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """Where a reverse process starts.
+
+    Attributes:
+        sampler: with the noise levels that are gone through.
+        white: from white noise; else from exact fields with noise.
+        apart: these exact fields are others than those that are compared with.
+        sigma_data: deviation that white noise has beside the noise's.
+        needed: standard deviation of the noise that hides every wave.
+    """
+
+    sampler: SamplerSpec
+    white: bool
+    apart: bool
+    sigma_data: float
+    needed: float
+
+    def measurements(self, n: int) -> Iterator[Measurement]:
+        """The noise at the start, that which the size needs, and whether the start are exact fields."""
+        yield plain("sigma_start", self.sampler.noise.sigma_max, n)
+        yield plain("sigma_needed", self.needed, n)
+        yield plain("start_exact", float(not self.white), n)
 
 
 class ReverseProcessSpec(MeasureSpec):
@@ -59,12 +101,23 @@ class ReverseProcessSpec(MeasureSpec):
     without_effect: ClassVar[frozenset[str]] = frozenset({"batch", "tile"})
     batch: int = Field(16, ge=1, description="fields at a time; bounds the memory")
     sampler: SamplerSpec = Field(
-        SamplerSpec(), description="the reverse process; its noise within that of the training"
+        SamplerSpec(steps=STEPS),
+        description="the reverse process; of its noise, a start as needed takes the smallest only",
     )
     start: Start = Field(
-        "matched", description="white noise of the variance of noise and data, or of noise alone, or exact noisy fields"
+        "needed",
+        description="from the noise that the size needs, or exact fields with the training's where that is less; "
+        "or at the sampler's: white noise of the variance of noise and data, or of noise alone, or exact noisy fields",
     )
     tile: int | None = Field(None, ge=1, description="evaluate the student on tiles of so many sites along each axis")
+    trained: NoiseSchedule | None = Field(
+        None,
+        description="noise range of the student's training, which a run fills in: the student is not asked beyond it",
+    )
+
+    def for_training(self, training: TrainingSpec) -> ReverseProcessSpec:
+        """The measure with the noise range of the training."""
+        return self.model_copy(update={"trained": training.noise})
 
     def check_student(self, student: Student) -> None:
         """Refuse to tile a global student."""
@@ -78,6 +131,26 @@ class ReverseProcessSpec(MeasureSpec):
         """
         return student if self.tile is None else tiled(student, self.tile)
 
+    def beginning(self, needed: float, sigma_data: float) -> Beginning:
+        """Where the process starts at a size that needs so much noise.
+
+        Raises:
+            SpecError: the training's range of noise and the sampler's have no level in common.
+        """
+        asked = self.sampler.noise
+        lowest = asked.sigma_min if self.trained is None else max(asked.sigma_min, self.trained.sigma_min)
+        highest = max(needed, 2 * lowest) if self.start == "needed" else asked.sigma_max
+        reached = highest if self.trained is None else min(highest, self.trained.sigma_max)
+        noise = NoiseSchedule(sigma_min=lowest, sigma_max=reached)
+        apart = self.start == "needed" and reached < highest
+        return Beginning(
+            sampler=self.sampler.model_copy(update={"noise": noise}),
+            white=self.start != "exact" and not apart,
+            apart=apart,
+            sigma_data=0.0 if self.start == "noise" else sigma_data,
+            needed=needed,
+        )
+
 
 class GenerationSpec(ReverseProcessSpec):
     """Local observables of fields generated by the student's reverse process, against exact fields (paper table 5).
@@ -86,8 +159,16 @@ class GenerationSpec(ReverseProcessSpec):
     the exact field; in units of the field, ``<o>_generated``, ``<o>_exact`` and ``<o>_difference`` for o in
     ``mean, variance, fourth_moment, nearest, next_nearest``; ``site_distance`` and ``patch_distance``, Wasserstein
     distances of the marginals of a site and of the mean over a patch; and ``observable_mae_control``,
-    ``site_distance_control``, ``patch_distance_control``, the same numbers for a second set of exact fields. Errors are
-    jackknife errors over fields. The last noise level is the sampler's own.
+    ``site_distance_control``, ``patch_distance_control``, the same numbers for a second set of exact fields.
+
+    ``sigma_start`` and ``sigma_needed``, the noise that the process starts from and that which the size needs, and
+    ``start_exact``: one if it starts from exact fields with noise, zero if from white noise. Ratios of generated to
+    exact fields (:mod:`sizetransfer.measures.marginal_ratios`): ``site_variance_ratio``, ``nearest_covariance_ratio``
+    and, on tori without dead sites, ``zero_mode_ratio`` and ``smallest_wave_ratio``. With ``control_`` before their
+    names: these ratios, ``observable_mae``, ``<o>_generated`` and the distances of fields that the best known score
+    generates from the same start with the same noise; ``control_exact`` is one if it is the exact smoothed score, zero
+    if it is the best linear filter. Errors are jackknife errors over fields. The last noise level is the sampler's own,
+    or the training's smallest where that is larger.
     """
 
     kind: Literal["generation"] = "generation"
@@ -111,57 +192,83 @@ class GenerationSpec(ReverseProcessSpec):
                 global student is to be tiled.
             NonFiniteError: the reverse process leaves the finite numbers; it names the step.
         """
-        score = self.score(student)
+        law = ExactLaw(teacher, size, seed=seed, batch=self.batch)
+        begin = self.beginning(law.needed, student.field.sigma_data)
+        yield from begin.measurements(self.fields)
+        if law.control is not None:
+            yield plain("control_exact", float(law.control.exact), self.fields)
         moments: list[Tensor] = []
         distributions: list[Tensor] = []
         points = None
         for batch, generator in batches(self.fields, self.batch, seed, "generation", size):
-            sets = self._sets(teacher, score, batch, size, generator, student.field.sigma_data)
+            sets = self._sets(teacher, self.score(student), law.control, begin, batch, size, generator)
             points = _points(sets[1], teacher.field.sigma_data) if points is None else points
             moments.append(torch.stack([_moments(fields) for fields in sets], 1))
             distributions.append(torch.stack([_distributions(fields, points) for fields in sets], 1))
-        yield from _compare(torch.cat(moments))
+        all_moments = torch.cat(moments)
+        yield from _compare(all_moments)
         if points is not None:
             yield from _distances(torch.cat(distributions), float(points[1] - points[0]))
+        yield from _ratios(all_moments, law, begin.sampler.noise.sigma_min**2)
 
     def _sets(
         self,
         teacher: Teacher,
         score: Score,
+        control: ControlScore | None,
+        begin: Beginning,
         batch: int,
         size: int,
         generator: Stream,
-        sigma_data: float,
-    ) -> tuple[Sample, Sample, Sample]:
-        """Generated fields in the contexts of exact ones, these exact fields, and other exact fields.
+    ) -> tuple[Sample, ...]:
+        """Generated fields, exact ones, other exact ones, and, with a control, those that its score generates.
 
-        The jackknife leaves out a generated field together with the exact one whose context, or start, it shares.
+        Generated fields share the contexts of the exact ones, unless they start from exact fields of their own. The
+        jackknife leaves out a generated field together with the exact one whose context, or start, it shares.
         """
-        exact, control = (draw_fields(teacher, batch, size, generator=generator) for _ in range(2))
+        exact, other = (draw_fields(teacher, batch, size, generator=generator) for _ in range(2))
         _require_room(_lattice(exact.context))
-        x = generated_fields(score, exact, self.sampler, self.start, generator.branch("generated"), sigma_data)
-        last = self.sampler.noise.sigma_min
-        return exact.with_x(x), noisy(exact, last, generator), noisy(control, last, generator)
+        clean = exact
+        if begin.apart:
+            clean = draw_fields(teacher, batch, size, generator=generator.branch("start"))
+        own = generator.branch("generated")
+        x = generated_fields(within(score, self.trained), clean, begin, own.fields(0, batch))
+        last = begin.sampler.noise.sigma_min
+        sets = (clean.with_x(x), noisy(exact, last, generator), noisy(other, last, generator))
+        if control is None:
+            return sets
+        return *sets, clean.with_x(_controlled(control, clean, begin, own.fields(0, batch)))
+
+
+def _controlled(control: ControlScore, clean: Sample, begin: Beginning, streams: Stream) -> Tensor:
+    """Fields that the control's score generates; not numbers where it leaves them, as an estimated filter may."""
+    try:
+        return generated_fields(control.score, clean, begin, streams)
+    except NonFiniteError:
+        return torch.full_like(clean.x, torch.nan)
+
+
+def within(score: Score, trained: NoiseSchedule | None) -> Score:
+    """The score, at noise levels that rounding does not put outside the training's range."""
+    if trained is None:
+        return score
+    lowest, highest = trained.sigma_min, trained.sigma_max
+    return lambda x, sigma, context: score(x, sigma.clamp(lowest, highest), context)
 
 
 def generated_fields(
-    score: Score,
-    exact: Sample,
-    spec: SamplerSpec,
-    start: Start,
-    streams: Streams,
-    sigma_data: float,
+    score: Score, clean: Sample, begin: Beginning, streams: Streams
 ) -> Float[Tensor, "batch channels *size"]:
     """Fields generated in the contexts of exact ones, from white noise or from these very fields with noise.
 
     Raises:
         NonFiniteError: the reverse process leaves the finite numbers; it names the step.
     """
-    if start == "exact":
-        first, grid, context = noisy(exact, spec.noise.sigma_max, streams).x, spec.sigmas(), exact.context
-        return sample(score, first, grid, context=context, method=spec.method, churn=spec.churn, generator=streams)
-    scale = sigma_data if start == "matched" else 0.0
-    return generate(score, spec, exact.x, context=exact.context, generator=streams, sigma_data=scale)
+    spec, context = begin.sampler, clean.context
+    if begin.white:
+        return generate(score, spec, clean.x, context=context, generator=streams, sigma_data=begin.sigma_data)
+    first = noisy(clean, spec.noise.sigma_max, streams).x
+    return sample(score, first, spec.sigmas(), context=context, method=spec.method, churn=spec.churn, generator=streams)
 
 
 def noisy(clean: Sample, sigma: float, streams: Streams) -> Sample:
@@ -222,8 +329,11 @@ def _pairs(x: Tensor, step: Step, *, closed: Sequence[bool]) -> tuple[Tensor, Te
     return here, there
 
 
-def _moments(fields: Sample) -> Float[Tensor, "batch channels 6"]:
-    """Averages of the first four powers over live sites, and of the two products over pairs of them."""
+def _moments(fields: Sample) -> Float[Tensor, "batch channels parts"]:
+    """Averages of the first four powers over live sites, and of the two products over pairs of them.
+
+    On a torus without dead sites there is a seventh: of the squares of the smallest waves.
+    """
     lattice, x, live = _lattice(fields.context), fields.x.double(), live_sites(fields)
 
     def over_sites(values: Tensor) -> Tensor:
@@ -237,12 +347,13 @@ def _moments(fields: Sample) -> Float[Tensor, "batch channels 6"]:
         return products.sum(0) / counts.sum(0)
 
     powers = [over_sites(x**power) for power in (1, 2, 3, 4)]
-    return torch.stack([*powers, *map(over_pairs, _steps(lattice.dim))], dim=2)
+    waves = [smallest_wave(x)] if whole_torus(fields) else []
+    return torch.stack([*powers, *map(over_pairs, _steps(lattice.dim)), *waves], dim=2)
 
 
-def _observables(moments: Float[Tensor, "*rows channels 6"]) -> Float[Tensor, "*rows channels 5"]:
+def _observables(moments: Float[Tensor, "*rows channels parts"]) -> Float[Tensor, "*rows channels 5"]:
     """The five observables from averages over fields, sites and pairs."""
-    m, m2, m3, m4, nearest, next_nearest = moments.unbind(-1)
+    m, m2, m3, m4, nearest, next_nearest = moments[..., :6].unbind(-1)
     fourth = m4 - 4 * m * m3 + 6 * m**2 * m2 - 3 * m**4
     return torch.stack([m, m2 - m**2, fourth, nearest - m**2, next_nearest - m**2], dim=-1)
 
@@ -291,22 +402,41 @@ def jackknifed(estimates: Float[Tensor, "rows"], part: str, coordinate: float = 
     return Measurement(part, value, error, n, coordinate)
 
 
-def _compare(moments: Float[Tensor, "n 3 channels 6"]) -> Iterable[Measurement]:
-    """Measurements of the observables; the second axis holds generated, exact and other exact fields."""
-    generated, exact, control = _observables(_leaving_out(moments)).unbind(1)
+def _compare(moments: Float[Tensor, "n sets channels parts"]) -> Iterable[Measurement]:
+    """Measurements of the observables; the second axis holds generated, exact, other exact, and control's fields."""
+    generated, exact, other, *control = _observables(_leaving_out(moments)).unbind(1)
     _, variance, fourth, _, _ = exact.unbind(-1)
     units = torch.stack([variance.sqrt(), variance, fourth, variance, variance], dim=-1)
-    yield jackknifed(((generated - exact) / units).abs().mean((1, 2)), "observable_mae")
-    yield jackknifed(((control - exact) / units).abs().mean((1, 2)), "observable_mae_control")
+    named = {"observable_mae": generated, "observable_mae_control": other}
+    named |= dict(zip(["control_observable_mae"], control, strict=False))
+    for part, fields in named.items():
+        yield jackknifed(((fields - exact) / units).abs().mean((1, 2)), part)
     for index, name in enumerate(OBSERVABLES):
-        for part, values in (("generated", generated), ("exact", exact), ("difference", generated - exact)):
+        columns = {"generated": generated, "exact": exact, "difference": generated - exact}
+        for part, values in columns.items():
             yield jackknifed(values[..., index].mean(1), f"{name}_{part}")
+        for values in control:
+            yield jackknifed(values[..., index].mean(1), f"control_{name}_generated")
 
 
-def _distances(distributions: Float[Tensor, "n 3 channels 2 points"], spacing: float) -> Iterable[Measurement]:
+def _distances(distributions: Float[Tensor, "n sets channels 2 points"], spacing: float) -> Iterable[Measurement]:
     """Wasserstein distances of the marginals, averaged over channels."""
-    generated, exact, control = _leaving_out(distributions).unbind(1)
-    for part, other in (("", generated), ("_control", control)):
-        distances = (other - exact).abs().sum(-1).mean(1) * spacing
+    generated, exact, other, *control = _leaving_out(distributions).unbind(1)
+    named = {"{}_distance": generated, "{}_distance_control": other}
+    named |= dict(zip(["control_{}_distance"], control, strict=False))
+    for part, fields in named.items():
+        distances = (fields - exact).abs().sum(-1).mean(1) * spacing
         for index, name in enumerate(MARGINALS):
-            yield jackknifed(distances[:, index], f"{name}_distance{part}")
+            yield jackknifed(distances[:, index], part.format(name))
+
+
+def _ratios(moments: Float[Tensor, "n sets channels parts"], law: ExactLaw, v: float) -> Iterable[Measurement]:
+    """Ratios of the second moments of the student's and of the control's fields to those of exact ones."""
+    averages = moments[..., [0, 1, 4, *range(6, moments.shape[-1])]]
+    other = averages[:, 2, :, 0].nanmean(0)
+    mean = torch.zeros_like(other) if law.centred else other
+    generated, exact, _, *control = (marginals(one, mean, law.sites, v) for one in averages.unbind(1))
+    known = law.marginals
+    yield from ratios(generated, exact, known)
+    for one in control:
+        yield from ratios(one, exact, known, "control_")

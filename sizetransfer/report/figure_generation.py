@@ -16,7 +16,10 @@ from sizetransfer.report.drawing import Drawing, Omitted
 KINDS = ("generation", "conditional-generation")
 PART = "observable_mae"
 CONTROL = f"{PART}_control"
+BEST_SCORE = f"control_{PART}"
+"""Of fields that the best known score generates in the student's place."""
 STARTS: Mapping[str, str] = {
+    "needed": "from the noise that the size needs, or that was trained",
     "matched": "from white noise of matched variance",
     "noise": "from white noise",
     "exact": "from exact fields with noise",
@@ -38,6 +41,7 @@ def generation(data: ReportData) -> Drawing | Omitted:
         axes.set_yscale("log")
         style.mark_training_size(axes, data.training_size)
         _errors(axes, rows[name], _rows(data, name, CONTROL), data)
+        _best_scores(axes, _rows(data, name, BEST_SCORE), data)
         paper |= _paper(axes, name, data)
         axes.set_title(_title(data, name), loc="left", fontsize=9)
     next(iter(panels.values())).set_ylabel("mean absolute error of local observables")
@@ -48,8 +52,10 @@ def generation(data: ReportData) -> Drawing | Omitted:
         "Mean absolute error over mean, variance, fourth moment and neighbour correlations of generated fields"
         f"{_of_classes(data)}, each in units of the exact field, against the size.{data.dotted_training_size()} "
         "Dashed: the same number between two sets of exact fields; an error from a white start that is no larger is "
-        "not the student's. From exact fields with noise, only the learned drift can "
-        f"fail.{' Open diamonds, a little to the right: the paper.' if paper else ''} {data.error_bars()}",
+        "not the student's. Dotted: the same of fields that the best known score generates from the same start; an "
+        "error that is no larger is the sampler's or the start's. From exact fields with noise, only the learned drift "
+        f"can fail.{' Open diamonds, a little to the right: the paper.' if paper else ''} "
+        f"{_levels(data)}{data.error_bars()}",
         figure,
     )
 
@@ -66,6 +72,8 @@ def _of_classes(data: ReportData) -> str:
 def _title(data: ReportData, measure: str) -> str:
     """The measure's name, how its reverse process starts, and at which noise."""
     spec = data.experiment.evaluation.measures[measure]
+    if spec.start == "needed":  # type: ignore[attr-defined]
+        return f"{measure}: {STARTS['needed']}"
     return f"{measure}: {STARTS[spec.start]}, " + rf"$\sigma$ = {spec.sampler.noise.sigma_max:g}"  # type: ignore[attr-defined]
 
 
@@ -92,6 +100,27 @@ def _errors(axes: Axes, rows: pd.DataFrame, control: pd.DataFrame, data: ReportD
             )
 
 
+def _best_scores(axes: Axes, rows: pd.DataFrame, data: ReportData) -> None:
+    """A dotted line for each teacher: what the best known score generates; it is the same for every student."""
+    for teacher, colour in style.teacher_colours(data.experiment.teachers).items():
+        for student in list(data.radii)[:1]:
+            line = _of(rows, teacher, student)
+            label = f"{teacher} best known score"
+            axes.plot(line["size"], line["value"], color=colour, linestyle=":", linewidth=1.2, label=label)
+
+
+def _levels(data: ReportData) -> str:
+    """The noise that each process starts from, and that which the size needs, for every measure and teacher."""
+    told = []
+    for measure in _measures(data):
+        pair = [_rows(data, measure, part) for part in ("sigma_start", "sigma_needed")]
+        for teacher in data.experiment.teachers:
+            levels = [rows[rows["teacher"] == teacher].groupby("size")["value"].mean() for rows in pair]
+            values = [f"{start:.3g} ({needed:.3g})" for start, needed in zip(*levels, strict=False)]
+            told += [f"{measure}, {teacher} {', '.join(values)}"] if values else []
+    return f"Noise at the start, and (needed), by size: {'; '.join(told)}. " if told else ""
+
+
 def _of(rows: pd.DataFrame, teacher: str, student: str) -> pd.DataFrame:
     return rows[(rows["teacher"] == teacher) & (rows["student"] == student)].sort_values("size")
 
@@ -116,6 +145,7 @@ def _paper(axes: Axes, measure: str, data: ReportData) -> bool:
 
 def _handles(data: ReportData, *, paper: bool) -> list[Line2D]:
     handles = [*style.student_handles(data), Line2D([], [], color=style.GREY, linestyle="--", label="exact fields")]
+    handles.append(Line2D([], [], color=style.GREY, linestyle=":", label="best known score"))
     if paper:
         diamond = Line2D([], [], color=style.GREY, linestyle="none", marker="D", mfc="white", label="the paper's value")
         handles.append(diamond)

@@ -24,7 +24,10 @@ DEVIATIONS = [0.1, -0.2, 0.3, -0.4]
 
 def make(tmp_path, *, students=("R=4",), sizes=(8, 16), largest=0.0, measures=("generation", "exact-start")):
     experiment = make_experiment(teachers=TEACHERS, students=students, seeds=(0, 1), sizes=sizes, train_size=8)
-    specs = {"generation": ConditionalGenerationSpec(), "exact-start": ConditionalGenerationSpec(start="exact")}
+    specs = {
+        "generation": ConditionalGenerationSpec(start="matched"),
+        "exact-start": ConditionalGenerationSpec(start="exact"),
+    }
     evaluation = experiment.evaluation.model_copy(update={"measures": {name: specs[name] for name in measures}})
     experiment = experiment.model_copy(update={"evaluation": evaluation})
     rows = []

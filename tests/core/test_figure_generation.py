@@ -44,7 +44,7 @@ def make(tmp_path, *, parts=(PART, CONTROL), measures=("generation", "exact-star
     )
     noise = NoiseSchedule(sigma_max=7.0)
     specs = {
-        measures[0]: GenerationSpec(sampler=SamplerSpec(noise=noise)),
+        measures[0]: GenerationSpec(sampler=SamplerSpec(noise=noise), start="matched"),
         **{name: GenerationSpec(start="exact") for name in measures[1:]},
     }
     own = {**experiment.evaluation.measures, **specs}
@@ -87,6 +87,18 @@ def test_dashed_is_what_exact_fields_differ_by(tmp_path):
     assert dashed[f"{TEACHERS[1]} exact"] == pytest.approx([0.06, 0.07])
     without = drawn(make(tmp_path, parts=(PART,))).figure.axes[0]
     assert not [line for line in without.lines if line.get_linestyle() == "--" and len(line.get_xdata())]
+
+
+def test_the_controls_score_is_dotted_and_the_caption_says_where_the_process_starts(tmp_path):
+    run = make(tmp_path)
+    own = [row | {"part": "control_observable_mae"} for row in rows("generation", PART, 0.5)]
+    for part, value in (("sigma_start", 1.0), ("sigma_needed", 6.5)):
+        own += [row | {"part": part, "value": value} for row in rows("generation", PART, 1.0)]
+    run = SyntheticRun(tmp_path, run.experiment, pd.concat([run.records, pd.DataFrame(own)], ignore_index=True))
+    drawing = drawn(run)
+    lines = {line.get_label(): line for line in drawing.figure.axes[0].lines if line.get_linestyle() == ":"}
+    assert lines[f"{TEACHERS[1]} best known score"].get_ydata().tolist() == pytest.approx([0.3, 0.35])
+    assert "medium-range 1 (6.5), 1 (6.5)" in drawing.caption
 
 
 def test_the_papers_values_stand_beside_the_measure_size_and_part_that_they_belong_to(tmp_path):
