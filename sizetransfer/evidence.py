@@ -351,9 +351,8 @@ class _Cell:
 
     def _rollouts(self, seed: int) -> Iterator[Consequence]:
         name = self.table.names.get(GENERATION)
-        sampler = getattr(self.experiment.evaluation.measures.get(name or ""), "sampler", None)
         for size in sorted({place[4] for place in self.own if place[3] == name and place[2] == seed}):
-            variance, nearest = (self._generated(seed, size, part) for part in ("variance", "nearest"))
+            variance, nearest = (self._generated(seed, size, part) for part in ("site_variance", "nearest_covariance"))
             if variance is None or nearest is None:
                 continue
             yield Consequence(
@@ -367,19 +366,19 @@ class _Cell:
                         "S(k_min)": self._generated(seed, size, "smallest_wave"),
                     }
                 ),
-                sigma_start=None if sampler is None else sampler.noise.sigma_max,
-                sigma_needed=self._needed(seed, size),
+                sigma_start=self._level(seed, size, "sigma_start"),
+                sigma_needed=self._level(seed, size, "sigma_needed"),
             )
 
     def _generated(self, seed: int, size: int, part: str) -> Number | None:
-        """Generated over exact: as measured, else from the two, as if they were independent."""
+        """Generated over exact."""
         shared = f"{self.teacher}, generation, seed {seed}, size {size}"
-        place = self._at(seed, GENERATION, size, f"{part}_ratio")
-        measured = self._number(place, fields=shared, exponent=1.0)
-        if measured is not None:
-            return measured
-        pair = [self._number(self._at(seed, GENERATION, size, f"{part}_{one}")) for one in ("generated", "exact")]
-        return _ratio(*pair)
+        return self._number(self._at(seed, GENERATION, size, f"{part}_ratio"), fields=shared, exponent=1.0)
+
+    def _level(self, seed: int, size: int, part: str) -> float | None:
+        """A noise level of the measure of generated fields."""
+        number = self._number(self._at(seed, GENERATION, size, part))
+        return None if number is None else number.value
 
 
 def _present(numbers: Mapping[str, Number | None]) -> dict[str, Number]:

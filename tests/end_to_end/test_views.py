@@ -147,7 +147,7 @@ def test_a_view_and_back_computes_nothing(out, taken):
 
 def test_thresholds_change_the_verdicts_and_nothing_else(out):
     before = (out / "verdicts.json").read_bytes()
-    run(tiny_zoo.experiment(verdict={"growth": 0.123, "failure": 0.001}), out)
+    run(tiny_zoo.experiment(verdict={"growth": 0.123, "skill": 0.001}), out)
     changed = json.loads((out / "verdicts.json").read_text())
     assert (out / "verdicts.json").read_bytes() != before
     assert "0.123" in json.dumps(changed)
