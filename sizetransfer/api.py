@@ -75,25 +75,34 @@ def diagnose(
     student: Student | Mapping[str, object] | str | None = None,
     *,
     train: int | None = None,
+    device: str = "auto",
+    dtype: str | None = None,
     **question: object,
 ) -> Prediction:
-    """Predict whether a local student of a teacher works on large sizes, before any grid of runs.
+    """Judge whether a local student of a teacher works on large sizes, before any grid of runs.
+
+    Printing what is found reads like the command line; ``found.text(tables=True, explain=True)`` says all.
 
     Args:
         teacher: a teacher; or a specification: a kind, ``kind:preset``, or a mapping (also written as YAML).
         student: likewise, or none. A specification contributes its radius; a student that is passed as such counts as
-            trained, and its error is measured.
+            trained, at the smallest size, and its error is measured. Without any, radii are judged.
         train: train the specified student with so many steps, at the smallest size.
+        device: ``auto``, or a torch device, for teachers that are specified; others stay where they are.
+        dtype: ``float32`` or ``float64``, likewise; by default ``float32``, as in a run.
         question: fields of :class:`sizetransfer.prediction.PredictionSpec`: sizes, sigmas, epsilon, shares, patch, ...
 
     Raises:
         SpecError: an unknown kind, preset or field, a noise level that is not positive, or a patch outside the lattice.
         OracleError: the teacher knows neither its smoothed nor its clean response.
+        RunError: there is no such device.
 
     Example:
         >>> found = diagnose({"kind": "gaussian", "dim": 1, "mass": 0.5}, "cnn", sizes=(16, 32), sigmas=(0.5,))
         >>> found.overall.verdict, found.overall.sufficient.kind
         ('transfers', 'exact')
+        >>> print(found.verdict.label)
+        transfers (of the radius)
     """
     from sizetransfer.arithmetic import arithmetic
     from sizetransfer.oracle import Teacher as TeacherModule
@@ -106,7 +115,15 @@ def diagnose(
     if not isinstance(teacher, TeacherModule):
         teacher_spec = chosen("teacher", teacher)
         names = (teacher_spec.kind_name(), names[1])
-        teacher = cast(TeacherSpec, teacher_spec).build().frozen()
+        teacher = _placed(cast(TeacherSpec, teacher_spec).build().frozen(), device, dtype)
+    elif device != "auto" or dtype is not None:
+        raise SpecError(
+            "A teacher that is there already is computed as it is.",
+            where="diagnose, device and dtype",
+            expected="neither, for a teacher that is passed as an object",
+            got=f"device = {device!r}, dtype = {dtype!r}",
+            fix="move it before: teacher.to(device), teacher.double(); or pass its specification",
+        )
     ready = isinstance(student, StudentModule)
     if student is not None and not isinstance(student, StudentModule):
         student_spec = chosen("student", student)
@@ -122,11 +139,28 @@ def diagnose(
     return predict(teacher, student, asked, ready=ready, names=names)
 
 
+def _placed(teacher: Teacher, device: str, dtype: str | None) -> Teacher:
+    """The teacher on a device and in a dtype, as in a run."""
+    import torch
+
+    from sizetransfer.experiments.environment import choose_device
+
+    if dtype not in {None, "float32", "float64"}:
+        raise SpecError(
+            "There is no such arithmetic.",
+            where="diagnose, dtype",
+            expected="float32 or float64",
+            got=repr(dtype),
+            fix="leave dtype out for float32",
+        )
+    return teacher.to(device=choose_device(device), dtype=getattr(torch, dtype or "float32"))
+
+
 def _fit_for_diagnosis(teacher: Teacher, student: Student, asked: PredictionSpec) -> None:
     from sizetransfer.arithmetic import arithmetic
 
     with arithmetic(teacher.anchor.dtype, teacher.anchor.device):
-        student.fit(teacher, asked.sizes_for(teacher)[0], seed=asked.seed)
+        student.fit(teacher, asked.sizes_for(teacher, student.radius)[0], seed=asked.seed)
 
 
 def _train_for_diagnosis(teacher: Teacher, student: Student | None, asked: PredictionSpec, steps: int) -> None:
@@ -142,7 +176,11 @@ def _train_for_diagnosis(teacher: Teacher, student: Student | None, asked: Predi
             fix="name a student, or leave train out",
         )
     low, high = asked.noise_range(teacher)
-    data = {"size": asked.sizes_for(teacher)[0], "steps": steps, "noise": {"sigma_min": low, "sigma_max": high}}
+    data = {
+        "size": asked.sizes_for(teacher, student.radius)[0],
+        "steps": steps,
+        "noise": {"sigma_min": low, "sigma_max": high},
+    }
     train(teacher, student, TrainingSpec.parse(data, where="train"), seed=asked.seed)
     student.eval()
 

@@ -268,33 +268,49 @@ class Numbers(click.ParamType):  # type: ignore[type-arg]
 @click.option("--student", help="Likewise; without training it contributes its radius.")
 @click.option("--size", "sizes", multiple=True, type=Numbers(int), help="Sites along an axis: 16,32,64.")
 @click.option("--sigma", "sigmas", multiple=True, type=Numbers(float), help="Noise levels: 0.1,1.")
+@click.option("--radius", "radii", multiple=True, type=Numbers(int), help="Radii to judge without a student: 2,4.")
 @click.option("--epsilon", type=float, help="Threshold of the response range.  [default: 0.01]")
 @click.option("--share", "shares", multiple=True, type=Numbers(float), help="Shares to cover.  [default: 0.95,0.99]")
 @click.option("--patch", multiple=True, type=Numbers(int), help="A site of Theorem 1's patch: 0,1. Repeat for more.")
 @click.option("--sigma-min", type=float, help="Where reverse diffusion stops.  [default: 0.05]")
 @click.option("--sigma-max", type=float, help="Where it starts.  [default: 10 times the scale of the data]")
-@click.option("--tolerance", type=float, help="Relative error from locality that counts as none.  [default: 0.1]")
-@click.option("--growth", type=float, help="Relative rise with the size that counts as growing.  [default: 0.1]")
-@click.option("--significance", type=float, help="Combined standard errors that a claim needs.  [default: 3]")
+@click.option("--tolerance", type=float, help="Error that locality alone may cost.  [default: 0.1]")
+@click.option("--growth", type=float, help="Relative rise with the size that is allowed.  [default: 0.1]")
+@click.option("--significance", type=float, help="Standard errors of a growing radius, in tables.  [default: 3]")
 @click.option("--train", type=click.IntRange(min=1), help="Train the student with so many steps at the smallest size.")
 @click.option("--sample", is_flag=True, help="Sample posteriors where the teacher does not know them (slow).")
+@click.option("--device", default="auto", show_default=True, help="torch device.")
+@click.option("--dtype", type=click.Choice(["float32", "float64"]), help="Of the arithmetic.  [default: float32]")
+@click.option("--tables", is_flag=True, help="Show responses, Theorem 1 and errors at every size and noise level.")
+@click.option("--explain", is_flag=True, help="Show the rule, and where the numbers come from.")
 @click.option("--seed", type=click.IntRange(min=0), help="Names the random streams.")
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Write the figure and JSON here.")
 @as_json
 def diagnose_command(
-    *, teacher: str, student: str | None, train: int | None, out: Path | None, as_json: bool, **options: Any
+    *,
+    teacher: str,
+    student: str | None,
+    train: int | None,
+    device: str,
+    dtype: str | None,
+    tables: bool,
+    explain: bool,
+    out: Path | None,
+    as_json: bool,
+    **options: Any,
 ) -> None:
-    """Predict whether a local student works on large sizes, from the teacher's response.
+    """Judge whether a local student works on large sizes, by the rule of a run, before any training.
 
-    Reports at each size and noise level how far the score listens, what a radius misses and which would do, and
-    Theorem 1 where it is known; each number as exact, a certificate or an estimate.
+    The student is the best filter of its radius, fitted at the smallest size; with --train it is trained and measured.
+    The verdict comes first, then why; every number is exact, a certificate or an estimate.
     """
     from sizetransfer import api
-    from sizetransfer.console import show_json, show_prediction
+    from sizetransfer.console import show_json
     from sizetransfer.report.figure_prediction import write_prediction
 
     try:
-        found = api.diagnose(teacher, student, train=train, **diagnosis_question(options))
+        question = diagnosis_question(options)
+        found = api.diagnose(teacher, student, train=train, device=device, dtype=dtype, **question)
     except OracleError as error:
         # The teacher or the student cannot answer what was asked: the question is at fault, as a wrong field is.
         raise SpecError(error.what, where=error.where, expected=error.expected, got=error.got, fix=error.fix) from error
@@ -302,7 +318,7 @@ def diagnose_command(
     if as_json:
         show_json(found.to_json())
         return
-    show_prediction(found)
+    click.echo(found.text(tables=tables, explain=explain))
     for path in files:
         click.echo(f"Written: {path}")
 
@@ -310,10 +326,16 @@ def diagnose_command(
 def diagnosis_question(options: Mapping[str, Any]) -> dict[str, object]:
     """The fields of a prediction's specification that the options name; those that were left out keep defaults."""
     given = {name: value for name, value in options.items() if value is not None and value != ()}
-    lists: dict[str, object] = {name: sum(given[name], ()) for name in ("sizes", "sigmas", "shares") if name in given}
+    lists: dict[str, object] = {name: sum(given[name], ()) for name in _LISTS if name in given}
     thresholds = {name: given.pop(name) for name in ("tolerance", "growth", "significance") if name in given}
-    rule = {"rule": thresholds} if thresholds else {}
-    return {**given, **lists, **rule}
+    judged = {own: thresholds[name] for name, own in _OF_VERDICT.items() if name in thresholds}
+    rules = {"rule": thresholds, "verdict": judged}
+    return {**given, **lists, **{name: rule for name, rule in rules.items() if rule}}
+
+
+_LISTS = ("sizes", "sigmas", "shares", "radii")
+_OF_VERDICT = {"tolerance": "locality", "growth": "growth"}
+"""Thresholds of the tables that the verdict has too, under its own names."""
 
 
 @cli.command("plugins")

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import click
 from rich.console import Console
@@ -18,10 +18,6 @@ from rich.table import Table
 from rich.text import Text
 
 from sizetransfer.events import Event
-
-if TYPE_CHECKING:
-    from sizetransfer.comparison import Quantity
-    from sizetransfer.prediction import Prediction
 
 _ENDS = {"finished": "finished", "reused": "was finished before", "failed": "failed"}
 
@@ -173,97 +169,3 @@ def number(value: float, standard_error: float) -> str:
     if digits > 8:
         return f"{value:.1e} ± {standard_error:.1e}"
     return f"{value:.{digits}f} ± {standard_error:.{digits}f}"
-
-
-def show_prediction(prediction: Prediction) -> None:
-    """Print a prediction: responses, Theorem 1, the student's errors, the verdicts and the rule."""
-    columns = [f"R({prediction.spec.epsilon:g})", *(f"covers {share:.4g}" for share in prediction.spec.shares)]
-    head = [_symbol(prediction), "sigma", *columns, "share outside", "irreducible"]
-    counted, certified = (any(getattr(row, name) is not None for row in prediction.rows) for name in _OPTIONAL)
-    head += [*(["draws"] if counted else []), "sufficient", *(["certified"] if certified else []), "numbers"]
-    rows = [
-        (
-            row.size,
-            row.sigma or "clean",
-            *(labelled(cell) for cell in (row.range, *row.covering.values(), row.outside_share, row.irreducible)),
-            *([row.draws or "–"] if counted else []),
-            labelled(row.sufficient),
-            *([labelled(row.certified)] if certified else []),
-            row.range.kind,
-        )
-        for row in prediction.rows
-    ]
-    pair = f"{prediction.teacher}, {prediction.student or 'no student'}"
-    radius = "" if prediction.student is None else f", radius {prediction.radius or 'global'}"
-    show_table(f"Response of the score: {pair}{radius}", head, rows)
-    _show_theorem(prediction)
-    _show_errors(prediction)
-    _show_forecasts(prediction)
-
-
-_OPTIONAL = ("draws", "certified")
-
-
-def _symbol(prediction: Prediction) -> str:
-    from sizetransfer.domain import size_words  # needs torch, which no help text does
-
-    return size_words([prediction.geometry]).symbol
-
-
-def labelled(quantity: Quantity | None, *, kind: bool = False) -> str:
-    """A number with its standard error and, if asked for, what it is worth."""
-    if quantity is None:
-        return "–"
-    text = number(quantity.value, quantity.error if quantity.kind == "estimate" else 0.0)
-    return f"{text} ({quantity.kind})" if kind else text
-
-
-def _show_theorem(prediction: Prediction) -> None:
-    click.echo()
-    if all(row.bound is None and row.budget is None for row in prediction.theorem):
-        click.echo(f"Theorem 1: not available. {prediction.theorem[0].reason}.")
-        return
-    symbol = _symbol(prediction)
-    head = (symbol, "of the", "bound", "truth", "budget", f"uniform in {symbol}")
-    rows = []
-    for row in prediction.theorem:
-        truth = "–" if row.truth is None else f"{number(row.truth.upper, 0.0)} ({row.truth.kind})"
-        uniform = {True: "yes", False: "no", None: "not known"}[row.size_uniform]
-        budget = labelled(row.budget, kind=True)
-        rows.append((row.size, row.subject or "–", labelled(row.bound, kind=True), truth, budget, uniform))
-    first = prediction.theorem[0]
-    show_table(f"Theorem 1 for the patch {[list(site) for site in first.patch]}", head, rows)
-    for reason in dict.fromkeys(row.reason for row in prediction.theorem if row.reason):
-        click.echo(f"({reason})")
-
-
-def _show_errors(prediction: Prediction) -> None:
-    if not prediction.errors:
-        return
-    click.echo()
-    rows = [
-        (
-            row.size,
-            f"{row.sigma:g}",
-            row.against,
-            *(labelled(q, kind=True) for q in (row.error, row.locality, row.training)),
-        )
-        for row in prediction.errors
-    ]
-    head = (_symbol(prediction), "sigma", "against", "relative error", "from locality", "from training")
-    show_table("Error of the student", head, rows)
-
-
-def _show_forecasts(prediction: Prediction) -> None:
-    click.echo()
-    overall = prediction.overall
-    grows = {True: "grows", False: "does not grow", None: "is not known to grow"}
-    if overall.verdict is None:
-        click.echo(f"Verdict: none, {overall.reason}.")
-    else:
-        click.echo(f"Predicted verdict: {overall.verdict}: {overall.reason}.")
-    click.echo(f"Smallest sufficient radius: {labelled(overall.sufficient, kind=True)}; with the size it", nl=False)
-    click.echo(f" {grows[overall.sufficient_grows]}. The range R_eps {grows[overall.range_grows]}.")
-    for note in prediction.notes:
-        click.echo(note)
-    click.echo(f"\n{prediction.rule}")

@@ -1,4 +1,4 @@
-"""The prediction for a teacher and a student: numbers at each size and noise level, and the verdict that follows."""
+"""The prediction for a teacher and a student: the verdict, and the numbers at each size and noise level."""
 
 from __future__ import annotations
 
@@ -14,15 +14,26 @@ from sizetransfer.errors import SpecError
 from sizetransfer.measures.clean_score import CleanScoreSpec
 from sizetransfer.measures.locality import LocalitySpec
 from sizetransfer.measures.smoothed_score import SmoothedScoreSpec
-from sizetransfer.oracle import HasCovariance, HasScore, HasSmoothedScore, Teacher, in_arithmetic_of_teacher
+from sizetransfer.oracle import (
+    HasCovariance,
+    HasLocalPosterior,
+    HasScore,
+    HasSmoothedScore,
+    Teacher,
+    in_arithmetic_of_teacher,
+)
+from sizetransfer.prediction.evidence import Candidate, Surroundings, verdict_of
 from sizetransfer.prediction.irreducible import BestScores, EstimatedErrors, error_source
+from sizetransfer.prediction.law import GraphLaw
 from sizetransfer.prediction.question import PredictionRule, PredictionSpec, describe_prediction_rule
 from sizetransfer.prediction.responses import Source, response, source_of
+from sizetransfer.prediction.targets import CLEAN_FIELDS, Target
 from sizetransfer.prediction.theorem import LightCone, TheoremRow, light_cone, theorem_row
 from sizetransfer.student import Student
+from sizetransfer.verdict import Number, ScoreError, Verdict, Word, describe
 
-PredictedVerdict = Literal["transfers", "radius-limited", "fails", "undecided"]
-_WORST_FIRST: tuple[PredictedVerdict, ...] = ("fails", "radius-limited", "undecided", "transfers")
+MODEL_FIELDS = 32
+"""At least so many fields measure a model of a Gaussian teacher: a score costs one call."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +50,7 @@ class ResponseRow:
         irreducible: relative error of the best score of that radius; none where it is not known.
         draws: pairs of a field and a site that ``irreducible`` is a mean over; none where it is exact or not known.
         certified: radius that is certified to suffice, for every field; none where there are no certificates.
-        locality_error: what the rule judges: ``irreducible``, or the square root of ``outside_share``.
+        locality_error: ``irreducible``, or the square root of ``outside_share``.
         sufficient: smallest sufficient radius.
     """
 
@@ -67,6 +78,7 @@ class StudentError:
         error: relative root-mean-square error.
         locality: its irreducible part; none where it is not known.
         training: the rest, against the best score of the radius: squares add up.
+        fields: independent fields that the error is from.
     """
 
     size: int
@@ -75,6 +87,20 @@ class StudentError:
     error: Quantity
     locality: Quantity | None
     training: Quantity | None
+    fields: int = 0
+
+
+@dataclass(frozen=True)
+class SigmaNeeded:
+    """Where the reverse process has to start at one size: a variance of ten times the largest eigenvalue.
+
+    Attributes:
+        size: sites along each axis.
+        sigma: the noise level; none where second moments are not known.
+    """
+
+    size: int
+    sigma: Quantity | None
 
 
 @dataclass(frozen=True)
@@ -83,21 +109,21 @@ class Forecast:
 
     Attributes:
         sigma: noise level; zero for the clean score, none for all levels together.
-        verdict: the predicted verdict; none without a student.
-        reason: why, with the numbers.
         locality_error: error from locality at the largest size; none without a student.
         sufficient: smallest sufficient radius at the largest size.
         range_grows: whether R_eps rises between the two largest sizes; none with one size, or where that is unclear.
         sufficient_grows: whether the sufficient radius does: then any fixed radius fails at some size.
+        verdict: the word of the student's verdict, for all levels together; none without a student.
+        reason: why, with the numbers.
     """
 
     sigma: float | None
-    verdict: PredictedVerdict | None
-    reason: str
     locality_error: Quantity | None
     sufficient: Quantity
     range_grows: bool | None
     sufficient_grows: bool | None
+    verdict: Word | None = None
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -111,9 +137,11 @@ class Prediction:
         source: where responses come from (:mod:`sizetransfer.prediction.responses`).
         geometry: what sizes and distances count: sites along an axis and steps of a lattice, sites and hops of a graph.
         spec: the question.
+        verdicts: the verdict on the student; without one, on the best filter of each radius asked for.
+        sigma_needed: where the reverse process has to start, by size.
         rows: by size, then noise level.
         forecasts: one for each noise level.
-        overall: for all noise levels together.
+        overall: for all noise levels together, with the student's verdict.
         theorem: Theorem 1, one row for each size.
         errors: of the student, if it is ready.
         cone: influence weights at the largest size; none where they are not known.
@@ -127,6 +155,8 @@ class Prediction:
     source: Source
     geometry: Literal["lattice", "graph"]
     spec: PredictionSpec
+    verdicts: tuple[Verdict, ...]
+    sigma_needed: tuple[SigmaNeeded, ...]
     rows: tuple[ResponseRow, ...]
     forecasts: tuple[Forecast, ...]
     overall: Forecast
@@ -136,14 +166,47 @@ class Prediction:
     notes: tuple[str, ...]
 
     @property
+    def verdict(self) -> Verdict | None:
+        """The student's verdict; none without a student."""
+        return None if self.student is None else self.verdicts[0]
+
+    @property
+    def symbol(self) -> str:
+        """How sizes are called."""
+        return size_words([self.geometry]).symbol
+
+    @property
     def rule(self) -> str:
-        """The rule of the verdict in words."""
-        return describe_prediction_rule(self.spec.rule)
+        """The rule of the verdict, and what the tables' thresholds decide, in words."""
+        return f"{describe(self.spec.verdict, symbol=self.symbol)}\n{describe_prediction_rule(self.spec.rule)}"
+
+    def text(self, *, tables: bool = False, explain: bool = False) -> str:
+        """What the console shows: the verdict, then why.
+
+        Args:
+            tables: also responses, Theorem 1 and errors at every size and noise level.
+            explain: also the rule, and where the numbers come from.
+        """
+        from sizetransfer.prediction.text import text_of
+
+        return text_of(self, tables=tables, explain=explain)
+
+    def __str__(self) -> str:
+        return self.text()
 
     def to_json(self) -> dict[str, Any]:
         """The same as data for JSON; every number with its kind and its error, and null for one that is not finite."""
-        data = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "spec"}
-        return {**cast(dict[str, Any], _plain(data)), "spec": self.spec.to_json(), "rule": self.rule}
+        special = ("spec", "verdicts")
+        data = {
+            field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name not in special
+        }
+        verdicts = [verdict.to_json() for verdict in self.verdicts]
+        return {
+            "verdicts": verdicts,
+            **cast(dict[str, Any], _plain(data)),
+            "spec": self.spec.to_json(),
+            "rule": self.rule,
+        }
 
 
 def _plain(value: Any) -> Any:
@@ -179,20 +242,28 @@ def predict(
         OracleError: the teacher's response is not known.
     """
     spec = spec or PredictionSpec()
-    sizes = spec.sizes_for(teacher)
+    _check_pair(teacher, student)
+    radius = None if student is None else student.radius
+    sizes = spec.sizes_for(teacher, radius)
     for size in sizes:
         spec.patch_on(teacher.domain(size).shape)
     spec.noise_range(teacher)
-    _check_pair(teacher, student)
     source = source_of(teacher, sample=spec.sample)
     ready = student is not None and (ready or not list(student.parameters()))
     sigmas = (0.0,) if source == "clean" else spec.sigmas
-    radius = None if student is None else student.radius
     best = {size: BestScores(teacher, size, radius) for size in sizes} if isinstance(teacher, HasCovariance) else {}
-    rows = tuple(
-        _response_row(teacher, student, size, sigma, spec, best.get(size)) for size in sizes for sigma in sigmas
+    found = [_response_row(teacher, student, size, sigma, spec, best.get(size)) for size in sizes for sigma in sigmas]
+    rows = tuple(row for row, _ in found)
+    targets = {(row.sigma, row.size): target for row, target in found if target is not None}
+    errors = (
+        tuple(error for size in sizes for error in _errors(teacher, student, size, spec, rows, targets))
+        if student is not None and ready
+        else ()
     )
-    forecasts = tuple(_forecast([row for row in rows if row.sigma == sigma], student, spec.rule) for sigma in sigmas)
+    around = Surroundings(teacher, names[0], spec, sizes, source, targets)
+    candidates = _candidates(teacher, student, names[1], rows, errors, spec, ready=ready)
+    verdicts = tuple(verdict_of(candidate, around) for candidate in candidates)
+    forecasts = tuple(_forecast([row for row in rows if row.sigma == sigma], spec.rule) for sigma in sigmas)
     return Prediction(
         teacher=names[0],
         student=None if student is None else names[1],
@@ -201,11 +272,13 @@ def predict(
         source=source,
         geometry=teacher.field.geometry,
         spec=spec,
+        verdicts=verdicts,
+        sigma_needed=tuple(SigmaNeeded(size, _sigma_needed(around, size)) for size in sizes),
         rows=rows,
         forecasts=forecasts,
-        overall=_together(forecasts),
+        overall=_together(forecasts, None if student is None else verdicts[0]),
         theorem=tuple(theorem_row(teacher, student, best.get(size), size, spec, ready=ready) for size in sizes),
-        errors=tuple(error for size in sizes for error in _errors(teacher, student, size, spec, rows)) if ready else (),
+        errors=errors,
         cone=light_cone(teacher, sizes[-1], spec),
         notes=(
             *_notes(teacher, student, sizes, source, ready=ready),
@@ -213,6 +286,47 @@ def predict(
             *_levels(rows, radius, spec),
         ),
     )
+
+
+def _candidates(
+    teacher: Teacher,
+    student: Student | None,
+    name: str,
+    rows: Sequence[ResponseRow],
+    errors: Sequence[StudentError],
+    spec: PredictionSpec,
+    *,
+    ready: bool,
+) -> list[Candidate]:
+    """Whose verdicts are wanted: the student's, or those of the best filters of some radii."""
+    fields, local = spec.fields, isinstance(teacher, HasLocalPosterior) and not isinstance(teacher, HasCovariance)
+    if student is None:
+        radii = spec.radii_for(teacher)
+        return [Candidate(f"radius {radius}", radius, irreducible={}) for radius in radii]
+    irreducible = {
+        (row.sigma, row.size): Number(row.irreducible.value, row.irreducible.error, fields)
+        for row in rows
+        if local and row.irreducible is not None
+    }
+    if not ready:
+        return [Candidate(name, student.radius, irreducible=irreducible)]
+    measured = tuple(
+        ScoreError(
+            0.0 if error.against == "clean" else error.sigma,
+            error.size,
+            Number(error.error.value, error.error.error, error.fields),
+        )
+        for error in errors
+    )
+    return [Candidate(name, student.radius, measured, student, irreducible)]
+
+
+def _sigma_needed(around: Surroundings, size: int) -> Quantity | None:
+    law = around.laws[size]
+    if law is None:
+        return None
+    exact = isinstance(law, GraphLaw) or law.exact
+    return Quantity(law.sigma_needed, "exact" if exact else "estimate", 0.0 if exact else math.nan)
 
 
 def _check_pair(teacher: Teacher, student: Student | None) -> None:
@@ -234,7 +348,7 @@ def _check_pair(teacher: Teacher, student: Student | None) -> None:
 
 def _response_row(
     teacher: Teacher, student: Student | None, size: int, sigma: float, spec: PredictionSpec, best: BestScores | None
-) -> ResponseRow:
+) -> tuple[ResponseRow, Target | None]:
     found = response(teacher, size, sigma, spec)
     outside = error = irreducible = None
     # For white inputs the error is the square root of the share.
@@ -247,7 +361,7 @@ def _response_row(
         if student is not None:
             irreducible = errors.relative_error(student.radius)
     certificate = certificate_of(teacher, size) if sigma > 0 else None
-    return ResponseRow(
+    row = ResponseRow(
         size=size,
         sigma=sigma,
         range=found.effective_range(spec.epsilon),
@@ -260,23 +374,19 @@ def _response_row(
         draws=errors.count if isinstance(errors, EstimatedErrors) and irreducible is not None else None,
         certified=None if certificate is None else certificate.sufficient_radius(sigma, spec.rule.tolerance),
     )
+    return row, found.target
 
 
-# --- the verdict ----------------------------------------------------------------------------------------------
+# --- radii and ranges over sizes ------------------------------------------------------------------------------
 
 
-def _forecast(rows: Sequence[ResponseRow], student: Student | None, rule: PredictionRule) -> Forecast:
-    """Judge one noise level; ``rows`` by ascending size."""
+def _forecast(rows: Sequence[ResponseRow], rule: PredictionRule) -> Forecast:
+    """How radii and ranges go at one noise level; ``rows`` by ascending size."""
     last, before = rows[-1], rows[-2] if len(rows) > 1 else None
     growth = None if before is None else _growth(before.sufficient, last.sufficient, rule)
     widening = None if before is None else _growth(before.range, last.range, rule)
-    verdict, reason = (
-        (None, "no student was given") if student is None else _judge(rows, student, (growth, widening), rule)
-    )
     return Forecast(
         sigma=last.sigma,
-        verdict=verdict,
-        reason=reason,
         locality_error=last.locality_error,
         sufficient=last.sufficient,
         range_grows=_KNOWN.get(widening),
@@ -301,61 +411,18 @@ def _significant(effect: float, standard_error: float, rule: PredictionRule) -> 
     return "yes" if effect > rule.significance * standard_error else "unclear"
 
 
-def _judge(
-    rows: Sequence[ResponseRow], student: Student, rising: tuple[Holds | None, Holds | None], rule: PredictionRule
-) -> tuple[PredictedVerdict, str]:
-    """The verdict and why; ``rising`` says whether the sufficient radius and the range rise with the size."""
-    symbol = size_words([student.field.geometry]).symbol
-    last, error = rows[-1], cast(Quantity, rows[-1].locality_error)
-    if student.radius is None:
-        return "transfers", "a global student has no error from locality"
-    # The best score's own error has the last word; the response's share is blind to many weak ones that add up.
-    growth, widening = rising[0], rising[1] if last.irreducible is None else "no"
-    spans = last.range.value >= rule.spanning * last.largest
-    if growth == "yes":
-        return "fails", _change("the sufficient radius", "sufficient", rows, symbol)
-    if widening == "yes" and spans:
-        return "fails", f"{_change('R_eps', 'range', rows, symbol)} and spans the lattice"
-    excess = error.value - rule.tolerance
-    limited: Holds = _significant(excess, error.error, rule) if excess > 0 else "no"
-    cost = f"radius {student.radius} costs {100 * error.value:.3g} % at {symbol} = {last.size}"
-    if limited == "yes":
-        return "radius-limited", f"{cost}; radius {last.sufficient.value:g} would do"
-    doubts = [f"{cost}, but not significantly more than {100 * rule.tolerance:g} %"] if limited == "unclear" else []
-    if growth == "unclear":
-        doubts.append(f"{_change('the sufficient radius', 'sufficient', rows, symbol)}, but not significantly")
-    if widening == "yes" or (widening == "unclear" and spans):
-        doubts.append(f"{_change('R_eps', 'range', rows, symbol)}; a larger size would tell whether that goes on")
-    if growth is None:
-        doubts.append(f"{cost}; with one size it is not known whether that grows")
-    if doubts:
-        return "undecided", "; ".join(doubts)
-    return "transfers", f"{cost}; {_change('the sufficient radius', 'sufficient', rows, symbol)}"
-
-
-def _change(name: str, what: Literal["sufficient", "range"], rows: Sequence[ResponseRow], symbol: str) -> str:
-    before, after = (getattr(row, what).value for row in rows[-2:])
-    return f"{name} goes from {before:g} at {symbol} = {rows[-2].size} to {after:g} at {symbol} = {rows[-1].size}"
-
-
-def _together(forecasts: Sequence[Forecast]) -> Forecast:
-    """The worst verdict of all noise levels, among equals that of the largest error, and the largest radius."""
-    worst = min(forecasts, key=_badness)
-    place = "of the clean score" if worst.sigma == 0 else f"at sigma = {worst.sigma:g}"
+def _together(forecasts: Sequence[Forecast], verdict: Verdict | None) -> Forecast:
+    """The largest error from locality and the largest radius of all noise levels, with the verdict."""
+    errors = [forecast.locality_error for forecast in forecasts if forecast.locality_error is not None]
     return Forecast(
         sigma=None,
-        verdict=worst.verdict,
-        reason=worst.reason if worst.verdict is None else f"{place}, {worst.reason}",
-        locality_error=worst.locality_error,
+        locality_error=max(errors, key=lambda quantity: quantity.value, default=None),
         sufficient=max((forecast.sufficient for forecast in forecasts), key=lambda quantity: quantity.value),
         range_grows=_any(forecast.range_grows for forecast in forecasts),
         sufficient_grows=_any(forecast.sufficient_grows for forecast in forecasts),
+        verdict=None if verdict is None else verdict.word,
+        reason="no student was given" if verdict is None else verdict.reason,
     )
-
-
-def _badness(forecast: Forecast) -> tuple[int, float]:
-    error = forecast.locality_error
-    return _WORST_FIRST.index(forecast.verdict or "undecided"), 0.0 if error is None else -error.value
 
 
 def _any(values: Iterable[bool | None]) -> bool | None:
@@ -368,18 +435,32 @@ def _any(values: Iterable[bool | None]) -> bool | None:
 
 
 def _errors(
-    teacher: Teacher, student: Student | None, size: int, spec: PredictionSpec, rows: Sequence[ResponseRow]
+    teacher: Teacher,
+    student: Student,
+    size: int,
+    spec: PredictionSpec,
+    rows: Sequence[ResponseRow],
+    targets: Mapping[tuple[float, int], Target],
 ) -> list[StudentError]:
-    if student is None:
-        return []
     student.eval()
+    own = [row for row in rows if row.size == size]
     if isinstance(teacher, HasCovariance) and isinstance(teacher, HasSmoothedScore):
-        return _split_errors(teacher, student, [row for row in rows if row.size == size], spec)
+        return _split_errors(teacher, student, own, spec)
+    if targets:
+        return [_sampled_error(student, targets[row.sigma, size], row) for row in own]
     if not isinstance(teacher, HasScore):
-        return _smoothed_errors(teacher, student, [row for row in rows if row.size == size], spec)
-    found = CleanScoreSpec(fields=spec.fields).measure(teacher, student, size, sigma=spec.sigma_min, seed=spec.seed)
+        return _smoothed_errors(teacher, student, own, spec)
+    fields = max(CLEAN_FIELDS, spec.fields)
+    found = CleanScoreSpec(fields=fields).measure(teacher, student, size, sigma=spec.sigma_min, seed=spec.seed)
     (error,) = (m for m in found if m.part == "relative_rmse")
-    return [StudentError(size, spec.sigma_min, "clean", _estimate(error.value, error.standard_error), None, None)]
+    number = _estimate(error.value, error.standard_error)
+    return [StudentError(size, spec.sigma_min, "clean", number, None, None, fields)]
+
+
+def _sampled_error(student: Student, target: Target, row: ResponseRow) -> StudentError:
+    found = target.error_of(student)
+    error = _estimate(found.value, found.standard_error)
+    return StudentError(row.size, row.sigma, "smoothed", error, row.irreducible, None, len(target.sample.x))
 
 
 def _smoothed_errors(
@@ -390,13 +471,17 @@ def _smoothed_errors(
     measure = SmoothedScoreSpec(sigmas=spec.sigmas, fields=max(2, spec.fields // 2))
     found = measure.measure(teacher, student, rows[0].size, sigma=spec.sigma_min, seed=spec.seed)
     errors = {m.coordinate: _estimate(m.value, m.standard_error) for m in found}
-    return [StudentError(row.size, row.sigma, "smoothed", errors[row.sigma], row.irreducible, None) for row in rows]
+    return [
+        StudentError(row.size, row.sigma, "smoothed", errors[row.sigma], row.irreducible, None, measure.fields)
+        for row in rows
+    ]
 
 
 def _split_errors(
     teacher: Teacher, student: Student, rows: Sequence[ResponseRow], spec: PredictionSpec
 ) -> list[StudentError]:
-    measure = LocalitySpec(radii=(), sigmas=spec.sigmas, fields=spec.fields)
+    fields = max(MODEL_FIELDS, spec.fields)
+    measure = LocalitySpec(radii=(), sigmas=spec.sigmas, fields=fields)
     parts = {
         (m.part, m.coordinate): _estimate(m.value, m.standard_error)
         for m in measure.measure(teacher, student, rows[0].size, sigma=spec.sigma_min, seed=spec.seed)
@@ -409,6 +494,7 @@ def _split_errors(
             error=parts["student_error", row.sigma],
             locality=row.irreducible or Quantity(parts["locality_error", row.sigma].value, "exact"),
             training=parts["training_error", row.sigma],
+            fields=fields,
         )
         for row in rows
     ]

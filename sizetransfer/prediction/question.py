@@ -1,4 +1,4 @@
-"""What a prediction is asked for, and the rule by which it judges."""
+"""What a prediction is asked for: sizes, noise levels, radii, thresholds of its tables and of its verdict."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from pydantic import Field, field_validator, model_validator
 from sizetransfer.errors import OracleError, SpecError
 from sizetransfer.oracle import Teacher
 from sizetransfer.specs import Spec
+from sizetransfer.verdict import VerdictSpec
 
 DEFAULT_SIZES = {1: (32, 64, 128), 2: (16, 32, 64), 3: (8, 12, 16)}
 GRAPH_SIZES = (32, 64, 128)
+RADII = (1, 2, 4, 8)
 
 
 class PredictionRule(Spec):
-    """Thresholds of the predicted verdict; :func:`describe_prediction_rule` says the rule in words.
+    """Thresholds of the tables, beside the verdict's; :func:`describe_prediction_rule` says what they decide.
 
     Attributes:
         tolerance: relative error from locality alone that still counts as none.
-        growth: relative rise of the sufficient radius, between the two largest sizes, that counts as growing.
-        spanning: share of the largest distance that R_eps reaches where a response spans the lattice.
+        growth: relative rise of a radius, between the two largest sizes, that counts as growing.
         significance: estimates count when they differ by more than this many combined standard errors.
     """
 
     tolerance: float = Field(0.1, gt=0, lt=1, allow_inf_nan=False)
     growth: float = Field(0.1, ge=0, allow_inf_nan=False)
-    spanning: float = Field(0.9, gt=0, le=1)
     significance: float = Field(3.0, gt=0, allow_inf_nan=False)
 
 
@@ -34,7 +34,8 @@ class PredictionSpec(Spec):
     """The question: sizes, noise levels, thresholds, the patch and the noise range of Theorem 1.
 
     Attributes:
-        sizes: sites along each axis (of a graph: sites); ``None``: three that suit the dimension.
+        sizes: sites along each axis (of a graph: sites), the smallest is that of training; ``None``: three that suit
+            the dimension, without those that the ball of the student holds.
         sigmas: noise levels, in units of the field.
         epsilon: threshold of the response range R_eps (paper eq. (5)).
         shares: shares of the squared response whose covering radius is wanted.
@@ -43,9 +44,14 @@ class PredictionSpec(Spec):
         sigma_max: noise level at which it starts; ``None``: ten times the scale of the data.
         fields: independent fields, where responses are averaged over fields.
         sites: reference sites in each field, likewise.
+        reference_fields: independent fields of linear references and second moments, where the law is not Gaussian.
+        radii: radii whose verdicts are wanted where no student is given; ``None``: 1, 2, 4 and 8, up to half of the
+            training lattice.
         sample: sample posteriors, where the teacher does not know them (slow); otherwise its clean response stands in.
+            A teacher that is known by its energy is always sampled.
         seed: names the random streams.
-        rule: thresholds of the verdict.
+        rule: thresholds of the tables.
+        verdict: thresholds of the verdict.
     """
 
     sizes: tuple[int, ...] | None = Field(None, min_length=1)
@@ -57,11 +63,14 @@ class PredictionSpec(Spec):
     sigma_max: float | None = Field(None, gt=0, allow_inf_nan=False)
     fields: int = Field(8, ge=2)
     sites: int = Field(2, ge=1)
+    reference_fields: int = Field(256, ge=16)
+    radii: tuple[int, ...] | None = Field(None, min_length=1)
     sample: bool = False
     seed: int = Field(0, ge=0)
     rule: PredictionRule = PredictionRule()
+    verdict: VerdictSpec = VerdictSpec()
 
-    @field_validator("sizes", "sigmas", "shares")
+    @field_validator("sizes", "sigmas", "shares", "radii")
     @classmethod
     def _ascending(cls, values: tuple[float, ...] | None) -> tuple[float, ...] | None:
         return None if values is None else tuple(sorted(set(values)))
@@ -82,6 +91,14 @@ class PredictionSpec(Spec):
             raise _wrong(
                 "A share is not between 0 and 1.", "shares", "for example 0.95", repr(outside), "write 0.99 for 99 %"
             )
+        if self.radii and self.radii[0] < 0:
+            raise _wrong(
+                "A radius is negative.",
+                "radii",
+                "whole numbers from zero on",
+                repr(self.radii[0]),
+                "give radii such as 4",
+            )
         if self.sizes and self.sizes[0] < 2:
             raise _wrong("A size is too small.", "sizes", "at least 2", repr(self.sizes[0]), "raise it")
         if self.sigma_max is not None and self.sigma_max <= self.sigma_min:
@@ -94,8 +111,8 @@ class PredictionSpec(Spec):
             )
         return self
 
-    def sizes_for(self, teacher: Teacher) -> tuple[int, ...]:
-        """The sizes asked for, or three that suit the teacher.
+    def sizes_for(self, teacher: Teacher, radius: int | None = None) -> tuple[int, ...]:
+        """The sizes asked for, or three that suit the teacher and a student of this radius.
 
         Raises:
             SpecError: the teacher is not defined at one of them.
@@ -106,7 +123,8 @@ class PredictionSpec(Spec):
             usual = teacher.usual_sizes
             defaults: tuple[int, ...] = DEFAULT_SIZES.get(axes, (6, 8)) if usual is None else usual
             fitting = tuple(size for size in defaults if _refusal(teacher, size) is None)
-            return fitting or (defaults[0],)
+            beyond = tuple(size for size in fitting if radius is None or not holds(teacher, size, radius))
+            return (beyond if len(beyond) > 1 else fitting) or (defaults[0],)
         for size in self.sizes:
             refusal = _refusal(teacher, size)
             if refusal is not None:
@@ -118,6 +136,13 @@ class PredictionSpec(Spec):
                     refusal.fix or "change the size",
                 )
         return self.sizes
+
+    def radii_for(self, teacher: Teacher) -> tuple[int, ...]:
+        """The radii whose verdicts are wanted where no student is given."""
+        if self.radii is not None:
+            return self.radii
+        size = self.sizes_for(teacher)[0]
+        return tuple(radius for radius in RADII if not holds(teacher, size, radius)) or RADII[:1]
 
     def patch_on(self, shape: Sequence[int]) -> tuple[tuple[int, ...], ...]:
         """The patch, on a domain of that shape.
@@ -157,6 +182,12 @@ class PredictionSpec(Spec):
         return self.sigma_min, sigma_max
 
 
+def holds(teacher: Teacher, size: int, radius: int) -> bool:
+    """Whether the ball of a radius around some site holds the whole domain."""
+    domain = teacher.domain(size)
+    return bool(domain.ball(domain.centre(), radius).all())
+
+
 def _refusal(teacher: Teacher, size: int) -> OracleError | None:
     try:
         teacher.check_size(size)
@@ -170,21 +201,12 @@ def _wrong(what: str, where: str, expected: str, got: str, fix: str) -> SpecErro
 
 
 def describe_prediction_rule(rule: PredictionRule) -> str:
-    """The rule in words, with its thresholds; one paragraph a line."""
+    """What the thresholds of the tables decide, in words; one paragraph a line."""
     percent = f"{100 * rule.tolerance:g} %"
     significance = f"more than {rule.significance:g} combined standard errors"
     return f"""\
-The error from locality is the relative error of the best score of the student's radius: exact for Gaussian fields, \
-a mean over noisy fields where the teacher knows its posterior given a ball, otherwise the square root of the share of \
-the squared response outside the radius, its size for white inputs.
-A radius is sufficient if that error is at most {percent}. The rule is applied at every noise level, and the worst \
-verdict counts, in this order.
-fails: the sufficient radius rises between the two largest sizes by more than one step, more than \
-{100 * rule.growth:g} % and {significance}: then some size defeats any fixed radius. Likewise, where only the share is \
-known, if the range R_eps rises so and still reaches {100 * rule.spanning:g} % of the largest distance: inputs are \
-not white, and many weak responses may add up.
-radius-limited: otherwise, if the error from locality at the largest size exceeds {percent} by {significance}.
-undecided: otherwise, if a threshold is crossed by less than that, there is one size only, or R_eps \
-rises without spanning the larger lattice, which a larger size would explain.
-transfers: otherwise. A global student has no error from locality.
-The verdict speaks of locality alone: what training leaves comes on top."""
+Tables: the error from locality is the relative error of the best score of the student's radius: exact for Gaussian \
+fields, a mean over noisy fields where the teacher knows its posterior given a ball, otherwise the square root of the \
+share of the squared response outside the radius, its size for white inputs. A radius is sufficient if that error is \
+at most {percent}; it grows if it rises between the two largest sizes by more than one step, more than \
+{100 * rule.growth:g} % and {significance}, and so does the range R_eps."""

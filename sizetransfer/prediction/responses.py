@@ -5,7 +5,8 @@ that the teacher has:
 
 - a Gaussian law: J is the same for every x, one row tells all: **exact**;
 - a known posterior: rows of (9) at noisy fields, an **estimate** over fields;
-- posterior sampling (:mod:`sizetransfer.posterior`), where it is asked for: an estimate;
+- posterior sampling (:mod:`sizetransfer.posterior`), where it is asked for, or the teacher is known by an energy of
+  local terms: the range of its clean score is that of the terms, by construction, and says nothing: an estimate;
 - otherwise the *clean* score's Jacobian rows, an estimate over fields, labelled with sigma = 0.
 
 Squares are summed with the site itself, absolute values without it for ranges.
@@ -40,6 +41,7 @@ from sizetransfer.oracle import (
 )
 from sizetransfer.posterior import sample_posterior
 from sizetransfer.prediction.question import PredictionSpec
+from sizetransfer.prediction.targets import Target
 from sizetransfer.randomness import stream
 from sizetransfer.records import jackknife
 from sizetransfer.response import (
@@ -62,7 +64,7 @@ def source_of(teacher: Teacher, *, sample: bool) -> Source:
     """
     if isinstance(teacher, HasPosterior):
         return "gaussian" if isinstance(teacher, HasCovariance) else "posterior"
-    if sample and isinstance(teacher, HasDensity | HasEnergy | HasLatent):
+    if isinstance(teacher, HasEnergy) or (sample and isinstance(teacher, HasDensity | HasLatent)):
         return "sampled"
     if isinstance(teacher, HasScore) and not sample:
         return "clean"
@@ -84,12 +86,14 @@ class Response:
         squared: sums of ``J_ij**2``, likewise.
         kind: ``exact`` where one row is every row, else ``estimate``.
         power: mean square of a component of the score on noisy fields, ``-J_ii``; none where it is not exact.
+        target: the noisy fields with their scores, where posteriors were sampled.
     """
 
     absolute: Float[Tensor, "fields distances"]
     squared: Float[Tensor, "fields distances"]
     kind: Kind
     power: float | None = None
+    target: Target | None = None
 
     @property
     def largest(self) -> int:
@@ -153,8 +157,10 @@ def response(teacher: Teacher, size: int, sigma: float, spec: PredictionSpec) ->
     levels = sample.x.new_full((spec.fields,), sigma)
     x, _ = perturb(sample.x, levels, generator=generator)
     if source == "sampled":
-        found = sample_posterior(teacher, x, levels, sample.context, generator=generator).responses(sites)
-        return Response(found.shells(), found.squared_shells(), "estimate")
+        drawn = sample_posterior(teacher, x, levels, sample.context, generator=generator)
+        found, score = drawn.responses(sites), drawn.score()
+        target = Target(sample.with_x(x), sigma, score.value, score.standard_error)
+        return Response(found.shells(), found.squared_shells(), "estimate", target=target)
     oracle = cast(HasPosterior, teacher)
     rows = [
         jacobian_from_covariance(oracle.posterior_covariance(x, levels, sample.context, site), levels, site)
