@@ -100,3 +100,13 @@ def estimates(records: pd.DataFrame) -> pd.DataFrame:
     table["within"] = np.sqrt(table["squared"]) / table["seeds"]
     table["source"] = np.where(several, "seeds", "records")
     return table[list(ESTIMATE_COLUMNS)]
+
+
+def number(value: float, standard_error: float) -> str:
+    """A value with two digits of its standard error, for example ``0.2634 ± 0.0029``."""
+    if not standard_error > 0 or not math.isfinite(standard_error):
+        return f"{value:.3g}"
+    digits = max(0, 1 - math.floor(math.log10(standard_error)))
+    if digits > 8:
+        return f"{value:.1e} ± {standard_error:.1e}"
+    return f"{value:.{digits}f} ± {standard_error:.{digits}f}"

@@ -159,13 +159,3 @@ def finite(data: Any) -> Any:
     if isinstance(data, list | tuple):
         return [finite(value) for value in data]
     return data
-
-
-def number(value: float, standard_error: float) -> str:
-    """A value with two digits of its standard error, for example ``0.2634 ± 0.0029``."""
-    if not standard_error > 0 or not math.isfinite(standard_error):
-        return f"{value:.3g}"
-    digits = max(0, 1 - math.floor(math.log10(standard_error)))
-    if digits > 8:
-        return f"{value:.1e} ± {standard_error:.1e}"
-    return f"{value:.{digits}f} ± {standard_error:.{digits}f}"

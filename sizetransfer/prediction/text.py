@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
+from sizetransfer.averages import number
 from sizetransfer.comparison import Quantity
-from sizetransfer.console import number
 from sizetransfer.prediction.forecast import Prediction
 from sizetransfer.verdict import Verdict
 

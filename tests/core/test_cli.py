@@ -20,7 +20,8 @@ from synthetic_run import SmoothedResponseSpec, SyntheticRun, make_experiment, m
 
 from sizetransfer import api
 from sizetransfer import cli as command_line
-from sizetransfer.console import RunProgress, TimeLeft, duration, finite, number
+from sizetransfer.averages import number
+from sizetransfer.console import RunProgress, TimeLeft, duration, finite
 from sizetransfer.errors import NonFiniteError, PluginError, RunError, SpecError
 from sizetransfer.events import Event
 from sizetransfer.registry import Registry
