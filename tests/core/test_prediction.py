@@ -247,7 +247,7 @@ def test_sampled_posteriors_agree_with_the_exact_response() -> None:
     assert row.range.kind == "estimate"
 
 
-# --- growth over sizes -------------------------------------------------------------------------------------------------
+# --- growth over sizes ------------------------------------------------------------------------------------------
 
 
 def row(
