@@ -141,14 +141,16 @@ class Surroundings:
 
     @cached_property
     def site_deviation(self) -> float:
-        """Standard deviation of a site at the training size."""
+        """Standard deviation of a site at the training size; to two digits where it is estimated."""
         law = self.laws[self.training]
-        if law is not None:
+        if law is not None and self.source == "gaussian":
             return law.site_deviation
+        if law is not None:
+            return float(f"{law.site_deviation:.2g}")
         sample = self.sample(self.training)
         mask = sample.context.mask
         live = sample.x if mask is None else sample.x[mask.expand_as(sample.x)]
-        return float(live.double().std())
+        return float(f"{float(live.double().std()):.2g}")
 
     @cached_property
     def levels(self) -> tuple[float, ...]:
@@ -217,13 +219,10 @@ def verdict_of(candidate: Candidate, around: Surroundings) -> Verdict:
 def _unjudged(candidate: Candidate, around: Surroundings) -> tuple[str, str] | None:
     """Why there is no evidence, and what would bring some."""
     radius, symbol = candidate.radius, size_words([around.teacher.field.geometry]).symbol
-    if not around.levels:
-        text = f"Every noise level asked for is above the site deviation, {around.site_deviation:.3g}."
-        return text, f"a noise level of at most {around.site_deviation:.3g}"
     if radius is None:
         if candidate.errors is None:
             return "A global student has no radius to be judged by before it is trained.", "a training, --train STEPS"
-        return None
+        return _too_noisy(around)
     if holds(around.teacher, around.training, radius):
         text = f"The ball of radius {radius} holds the lattice of training, {symbol} = {around.training}"
         lattice = around.teacher.field.geometry == "lattice"
@@ -235,7 +234,14 @@ def _unjudged(candidate: Candidate, around: Surroundings) -> tuple[str, str] | N
     if components > LARGEST_BALL:
         text = f"The ball of radius {radius} has {components} components, more than the {LARGEST_BALL} that are judged."
         return text, "a smaller radius"
-    return None
+    return _too_noisy(around)
+
+
+def _too_noisy(around: Surroundings) -> tuple[str, str] | None:
+    if around.levels:
+        return None
+    text = f"Every noise level asked for is above the site deviation, {around.site_deviation:.3g}."
+    return text, f"a noise level of at most {around.site_deviation:.3g}"
 
 
 def _centre(around: Surroundings) -> tuple[int, ...]:
