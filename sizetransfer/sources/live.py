@@ -155,12 +155,24 @@ def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
 
 def _substance(code: types.CodeType) -> object:
     """What a code does, without the lines that it stands on."""
-    constants = tuple(
-        _substance(item) if isinstance(item, types.CodeType) else (type(item), repr(item)) for item in code.co_consts
-    )
+    constants = tuple(map(_value, code.co_consts))
     names = (code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars)
     counts = (code.co_argcount, code.co_kwonlyargcount, code.co_posonlyargcount, code.co_flags)
     return code.co_code, constants, names, counts
+
+
+def _value(item: object) -> object:
+    """A constant so that equal ones compare equal: -0.0 is not 0.0, nan is nan, and a set has no order.
+
+    The same set read from a cache of bytecode and compiled from its source may print its members in different orders.
+    """
+    if isinstance(item, types.CodeType):
+        return _substance(item)
+    if isinstance(item, tuple):
+        return tuple, tuple(map(_value, item))
+    if isinstance(item, frozenset):
+        return frozenset, frozenset(map(_value, item))
+    return type(item), repr(item)
 
 
 def _reassigned(tree: ast.Module) -> Iterator[str]:
@@ -229,4 +241,4 @@ def _differ(expression: ast.expr | None, value: object) -> bool:
         literal = ast.literal_eval(expression)
     except (ValueError, SyntaxError, TypeError):
         return False
-    return isinstance(literal, _SIMPLE) and repr(literal) != repr(value)
+    return isinstance(literal, _SIMPLE) and _value(literal) != _value(value)

@@ -479,6 +479,20 @@ def test_what_runs_as_it_stands_is_accepted(tree: Tree) -> None:
     sources_of(["mymod"])
 
 
+def test_a_set_has_no_order(tree: Tree) -> None:
+    """The members 0 and 8 fall on each other in a small hash table: which comes first is an accident."""
+    tree.write({"mymod.py": "def among(x):\n    return x in {0, 8}\n"})
+    module = importlib.import_module("mymod")
+    assert module.among(8)
+    (tree.folder / "mymod.py").write_text("def among(x):\n    return x in {8, 0}\n")
+    sources_of(["mymod"])
+    tree.write({"other.py": "def among(x):\n    return x in {0, 8}\n"})
+    importlib.import_module("other")
+    (tree.folder / "other.py").write_text("def among(x):\n    return x in {0, 16}\n")
+    with pytest.raises(RunError, match="the function among"):
+        sources_of(["other"])
+
+
 EVERY_MODULE = """
 import importlib, pkgutil
 import sizetransfer
