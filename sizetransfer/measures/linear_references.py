@@ -14,10 +14,11 @@ Of the law: site variance, nearest-neighbour covariance, :math:`S(0)`, and the s
 
 elsewhere :math:`\sum_r r^2C(r) / (2d\sum_r C(r))` over pairs of the bulk at most a quarter of the box apart.
 
-On tori whose sites are alike, what a linear score generates (:mod:`sizetransfer.references.consequence`), in closed
-form for Gaussian fields, else to second order: by the best filter of the radius *of this size*, from the noise that
-this size needs, :math:`\sigma_{\max}^2 = 10 \max_k S(k)`; and as a forecast by the filter fitted at the training size
-and run here, from exact noisy fields at the training's largest noise.
+On tori whose sites are alike or alternate, what a linear score generates
+(:mod:`sizetransfer.references.consequence`), in closed form for Gaussian fields, else to second order: by the best
+filter of the radius *of this size*, from the noise that this size needs, :math:`\sigma_{\max}^2 = 10 \max_k S(k)`; and
+as a forecast by the filter fitted at the training size and run here, from exact noisy fields at the training's largest
+noise.
 """
 
 from __future__ import annotations
@@ -53,7 +54,15 @@ from sizetransfer.randomness import stream
 from sizetransfer.records import Measurement, root_ratio
 from sizetransfer.references import Sight, exact_moments, linear_references
 from sizetransfer.references.balls import steps_of
-from sizetransfer.references.consequence import gain, generated_spectrum, marginals, spectrum
+from sizetransfer.references.consequence import (
+    COARSE_STEP,
+    STEP,
+    gain,
+    generated_spectrum,
+    marginals,
+    ratios,
+    spectrum,
+)
 from sizetransfer.references.errors import others
 from sizetransfer.references.moments import GraphMoments, TorusMoments, estimate_moments
 from sizetransfer.response import reference_sites
@@ -81,8 +90,9 @@ class LinearReferencesSpec(MeasureSpec):
 
     Parts, by noise level (zero: the clean score): ``null``, ``linear``, ``best``, ``irreducible``. Of the law:
     ``site_variance``, ``nearest_covariance``, ``zero_mode``, ``correlation_length_squared``, ``sigma_needed``.
-    Generated over exact, on tori whose sites are alike: ``best_of_radius_O`` by the best filter of the radius of this
-    size, ``forecast_O`` by that of the training size, for O in ``site_variance, nearest, zero_mode, smallest_wave``.
+    Generated over exact, on tori whose sites are alike or alternate: ``best_of_radius_O`` by the best filter of the
+    radius of this size, ``forecast_O`` by that of the training size, for O in ``site_variance, nearest, zero_mode,
+    smallest_wave``.
     Nothing depends on the student but its radius and what it looks at; the numbers of Gaussian fields are exact.
     """
 
@@ -117,7 +127,7 @@ class LinearReferencesSpec(MeasureSpec):
         yield from _references(question, student.radius, sight)
         yield from _irreducible(self, teacher, student.radius, size)
         yield from _law(question)
-        yield from _generated(question, student.radius)
+        yield from _generated(replace(question, sight=sight), student.radius)
 
     def _radii(self, teacher: Teacher, student: Student, size: int) -> tuple[int, ...]:
         """Radii of the references: zero, the student's, and those of the specification that are not too large."""
@@ -308,16 +318,16 @@ def _law_numbers(question: _Question) -> tuple[Measurement, ...]:
         if isinstance(domain, Graph) and domain.sites > LARGEST_GRAPH:
             return ()
         return law_statistics(question.draw(), dimension=question.teacher.field.dim, margin=margin)
-    shape = question.teacher.domain(question.size).shape
-    variance, nearest, zero, smallest = marginals(_laws(question)[0], shape)
-    length = (zero / smallest - 1) / (4 * math.sin(math.pi / min(shape)) ** 2)
+    moments = _moments(question)[0]
+    variance, nearest, zero, smallest = marginals(spectrum(moments), moments.cells)
+    length = (zero / smallest - 1) / (4 * math.sin(math.pi / min(moments.cells.shape)) ** 2)
     values = {"site_variance": variance, "nearest_covariance": nearest, "zero_mode": zero}
     return tuple(_exact(part, value) for part, value in {**values, "correlation_length_squared": length}.items())
 
 
 def _law(question: _Question) -> Iterator[Measurement]:
     yield from _law_numbers(_of_the_law(question))
-    if _alike(question):
+    if _periodic(question):
         value, error = _over_folds([_needed(law) for law in _laws(_of_the_law(question))])
         yield Measurement("sigma_needed", value, error, _draws(question))
 
@@ -340,21 +350,19 @@ def _draws(question: _Question) -> int:
 
 @functools.lru_cache(maxsize=16)
 def _moments(question: _Question) -> tuple[TorusMoments, ...]:
-    """Second moments, exact or without each part of the fields; none where sites are not alike, or on no torus."""
+    """Second moments, exact or without each part of the fields; none on no torus, or where classes do not alternate."""
     if not question.torus:
         return ()
     if question.exact:
         found = [exact_moments(question.teacher, question.size)]
     else:
         sample, folds = question.draw(), question.spec.folds
-        if sample.context.mask is not None or sample.context.condition is not None:
-            return ()
-        found = [estimate_moments(others(sample, fold, folds), 0) for fold in range(folds)]
-    kept = tuple(one for one in found if isinstance(one, TorusMoments) and len(one.products) == 1)
+        found = [estimate_moments(others(sample, fold, folds), 0, sight=question.sight) for fold in range(folds)]
+    kept = tuple(one for one in found if isinstance(one, TorusMoments) and one.alternate)
     return kept if len(kept) == len(found) else ()
 
 
-def _alike(question: _Question) -> bool:
+def _periodic(question: _Question) -> bool:
     return bool(_moments(_of_the_law(question)))
 
 
@@ -364,15 +372,17 @@ def _laws(question: _Question) -> tuple[Tensor, ...]:
 
 
 def _generated(question: _Question, radius: int | None) -> Iterator[Measurement]:
-    spec, law = question.spec, _of_the_law(question)
-    if spec.noise is None or spec.fitted is None or not _alike(question):
+    spec, law, sight = question.spec, _of_the_law(question), question.sight
+    if spec.noise is None or spec.fitted is None or not _periodic(question):
+        return
+    if not _periodic(replace(question, radii=(0,))) or not _periodic(question.at(spec.fitted)):
         return
     if radius is not None:
         needed = max(_needed(one) for one in _laws(law))
         wide = NoiseSchedule(sigma_min=spec.noise.sigma_min, sigma_max=max(needed, spec.noise.sigma_max))
-        yield from _ratios("best_of_radius", question, _ratio_rows(law, law.size, radius, wide))
+        yield from _ratios("best_of_radius", question, _ratio_rows(law, sight, law.size, radius, wide))
     if question.size > spec.fitted and _fits_fitted(question, radius):
-        yield from _ratios("forecast", question, _ratio_rows(law, spec.fitted, radius, spec.noise))
+        yield from _ratios("forecast", question, _ratio_rows(law, sight, spec.fitted, radius, spec.noise))
 
 
 def _fits_fitted(question: _Question, radius: int | None) -> bool:
@@ -382,15 +392,15 @@ def _fits_fitted(question: _Question, radius: int | None) -> bool:
 
 
 @functools.lru_cache(maxsize=64)
-def _ratio_rows(law: _Question, fitted: int, radius: int | None, noise: NoiseSchedule) -> tuple[tuple[float, ...], ...]:
+def _ratio_rows(
+    law: _Question, sight: Sight, fitted: int, radius: int | None, noise: NoiseSchedule
+) -> tuple[tuple[float, ...], ...]:
     """Generated over exact statistics, for each of the estimates of the moments."""
-    shape = law.teacher.domain(law.size).shape
-    rows = []
-    for exact, moments in zip(_laws(law), _moments(law.at(fitted)), strict=True):
-        local = moments.filter(radius)
-        end = generated_spectrum(lambda v, local=local: gain(local, v, shape), exact, noise)  # type: ignore[misc]
-        pairs = zip(marginals(end, shape), marginals(exact, shape), strict=True)
-        rows.append(tuple(made / true for made, true in pairs))
+    rows, seen, step = [], replace(law.at(fitted), sight=sight), STEP if law.exact else COARSE_STEP
+    for exact, here, there in zip(_laws(law), _moments(law), _moments(seen), strict=True):
+        cells, local = here.cells, there.filter(radius)
+        end = generated_spectrum(lambda v, local=local, cells=cells: gain(local, v, cells), exact, noise, step=step)  # type: ignore[misc]
+        rows.append(ratios(marginals(end, cells), marginals(exact, cells)))
     return tuple(rows)
 
 

@@ -10,7 +10,8 @@ sites gives
 
 each a mean over channels. The ratio is the sum over generated fields divided by that over as many exact ones, or by the
 exact value where it is known: that of the clean law, because v is taken off. Local marginals are the first two; the
-last two, on tori without dead sites alone, are long-range order. Where the mean is not known to be zero, it is that of
+last two, on tori without dead sites alone, are long-range order. Where neighbours are nearly uncorrelated, the second
+ratio is 1 + (generated - exact) / variance. Where the mean is not known to be zero, it is that of
 another set of exact fields, so that generated and exact ones are treated alike.
 """
 
@@ -24,6 +25,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sizetransfer.records import Measurement, ratio
+from sizetransfer.references.consequence import UNCORRELATED
 
 RATIOS = ("site_variance_ratio", "nearest_covariance_ratio", "zero_mode_ratio", "smallest_wave_ratio")
 """Names of the ratios, in the order of the moments; the last two are there on tori alone."""
@@ -55,11 +57,15 @@ def ratios(
     prefix: str = "",
 ) -> Iterator[Measurement]:
     """The ratios with their standard errors and the sums of every field."""
+    seen = ~exact.isnan()  # a field without a live pair does not count
+    below = exact.nan_to_num() if known is None else seen * known[: exact.shape[1]].to(exact)
+    above = torch.where(seen, generated, 0.0)
+    if bool(below[:, 1].sum().abs() < UNCORRELATED * below[:, 0].sum()):
+        difference = above[:, 1] - below[:, 1]
+        below = torch.cat([below[:, :1], below[:, :1], below[:, 2:]], 1)
+        above = torch.cat([above[:, :1], below[:, :1] + difference[:, None], above[:, 2:]], 1)
     for index in range(generated.shape[1]):
-        above, below = generated[:, index], exact[:, index]
-        seen = ~below.isnan()  # a field without a live pair does not count
-        below = below.nan_to_num() if known is None else seen * known[index].to(below)
-        yield ratio(torch.where(seen, above, 0.0), below, prefix + RATIOS[index])
+        yield ratio(above[:, index], below[:, index], prefix + RATIOS[index])
 
 
 def plain(part: str, value: float, n: int) -> Measurement:

@@ -389,9 +389,10 @@ def _consequence(
 
 
 def linear_response(model: Student, shape: Sequence[int]) -> Callable[[torch.Tensor], torch.Tensor] | None:
-    """Factors a_k(v) of a model whose score is linear and translation-invariant on a torus; none for another one.
+    """Factors of a model whose score is linear and translation-invariant on a torus; none for another one.
 
-    Only models without weights are asked: what a network does near zero says nothing of the fields.
+    They are those of :func:`sizetransfer.references.consequence.gain`. Only models without weights are asked: what a
+    network does near zero says nothing of the fields.
     """
     if list(model.parameters()):
         return None
@@ -418,4 +419,5 @@ def linear_response(model: Student, shape: Sequence[int]) -> Callable[[torch.Ten
     waves = torch.fft.fftn(x, dim=axes).flatten(2)[0].T
     expected = -torch.einsum("kij,kj->ki", factors(torch.tensor(1.0)), waves).T.reshape(x.shape)
     found = torch.fft.fftn(score(x, 1.0) - score(torch.zeros_like(x), 1.0), dim=axes)
-    return factors if torch.allclose(found, expected, rtol=1e-3, atol=1e-3 * float(found.abs().max())) else None
+    linear = torch.allclose(found, expected, rtol=1e-3, atol=1e-3 * float(found.abs().max()))
+    return (lambda v: factors(v).conj()) if linear else None

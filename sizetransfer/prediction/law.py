@@ -28,7 +28,7 @@ from sizetransfer.errors import OracleError
 from sizetransfer.oracle import Context, HasCovariance, Sample, Teacher, draw_fields
 from sizetransfer.prediction.question import PredictionSpec
 from sizetransfer.randomness import stream
-from sizetransfer.references import Sight, estimate_moments, exact_moments
+from sizetransfer.references import consequence, estimate_moments, exact_moments
 from sizetransfer.references.consequence import gain, generated_spectrum, spectrum
 from sizetransfer.references.filters import LinearFilter
 from sizetransfer.references.moments import GraphMoments, TorusMoments
@@ -39,8 +39,6 @@ PARTS = 8
 """Parts of the fields that the jackknife leaves out in turn."""
 RANGE = 10.0
 """The reverse process starts at a noise variance of so many times the largest eigenvalue of the covariance."""
-UNCORRELATED = 0.05
-"""Below this share of the site variance, errors of the covariance of neighbours are relative to that variance."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,13 +99,20 @@ def exact_law(teacher: Teacher, size: int) -> Law | None:
 
 
 def estimated_law(sample: Sample, size: int) -> Law | None:
-    """The law of these fields, whatever their conditions; none where they do not fill a torus."""
+    """The law of these fields, by the classes of their sites where those alternate; none where they fill no torus."""
     if not is_torus(sample.context.domain) or sample.context.mask is not None:
         return None
-    count, sight = len(sample.x), Sight(condition=False)
+    count = len(sample.x)
     kept = [torch.arange(count), *(torch.arange(count)[torch.arange(count) % PARTS != part] for part in range(PARTS))]
-    found = [estimate_moments(_rows(sample, rows), None, sight=sight) for rows in kept]
+    classes = _alternating(sample)
+    found = [estimate_moments(_rows(sample, rows, classes), None) for rows in kept]
     return Law(size, tuple(one for one in found if isinstance(one, TorusMoments)))
+
+
+def _alternating(sample: Sample) -> bool:
+    """Whether the conditions are those of small cells that repeat, in all fields."""
+    found = estimate_moments(sample, 0)
+    return isinstance(found, TorusMoments) and found.alternate
 
 
 def fields_of(teacher: Teacher, size: int, spec: PredictionSpec) -> Sample:
@@ -121,8 +126,10 @@ def is_torus(domain: Domain) -> bool:
     return isinstance(domain, Lattice) and all(domain.closed_axes)
 
 
-def _rows(sample: Sample, rows: Tensor) -> Sample:
-    return Sample(sample.x[rows.to(sample.x.device)], Context(sample.context.domain))
+def _rows(sample: Sample, rows: Tensor, classes: bool) -> Sample:
+    rows, condition = rows.to(sample.x.device), sample.context.condition
+    kept = condition[rows] if classes and condition is not None else None
+    return Sample(sample.x[rows], Context(sample.context.domain, condition=kept))
 
 
 def _on_processor(moments: TorusMoments) -> TorusMoments:
@@ -156,23 +163,12 @@ def estimated(function: Callable[..., Sequence[float]], *laws: Law) -> list[Numb
 
 def marginals(moments: TorusMoments) -> tuple[float, float, float, float]:
     """Variance of a site, covariance of nearest neighbours, S(0) and S(k_min): means over channels and axes."""
-    return _marginals(spectrum(moments), tuple(moments.labels.shape))
-
-
-def _marginals(waves: Tensor, shape: tuple[int, ...]) -> tuple[float, float, float, float]:
-    trace = torch.unflatten(waves.diagonal(dim1=1, dim2=2).real.mean(1), 0, shape)
-    sites = torch.fft.ifftn(trace).real
-    axes = [tuple(int(axis == other) for other in range(len(shape))) for axis in range(len(shape))]
-    nearest, smallest = (sum(float(table[axis]) for axis in axes) / len(axes) for table in (sites, trace))
-    return float(sites.flatten()[0]), nearest, float(trace.flatten()[0]), smallest
+    return consequence.marginals(spectrum(moments), moments.cells)
 
 
 def ratios(found: Sequence[float], exact: Sequence[float]) -> list[float]:
     """Site variance, nearest covariance and S(0) over those that they should be."""
-    variance, nearest, zero = (one / other for one, other in zip(found[:3], exact[:3], strict=True))
-    if abs(exact[1]) < UNCORRELATED * exact[0]:
-        nearest = 1 + (found[1] - exact[1]) / exact[0]
-    return [variance, nearest, zero]
+    return list(consequence.ratios(found[:3], exact[:3]))
 
 
 def change(training: Law, larger: Law) -> LawChange:
@@ -190,7 +186,7 @@ def filter_error(linear: LinearFilter, law: Law, sigma: float) -> Number:
     v = torch.tensor(sigma**2, dtype=torch.float64)
     noisy = law.spectrum + v * torch.eye(law.spectrum.shape[-1], dtype=law.spectrum.dtype)
     exact = torch.linalg.inv(noisy)
-    off = gain(linear, v, tuple(law.moments.labels.shape)).to(noisy) - exact
+    off = gain(linear, v, law.moments.cells).to(noisy) - exact
     wrong = (off @ noisy @ off.mH).diagonal(dim1=1, dim2=2).real.sum()
     return Number(math.sqrt(max(float(wrong / exact.diagonal(dim1=1, dim2=2).real.sum()), 0.0)))
 
@@ -204,14 +200,15 @@ def generated_ratios(fitted: TorusMoments, law: TorusMoments, radius: int | None
         radius: of the filter.
         noise: range of the reverse process.
     """
-    shape, linear = tuple(law.labels.shape), fitted.filter(radius)
-    return ratios_of(lambda v: gain(linear, v, shape), law, noise)
+    linear = fitted.filter(radius)
+    return ratios_of(lambda v: gain(linear, v, law.cells), law, noise)
 
 
-def ratios_of(a: Gain, law: TorusMoments, noise: NoiseSchedule) -> list[float]:
+def ratios_of(a: Gain, law: TorusMoments, noise: NoiseSchedule, step: float = consequence.STEP) -> list[float]:
     """The same for any linear score."""
-    exact, shape = spectrum(law), tuple(law.labels.shape)
-    return ratios(_marginals(generated_spectrum(a, exact, noise), shape), _marginals(exact, shape))
+    exact = spectrum(law)
+    made = generated_spectrum(a, exact, noise, step=step)
+    return ratios(consequence.marginals(made, law.cells), consequence.marginals(exact, law.cells))
 
 
 # --- graphs -----------------------------------------------------------------------------------------------------------

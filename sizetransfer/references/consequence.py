@@ -5,7 +5,8 @@ stochastic differential equation in the variance clock takes the variance of a w
 
 .. math:: \frac{dP_k}{d\ln v} = v\,(a_k P_k + P_k a_k^T - 1)
 
-(between channels matrices; for one channel :math:`v(2 a_k P_k - 1)`), from :math:`P_k = c_k + v_{max}`, the exact noisy
+(between channels, and between the sites of a cell where sites are of several classes, matrices; for one channel of
+sites that are alike :math:`v(2 a_k P_k - 1)`), from :math:`P_k = c_k + v_{max}`, the exact noisy
 field, or from a sampler's own start, down to :math:`v_{min}`. The exact score :math:`a_k = (c_k + v)^{-1}` keeps
 :math:`P_k = c_k + v` on the way; at the end :math:`v_{min}` is taken off, so that the clean spectrum is c where the
 score is right. Two scores of one radius, and two questions: the best of the lattice itself, and the one fitted on a
@@ -17,7 +18,7 @@ The integral is by Runge and Kutta's fourth order in ln v.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -26,12 +27,17 @@ from torch import Tensor
 
 from sizetransfer.errors import OracleError
 from sizetransfer.oracle import Teacher
+from sizetransfer.references.cells import Cells
 from sizetransfer.references.filters import LinearFilter
 from sizetransfer.references.moments import TorusMoments, exact_moments
 from sizetransfer.specs import NoiseSchedule
 
 STEP = 0.05
 """Largest step of the integral, in ln v."""
+COARSE_STEP = 0.2
+"""The same where the moments are estimated; it changes ratios by less than 1e-4."""
+UNCORRELATED = 0.05
+"""Below this share of the site variance, errors of the covariance of neighbours are relative to that variance."""
 
 
 @dataclass(frozen=True)
@@ -95,11 +101,11 @@ def consequence(
     Raises:
         OracleError: the teacher does not know its covariance, or does not live on a torus.
     """
-    law = spectrum(_torus(teacher, size))
+    moments = _torus(teacher, size)
+    law, cells = spectrum(moments), moments.cells
     local = _torus(teacher, fitted or size).filter(radius)
-    shape = teacher.domain(size).shape
-    end = generated_spectrum(lambda v: gain(local, v, shape), law, noise, start=start)
-    return Consequence(size, radius, fitted or size, marginals(end, shape), marginals(law, shape))
+    end = generated_spectrum(lambda v: gain(local, v, cells), law, noise, start=start)
+    return Consequence(size, radius, fitted or size, marginals(end, cells), marginals(law, cells))
 
 
 def _torus(teacher: Teacher, size: int) -> TorusMoments:
@@ -115,43 +121,29 @@ def _torus(teacher: Teacher, size: int) -> TorusMoments:
     return moments
 
 
-def spectrum(moments: TorusMoments) -> Float[Tensor, "waves channels channels"]:
-    """The covariance of every wave, in the order of the flattened grid of ``torch.fft.fftn``: complex128.
-
-    Raises:
-        OracleError: sites are of several classes, so that the covariance mixes waves.
-    """
-    if len(moments.products) > 1:
-        raise OracleError(
-            "A law whose sites are of several classes has no spectrum.",
-            where="consequence, moments",
-            expected="one class of sites",
-            got=str(len(moments.products)),
-            fix="estimate the moments without the condition: Sight(condition=False)",
-        )
-    products = moments.products[0]
-    waves: Tensor = torch.fft.fftn(products, dim=tuple(range(2, products.ndim))).flatten(2)
-    return waves.permute(2, 0, 1)
+def spectrum(moments: TorusMoments) -> Float[Tensor, "waves m m"]:
+    """The covariance of every wave as :meth:`~sizetransfer.references.cells.Cells.matrices` orders it: complex128."""
+    return moments.cells.matrices(moments.products.flatten(3))
 
 
-def gain(linear: LinearFilter, v: Tensor, shape: tuple[int, ...]) -> Float[Tensor, "waves channels channels"]:
-    """The factor ``a_k(v)`` of a filter, its kernel placed on a torus of any shape; as for :func:`spectrum`."""
-    weights = linear.weights(v)[0]
+def gain(linear: LinearFilter, v: Tensor, cells: Cells) -> Float[Tensor, "waves m m"]:
+    """The factor ``a(v)`` of a filter of one class or of those of the cells, on a torus of any size; as above."""
+    weights = linear.weights(v)
     flat = torch.zeros_like(linear.steps[:, 0])
-    for length, axis in zip(shape, linear.steps.T, strict=True):
+    for length, axis in zip(cells.shape, linear.steps.T, strict=True):
         flat = flat * length + axis % length
-    kernel = weights.new_zeros(*weights.shape[:2], math.prod(shape)).index_add(-1, flat, weights)
-    waves: Tensor = torch.fft.fftn(torch.unflatten(kernel, -1, shape), dim=tuple(range(2, 2 + len(shape))))
-    return -waves.conj().flatten(2).permute(2, 0, 1)
+    kernel = weights.new_zeros(*weights.shape[:3], math.prod(cells.shape)).index_add(-1, flat, weights)
+    return -cells.matrices(kernel)
 
 
 def generated_spectrum(
     a: Callable[[Tensor], Tensor],
-    law: Float[Tensor, "waves channels channels"],
+    law: Float[Tensor, "waves m m"],
     noise: NoiseSchedule,
     *,
     start: Callable[[Tensor], Tensor] | None = None,
-) -> Float[Tensor, "waves channels channels"]:
+    step: float = STEP,
+) -> Float[Tensor, "waves m m"]:
     """Integrate the equation above from the largest noise to the smallest.
 
     Args:
@@ -159,23 +151,25 @@ def generated_spectrum(
         law: clean covariance of every wave.
         noise: range of the integral.
         start: takes the exact noisy spectrum at ``sigma_max`` to that of the start; by default it is exact.
+        step: the largest, in ln v.
 
     Returns:
         The covariance of every wave at ``sigma_min``, less that noise.
     """
     unit = torch.eye(law.shape[-1], dtype=law.dtype)
     top, bottom = 2 * math.log(noise.sigma_max), 2 * math.log(noise.sigma_min)
-    steps = math.ceil((top - bottom) / STEP)
+    steps = math.ceil((top - bottom) / step)
     h = (bottom - top) / steps
     P = law + math.exp(top) * unit
     P = P if start is None else start(P)
 
     def rate(t: float, factors: Tensor, P: Tensor) -> Tensor:
-        return math.exp(t) * (factors @ P + P @ factors.mH - unit)
+        half = factors @ P  # P is Hermitian
+        return math.exp(t) * (half + half.mH - unit)
 
     now = a(torch.tensor(math.exp(top), dtype=torch.float64)).to(law.dtype)
-    for step in range(steps):
-        t = top + step * h
+    for index in range(steps):
+        t = top + index * h
         middle, following = (a(torch.tensor(math.exp(t + d), dtype=torch.float64)).to(law.dtype) for d in (h / 2, h))
         k1 = rate(t, now, P)
         k2 = rate(t + h / 2, middle, P + h / 2 * k1)
@@ -185,11 +179,21 @@ def generated_spectrum(
     return P - math.exp(bottom) * unit
 
 
-def marginals(law: Tensor, shape: tuple[int, ...]) -> tuple[float, float, float, float]:
-    """Variance of a site, covariance of nearest neighbours, S(0) and S(k_min): means over channels and axes."""
-    trace = torch.unflatten(law.diagonal(dim1=1, dim2=2).real.mean(1), 0, shape)
-    waves = torch.fft.ifftn(trace).real
-    axes = [tuple(int(axis == other) for other in range(len(shape))) for axis in range(len(shape))]
-    nearest = sum(float(waves[axis]) for axis in axes) / len(axes)
-    smallest = sum(float(trace[axis]) for axis in axes) / len(axes)
-    return float(waves.flatten()[0]), nearest, float(trace.flatten()[0]), smallest
+def marginals(law: Tensor, cells: Cells) -> tuple[float, float, float, float]:
+    """Variance of a site, covariance of nearest neighbours, S(0) and S(k_min): means over sites, channels and axes."""
+    covariance = cells.mean_table(law).diagonal(dim1=0, dim2=1).mean(-1)
+    waves = torch.fft.fftn(covariance).real
+    axes = [tuple(int(axis == other) for other in range(waves.ndim)) for axis in range(waves.ndim)]
+    nearest, smallest = (sum(float(table[axis]) for axis in axes) / len(axes) for table in (covariance, waves))
+    return float(covariance.flatten()[0]), nearest, float(waves.flatten()[0]), smallest
+
+
+def ratios(found: Sequence[float], exact: Sequence[float]) -> tuple[float, ...]:
+    """Marginals over those that they should be.
+
+    Where neighbours are nearly uncorrelated, the ratio of their covariances is ``1 + (found - exact) / variance``.
+    """
+    values = [one / other for one, other in zip(found, exact, strict=True)]
+    if abs(exact[1]) < UNCORRELATED * exact[0]:
+        values[1] = 1 + (found[1] - exact[1]) / exact[0]
+    return tuple(values)

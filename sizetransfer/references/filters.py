@@ -11,7 +11,6 @@ Fourier space, up to blocks between the sites of one period of the classes.
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -25,6 +24,7 @@ from sizetransfer.errors import OracleError
 from sizetransfer.gaussian import BallMarginal
 from sizetransfer.oracle import Context
 from sizetransfer.references.balls import check_ball
+from sizetransfer.references.cells import Cells
 from sizetransfer.references.classes import site_labels
 
 _CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
@@ -76,36 +76,18 @@ class BallSolver:
 
 
 class TorusSpectrum:
-    """The covariance on a whole torus, in blocks: one for each wave vector of the lattice of periods.
+    """The covariance on a whole torus, in blocks: one for each wave vector of the lattice of cells.
 
     Args:
-        products: covariance of a site of class c with the one a displacement away, ``(P, C, C, *S)``, float64.
-        labels: class of every site, ``*S``.
+        products: covariance of a site of class c with the one a displacement away, ``(P, C, C, N)``, float64.
+        cells: of the torus.
     """
 
-    def __init__(self, products: Tensor, labels: Tensor) -> None:
-        self.shape, self.channels = tuple(labels.shape), products.shape[1]
-        self.period, self.labels = _period(labels), labels
-        self.grid = tuple(length // self.period for length in self.shape)
-        self.sites = list(itertools.product(range(self.period), repeat=labels.ndim))
-        check_ball(len(self.sites) * self.channels)
-        rows = [
-            torch.stack([products[labels[first]][:, :, self.places(first, second)] for second in self.sites], 1)
-            for first in self.sites
-        ]
-        blocks = torch.unflatten(torch.stack(rows), -1, self.grid)  # site, channel, site, channel, *grid
-        blocks = blocks.permute(0, 1, 2, 3, *range(4, blocks.ndim)).flatten(0, 1).flatten(1, 2)
-        symbols = torch.fft.fftn(blocks, dim=tuple(range(2, blocks.ndim))).flatten(2).permute(2, 0, 1)
-        values, self.vectors = torch.linalg.eigh(symbols)
+    def __init__(self, products: Tensor, cells: Cells) -> None:
+        self.cells, self.channels = cells, products.shape[1]
+        check_ball(len(cells.sites) * self.channels)
+        values, self.vectors = torch.linalg.eigh(cells.matrices(products))
         self.values = values.clamp_min(torch.finfo(torch.float64).eps * float(values.max()))
-
-    def places(self, first: tuple[int, ...], second: tuple[int, ...]) -> Tensor:
-        """Flat indices of the displacements from one site of a period to the other one of every period."""
-        flat = torch.zeros(1, dtype=torch.int64)
-        for length, cells, a, b in zip(self.shape, self.grid, first, second, strict=True):
-            steps = (torch.arange(cells) * self.period + b - a) % length
-            flat = (flat[:, None] * length + steps).flatten()
-        return flat
 
 
 class TorusSolver:
@@ -119,43 +101,22 @@ class TorusSolver:
 
     def __init__(self, spectrum: TorusSpectrum, label: int, flat: Tensor) -> None:
         self.spectrum, self.flat = spectrum, flat
-        self.origin = next(i for i, site in enumerate(spectrum.sites) if int(spectrum.labels[site]) == label)
+        self.origin = spectrum.cells.classes.index(label)
 
     def weights(self, v: Tensor) -> Float[Tensor, "levels channels channels sites"]:
         """See :class:`Solver`."""
-        whole, channels = self.spectrum, self.spectrum.channels
-        rows = whole.vectors[:, self.origin * channels : (self.origin + 1) * channels]
-        noisy = whole.values + v.double().cpu()[:, None, None]
-        inverse = (rows / noisy[:, :, None]) @ whole.vectors.mH  # level, wave, channel, (site, channel)
-        apart = torch.unflatten(inverse.permute(0, 2, 3, 1), -1, whole.grid)
-        blocks = torch.fft.ifftn(apart, dim=tuple(range(3, apart.ndim))).real.flatten(3)
-        real = torch.unflatten(blocks, 2, (len(whole.sites), channels))
-        out = real.new_zeros(len(v), channels, channels, whole.labels.numel())
-        for place, site in enumerate(whole.sites):
-            out[..., whole.places(whole.sites[self.origin], site)] = -real[:, :, place]
-        weights: Tensor = out[..., self.flat]
+        return torch.stack([self._weights(float(one)) for one in v])
+
+    def _weights(self, v: float) -> Tensor:
+        whole = self.spectrum
+        rows = whole.vectors[:, self.origin * whole.channels : (self.origin + 1) * whole.channels]
+        inverse = (rows / (whole.values + v)[:, None]) @ whole.vectors.mH  # wave, channel, (site, channel)
+        weights: Tensor = -whole.cells.row(inverse, self.origin)[..., self.flat]
         return weights
 
     def power(self, v: Tensor) -> Float[Tensor, "levels"]:
         """See :class:`Solver`."""
         return -self.weights(v)[..., int((self.flat == 0).nonzero())].diagonal(dim1=1, dim2=2).mean(1)
-
-
-def _period(labels: Tensor) -> int:
-    """Least number of steps that moves every class onto itself along every axis."""
-    axes = range(labels.ndim)
-    for period in range(1, max(labels.shape) + 1):
-        if any(length % period for length in labels.shape):
-            continue
-        if all(torch.equal(labels.roll(period, axis), labels) for axis in axes):
-            return period
-    raise OracleError(
-        "The classes of sites do not repeat along the axes of the torus.",
-        where="linear reference of the whole torus",
-        expected="axes that are all multiples of one period",
-        got=f"a torus of {tuple(labels.shape)}",
-        fix="ask for a radius, or take a torus with equal axes",
-    )
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol, cast, runtime_checkable
 
 import torch
@@ -26,6 +27,7 @@ from sizetransfer.domain import Domain, Graph, Lattice
 from sizetransfer.errors import OracleError
 from sizetransfer.oracle import HasCovariance, Sample, Teacher
 from sizetransfer.references.balls import centre_of, neighbours, steps_of
+from sizetransfer.references.cells import Cells
 from sizetransfer.references.classes import Sight, class_steps, condition_values, site_labels
 from sizetransfer.references.filters import (
     AnyFilter,
@@ -38,6 +40,9 @@ from sizetransfer.references.filters import (
 
 MARGIN = 4
 """Sites between the bulk of an open box and its walls, or a quarter of the box where that is less."""
+
+LARGEST_CELL = 64
+"""Components of the largest cell of classes that alternate."""
 
 _SITES_PER_COMPONENT = 10
 _NUMBERS_AT_A_TIME = 2**24
@@ -144,6 +149,19 @@ class TorusMoments:
     values: Tensor
     labels: Tensor
 
+    @cached_property
+    def cells(self) -> Cells:
+        """The torus, cut into cells of alternating classes."""
+        return Cells(self.labels)
+
+    @property
+    def alternate(self) -> bool:
+        """Whether the classes repeat in cells that are small enough for matrices of their sites."""
+        try:
+            return len(self.cells.sites) * self.products.shape[1] <= LARGEST_CELL
+        except OracleError:
+            return False
+
     def filter(self, radius: int | None) -> LinearFilter:
         """See :class:`Moments`."""
         lattice = Lattice(tuple(self.labels.shape))
@@ -160,7 +178,7 @@ class TorusMoments:
         return BallSolver(covariance, centre_of(steps))
 
     def _whole(self, steps: Tensor) -> list[TorusSolver]:
-        spectrum = TorusSpectrum(self.products.flatten(3), self.labels)
+        spectrum = TorusSpectrum(self.products.flatten(3), self.cells)
         flat = _flat(steps, self.labels.shape)
         return [TorusSolver(spectrum, label, flat) for label in range(len(self.products))]
 

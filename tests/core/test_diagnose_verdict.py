@@ -134,7 +134,8 @@ def test_the_response_of_a_linear_model_is_the_gain_of_its_filter():
     teacher = st.teacher("gaussian", dim=1, mass=0.5)
     student = st.student("optimal-local", teacher.field, mass=0.5, radius=2, reference="lattice").double()
     v = torch.tensor(0.49, dtype=torch.float64)
-    expected = gain(exact_moments(teacher, 12).filter(2), v, (12,))
+    moments = exact_moments(teacher, 12)
+    expected = gain(moments.filter(2), v, moments.cells)
     assert torch.allclose(linear_response(student, (12,))(v), expected, atol=1e-6)
     assert linear_response(_Cubed(student), (12,)) is None
 

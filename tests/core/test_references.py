@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -24,8 +25,10 @@ from sizetransfer.references import (
     squared_errors,
 )
 from sizetransfer.references.balls import steps_of
-from sizetransfer.references.consequence import consequence, generated_spectrum, spectrum
+from sizetransfer.references.cells import Cells
+from sizetransfer.references.consequence import consequence, gain, generated_spectrum, marginals, spectrum
 from sizetransfer.references.filters import BallSolver
+from sizetransfer.references.moments import TorusMoments
 from sizetransfer.specs import NoiseSchedule
 
 EXACT = 1e-10
@@ -479,16 +482,110 @@ def test_channels_that_are_coupled_generate_as_their_normal_modes_do():
     assert found.generated == pytest.approx([sum(pair) / 2 for pair in zip(*(a.generated for a in apart), strict=True)])
 
 
+def alternating(size: int = 12) -> tuple[TorusMoments, Tensor]:
+    """Moments and dense covariance, ``(site, channel)``, of two channels on a ring of two classes of sites.
+
+    The channels follow each other to the right, so that their covariance differs between left and right.
+    """
+    generator = torch.Generator().manual_seed(7)
+    mixing = torch.zeros(size, 2, size, 2, dtype=torch.float64)
+    rules = torch.randn(2, 2, 3, 2, generator=generator, dtype=torch.float64) / 2  # class, channel, step, channel
+    for site, step in itertools.product(range(size), range(3)):
+        mixing[site, :, (site + step) % size] += rules[site % 2, :, step]
+        mixing[site, :, site] += torch.eye(2) if step == 0 else 0
+    root = mixing.reshape(2 * size, 2 * size)
+    covariance = root @ root.T
+    blocks = covariance.reshape(size, 2, size, 2)
+    products = torch.stack([blocks[label].roll(-label, 1).permute(0, 2, 1) for label in range(2)])
+    labels = torch.arange(size) % 2
+    zero = torch.zeros(2, 2, dtype=torch.float64)
+    return TorusMoments(products, zero, torch.tensor([[0.0], [1.0]], dtype=torch.float64), labels), covariance
+
+
+def dense_generated(linear: LinearFilter, covariance: Tensor, noise: NoiseSchedule, classes: Tensor) -> Tensor:
+    """The same equation for the whole covariance, the filter applied to unit fields."""
+    count = len(classes)
+    unit = torch.eye(2 * count, dtype=torch.float64)
+    condition = classes.double().expand(2 * count, 1, count)
+    impulses = unit.reshape(2 * count, count, 2).transpose(1, 2)
+
+    def factors(t: float) -> Tensor:
+        sigma = torch.full((2 * count,), math.exp(t / 2), dtype=torch.float64)
+        response = linear.score(impulses, sigma, Context(Lattice((count,)), condition))
+        return -response.transpose(1, 2).reshape(2 * count, 2 * count).T
+
+    def rate(t: float, P: Tensor) -> Tensor:
+        a = factors(t)
+        return math.exp(t) * (a @ P + P @ a.T - unit)
+
+    top, bottom = 2 * math.log(noise.sigma_max), 2 * math.log(noise.sigma_min)
+    steps = 200
+    h, P = (bottom - top) / steps, covariance + math.exp(top) * unit
+    for step in range(steps):
+        t = top + step * h
+        k1 = rate(t, P)
+        k2 = rate(t + h / 2, P + h / 2 * k1)
+        k3 = rate(t + h / 2, P + h / 2 * k2)
+        P = P + h / 6 * (k1 + 2 * k2 + 2 * k3 + rate(t + h, P + h * k3))
+    return P - math.exp(bottom) * unit
+
+
+@pytest.mark.parametrize("radius", [1, 2, None])
+def test_alternating_sites_generate_what_the_whole_covariance_does(radius):
+    moments, covariance = alternating()
+    linear, noise = moments.filter(radius), NoiseSchedule(sigma_min=0.3, sigma_max=5.0)
+    cells = moments.cells
+    made = generated_spectrum(lambda v: gain(linear, v, cells), spectrum(moments), noise)
+    dense = dense_generated(linear, covariance, noise, moments.labels)
+    assert marginals(made, cells) == pytest.approx(dense_marginals(dense), rel=1e-5)
+    assert marginals(spectrum(moments), cells) == pytest.approx(dense_marginals(covariance), rel=EXACT)
+    if radius is None:
+        assert marginals(made, cells) == pytest.approx(dense_marginals(covariance), rel=1e-5)
+
+
+def dense_marginals(covariance: Tensor) -> tuple[float, float, float, float]:
+    """Site variance, nearest covariance, S(0) and S(k_min) of a ring, means over sites and both channels."""
+    size = len(covariance) // 2
+    blocks = covariance.reshape(size, 2, size, 2)
+    means = [
+        sum(float(blocks[i, c, (i + d) % size, c]) for i in range(size) for c in range(2)) / (2 * size)
+        for d in range(size)
+    ]
+    waves = [sum(m * math.cos(2 * math.pi * k * d / size) for d, m in enumerate(means)) for k in range(2)]
+    return means[0], means[1], waves[0], waves[1]
+
+
+def test_channels_that_follow_each_other_keep_their_law_under_the_exact_score():
+    """Their waves have complex covariances: a factor that is conjugated by mistake does not keep them."""
+    moments, _ = alternating()
+    mean = moments.products.mean(0, keepdim=True)
+    alike = TorusMoments(mean, moments.means[:1], moments.values[:0, :0], 0 * moments.labels)
+    law, whole, v = spectrum(alike), alike.filter(None), torch.tensor(0.49, dtype=torch.float64)
+    assert float(law.imag.abs().max()) > 0.1
+    torch.testing.assert_close(gain(whole, v, alike.cells), torch.linalg.inv(law + v * torch.eye(2)))
+
+
+def test_a_larger_torus_takes_the_kernel_of_a_smaller_one():
+    """A filter of two classes, fitted on a ring of 12, run on one of 20."""
+    small, _ = alternating()
+    large, covariance = alternating(20)
+    linear, noise = small.filter(1), NoiseSchedule(sigma_min=0.3, sigma_max=5.0)
+    made = generated_spectrum(lambda v: gain(linear, v, large.cells), spectrum(large), noise)
+    dense = dense_generated(linear, covariance, noise, large.labels)
+    assert marginals(made, large.cells) == pytest.approx(dense_marginals(dense), rel=1e-5)
+
+
 def test_what_has_no_closed_form_is_refused():
     flow = st.teacher("flow", preset="medium-range").double()
-    moments = estimate_moments(flow.sample(30, 8, generator=stream(14)), 1)
-    with pytest.raises(OracleError, match="several classes"):
-        spectrum(moments)
     graph, size = build("graph")
     with pytest.raises(OracleError, match="closed form on a torus"):
         consequence(graph, size, 1, noise=NOISE)
     with pytest.raises(OracleError, match="HasCovariance"):
         exact_moments(flow, 8)
+    assert estimate_moments(flow.sample(30, 8, generator=stream(14)), 1).alternate
+    assert not replace(alternating(80)[0], labels=torch.arange(80)).alternate
+    with pytest.raises(OracleError, match="do not repeat"):
+        Cells(torch.tensor([[0, 1, 0, 1], [0, 1, 0, 1], [1, 0, 1, 0]])).period  # noqa: B018
 
 
 # --- the shipped teachers ---------------------------------------------------------------------------------------------
