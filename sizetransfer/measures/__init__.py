@@ -18,6 +18,7 @@ def register_measures(register: Callable[[type[MeasureSpec]], None]) -> None:
     from sizetransfer.measures.linear_references import LinearReferencesSpec
     from sizetransfer.measures.locality import LocalitySpec
     from sizetransfer.measures.response import ResponseSpec
+    from sizetransfer.measures.second_order_forecast import SecondOrderForecastSpec
     from sizetransfer.measures.shell_response import ShellResponseSpec
     from sizetransfer.measures.smoothed_response import SmoothedResponseSpec
     from sizetransfer.measures.smoothed_score import SmoothedScoreSpec
@@ -28,6 +29,7 @@ def register_measures(register: Callable[[type[MeasureSpec]], None]) -> None:
     register(JacobianSpec)
     register(LocalitySpec)
     register(LinearReferencesSpec)
+    register(SecondOrderForecastSpec)
     register(GenerationSpec)
     register(ConditionalGenerationSpec)
     register(SmoothedResponseSpec)

@@ -24,7 +24,6 @@ noise.
 from __future__ import annotations
 
 import functools
-import hashlib
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -37,6 +36,7 @@ from torch import Tensor
 
 from sizetransfer.domain import Graph, Lattice
 from sizetransfer.measures.law_statistics import law_statistics
+from sizetransfer.measures.periodic_law import EVERYTHING, LawQuestion, fingerprint, periodic_moments
 from sizetransfer.measures.smoothed_score import NoiseLevel
 from sizetransfer.noise import perturb
 from sizetransfer.oracle import (
@@ -63,8 +63,7 @@ from sizetransfer.references.consequence import (
     ratios,
     spectrum,
 )
-from sizetransfer.references.errors import others
-from sizetransfer.references.moments import GraphMoments, TorusMoments, estimate_moments
+from sizetransfer.references.moments import GraphMoments, TorusMoments
 from sizetransfer.response import reference_sites
 from sizetransfer.specs import MeasureSpec, NoiseSchedule, TrainingSpec
 from sizetransfer.student import Student
@@ -122,7 +121,7 @@ class LinearReferencesSpec(MeasureSpec):
     ) -> Iterable[Measurement]:
         """Measure at one size; see :meth:`sizetransfer.specs.MeasureSpec.measure`."""
         radii = self._radii(teacher, student, size)
-        question = _Question(self, _fingerprint(teacher, size), size, radii, _ALL, teacher)
+        question = _Question(self, fingerprint(teacher, size), size, radii, EVERYTHING, teacher)
         sight = Sight(condition="condition" not in student.ignores, mask="mask" not in student.ignores)
         yield from _references(question, student.radius, sight)
         yield from _irreducible(self, teacher, student.radius, size)
@@ -134,9 +133,6 @@ class LinearReferencesSpec(MeasureSpec):
         domain, own = teacher.domain(size), {0, *([] if student.radius is None else [student.radius])}
         kept = [radius for radius in self.radii if isinstance(domain, Graph) or _fits(teacher, domain, radius)]
         return tuple(sorted({*own, *kept}))
-
-
-_ALL = Sight()
 
 
 def _fits(teacher: Teacher, domain: object, radius: int) -> bool:
@@ -174,30 +170,19 @@ class _Question:
         clean = [0.0] if isinstance(self.teacher, HasScore) else []
         return (*clean, *(self.spec.sigmas if isinstance(self.teacher, HasSmoothedScore) else ()))
 
+    @property
+    def law(self) -> LawQuestion:
+        """What the law depends on."""
+        spec = self.spec
+        return LawQuestion(self.fingerprint, self.size, spec.fields, spec.folds, spec.seed, self.sight, self.teacher)
+
     def at(self, size: int) -> _Question:
         """The same at another size."""
-        return self if size == self.size else replace(self, size=size, fingerprint=_fingerprint(self.teacher, size))
+        return self if size == self.size else replace(self, size=size, fingerprint=fingerprint(self.teacher, size))
 
     def draw(self) -> Sample:
         """The fields."""
-        with torch.no_grad():
-            generator = stream(self.spec.seed, "linear references", self.size)
-            return draw_fields(self.teacher, self.spec.fields, self.size, generator=generator)
-
-
-def _fingerprint(teacher: Teacher, size: int) -> str:
-    """Names a teacher by what it answers: fields of one stream, and their scores."""
-    with torch.no_grad():
-        sample = draw_fields(teacher, 2, size, generator=stream("linear references", "fingerprint", size))
-    parts = [sample.x, sample.context.mask, sample.context.condition]
-    if isinstance(teacher, HasScore):
-        parts.append(teacher.score(sample).detach())
-    if isinstance(teacher, HasCovariance):
-        parts.append(teacher.covariance(size, torch.arange(2)))
-    found = hashlib.sha256(f"{type(teacher).__qualname__} {teacher.field!r} {sample.x.device}".encode())
-    for part in parts:
-        found.update(b"" if part is None else part.contiguous().cpu().numpy().tobytes())
-    return found.hexdigest()
+        return self.law.draw()
 
 
 # --- errors of references ---------------------------------------------------------------------------------------------
@@ -208,7 +193,7 @@ def _references(question: _Question, radius: int | None, sight: Sight) -> Iterat
     if not question.levels or (isinstance(domain, Graph) and domain.sites > LARGEST_GRAPH):
         return
     table = _errors(replace(question, sight=sight))
-    widest = table if sight == _ALL else _errors(question)
+    widest = table if sight == EVERYTHING else _errors(question)
     for level in question.levels:
         own = {one: number for (sigma, one), number in table.items() if sigma == level}
         every = {one: number for (sigma, one), number in widest.items() if sigma == level}
@@ -334,7 +319,7 @@ def _law(question: _Question) -> Iterator[Measurement]:
 
 def _of_the_law(question: _Question) -> _Question:
     """The same question without what the law does not depend on."""
-    return replace(question, radii=(0,), sight=_ALL)
+    return replace(question, radii=(0,), sight=EVERYTHING)
 
 
 def _needed(law: Tensor) -> float:
@@ -348,18 +333,8 @@ def _draws(question: _Question) -> int:
 # --- what is generated ------------------------------------------------------------------------------------------------
 
 
-@functools.lru_cache(maxsize=16)
 def _moments(question: _Question) -> tuple[TorusMoments, ...]:
-    """Second moments, exact or without each part of the fields; none on no torus, or where classes do not alternate."""
-    if not question.torus:
-        return ()
-    if question.exact:
-        found = [exact_moments(question.teacher, question.size)]
-    else:
-        sample, folds = question.draw(), question.spec.folds
-        found = [estimate_moments(others(sample, fold, folds), 0, sight=question.sight) for fold in range(folds)]
-    kept = tuple(one for one in found if isinstance(one, TorusMoments) and one.alternate)
-    return kept if len(kept) == len(found) else ()
+    return periodic_moments(question.law) if question.torus else ()
 
 
 def _periodic(question: _Question) -> bool:

@@ -170,20 +170,23 @@ class TorusMoments:
         solvers = self._whole(steps) if whole else [self._ball(steps, label) for label in range(len(self.products))]
         return LinearFilter(radius, steps, self.values, self.means, tuple(solvers))
 
-    def _ball(self, steps: Tensor, label: int) -> BallSolver:
-        there = _flat(steps, self.labels.shape)
+    def ball_covariance(self, steps: Tensor, label: int) -> Float[Tensor, "channels n channels n"]:
+        """Covariance of the sites at some steps from a site of a class."""
+        there = flat_index(steps, self.labels.shape)
         classes = cast(Tensor, class_steps(self.labels))[label].flatten()[there]
-        apart = _flat(steps[None] - steps[:, None], self.labels.shape)
-        covariance = self.products.flatten(3)[classes[:, None], :, :, apart].permute(2, 0, 3, 1)
-        return BallSolver(covariance, centre_of(steps))
+        apart = flat_index(steps[None] - steps[:, None], self.labels.shape)
+        return self.products.flatten(3)[classes[:, None], :, :, apart].permute(2, 0, 3, 1)
+
+    def _ball(self, steps: Tensor, label: int) -> BallSolver:
+        return BallSolver(self.ball_covariance(steps, label), centre_of(steps))
 
     def _whole(self, steps: Tensor) -> list[TorusSolver]:
         spectrum = TorusSpectrum(self.products.flatten(3), self.cells)
-        flat = _flat(steps, self.labels.shape)
+        flat = flat_index(steps, self.labels.shape)
         return [TorusSolver(spectrum, label, flat) for label in range(len(self.products))]
 
 
-def _flat(steps: Tensor, shape: tuple[int, ...]) -> Tensor:
+def flat_index(steps: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Flat index of displacements ``(..., dim)`` on a torus."""
     flat = torch.zeros_like(steps[..., 0])
     for axis, length in enumerate(shape):
@@ -192,14 +195,19 @@ def _flat(steps: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 
 def _torus_moments(sample: Sample, values: Tensor, labels: Tensor) -> TorusMoments:
-    x, axes = sample.x.double(), tuple(range(-labels.ndim, 0))
-    places = labels.to(x.device)
+    x, places = sample.x.double(), labels.to(sample.x.device)
     classes = int(labels.max()) + 1
     means = torch.stack([x[..., places == label].mean((0, 2)) for label in range(classes)])
     centred = x - means[places].movedim(-1, 0)
-    products = [_correlations(centred * (places == label), centred, axes) for label in range(classes)]
-    scaled = [p / (len(x) * int((labels == label).sum())) for label, p in enumerate(products)]
-    return TorusMoments(torch.stack(scaled).cpu(), means.cpu(), values, labels)
+    products = correlations(centred, centred, labels)
+    return TorusMoments(products.cpu(), means.cpu(), values, labels)
+
+
+def correlations(first: Tensor, second: Tensor, labels: Tensor) -> Float[Tensor, "classes channels channels *size"]:
+    """Means over fields and sites j of every class of ``first_j second_(j + d)``, by class and displacement d."""
+    places, axes = labels.to(first.device), tuple(range(-labels.ndim, 0))
+    kinds = [places == label for label in range(int(labels.max()) + 1)]
+    return torch.stack([_correlations(first * kind, second, axes) / (len(first) * int(kind.sum())) for kind in kinds])
 
 
 def _correlations(first: Tensor, second: Tensor, axes: tuple[int, ...]) -> Tensor:
