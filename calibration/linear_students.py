@@ -54,6 +54,12 @@ class Law:
     def at(self, size):
         return replace(self, size=size)
 
+    def estimated(self, spectrum):
+        """The same law with a spectrum estimated from fields."""
+        law = replace(self)
+        law.__dict__["spectrum"] = np.maximum(spectrum, 1e-12)
+        return law
+
     def statistics(self, spectrum):
         """Site variance, nearest covariance and S(0) of fields with this spectrum."""
         return {

@@ -66,7 +66,11 @@ def confusion(found):
 
 def false_transfers(found):
     print("\nFalse transfers among students that do not, and the upper limit at 95 % (Clopper and Pearson)")
-    groups = {"known": ("closed form", "rollout"), **{source: (source,) for source in SOURCES}, "all": SOURCES}
+    groups = {
+        "known": ("closed form", "rollout", "forecast"),
+        **{source: (source,) for source in SOURCES},
+        "all": SOURCES,
+    }
     for source, members in groups.items():
         rows = [row for row in found if not row["transfers"] and row["source"] in members]
         wrong = [row for row in rows if row["word"] == "transfers"]

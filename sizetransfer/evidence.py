@@ -7,7 +7,8 @@ r"""From a run's records to its verdicts: what :func:`sizetransfer.verdict.judge
   .. math:: e_0^2 = 1 - 1 / (E x_i^2\,E s_i^2),
 
   which is never too small, so that nothing is called *not learned* for it; locality stays unknown.
-- What is generated: of the measure ``generation``, else the forecast.
+- What is generated: of the measure ``generation``; else the student's own forecast, of ``second-order-forecast``; else
+  that of the linear reference.
 
 Records are enough: nothing is built. Sums of fields, where they are stored, pair what shares fields; without them a
 number stands with its standard error.
@@ -45,7 +46,7 @@ from sizetransfer.verdict.statistics import quantity
 SCORES: Mapping[str, str] = {"clean-score": "clean score", "smoothed-score": "smoothed score"}
 """Measures whose relative errors are judged, by kind."""
 
-REFERENCES, GENERATION = "linear-references", "generation"
+REFERENCES, GENERATION, FORECAST = "linear-references", "generation", "second-order-forecast"
 
 Place: TypeAlias = tuple[str, str, int, str, int, str, float | None]
 """Where a number stands: teacher, student, seed, measure, size, part, coordinate (none for NaN)."""
@@ -171,7 +172,7 @@ class _Table:
     @cached_property
     def names(self) -> dict[str, str]:
         """The experiment's names of the measures that count, by kind."""
-        kinds = (*SCORES, REFERENCES, GENERATION)
+        kinds = (*SCORES, REFERENCES, GENERATION, FORECAST)
         found = {kind: measure_name(self.experiment, kind) for kind in kinds}
         return {kind: name for kind, name in found.items() if name is not None}
 
@@ -299,20 +300,20 @@ class _Cell:
         field = self._number(self._at(seed, "clean-score", self.size, "field_std"))
         return field.value if field is not None and field.known else None
 
-    def _reference_sizes(self) -> list[int]:
-        name = self.table.names.get(REFERENCES)
+    def _sizes_of(self, kind: str) -> list[int]:
+        name = self.table.names.get(kind)
         return sorted({place[4] for place in self.own if place[3] == name}) if name else []
 
     def _correlation(self, seed: int) -> Number | None:
         """At the largest size of exact fields that there is."""
         part = "correlation_length_squared"
-        found = [self._number(self._at(seed, REFERENCES, size, part)) for size in reversed(self._reference_sizes())]
+        found = [self._number(self._at(seed, REFERENCES, size, part)) for size in reversed(self._sizes_of(REFERENCES))]
         return next((one for one in found if one is not None and one.known), None)
 
     def _law(self, seed: int) -> Iterator[LawChange]:
         parts = ("site_variance", "nearest_covariance", "zero_mode")
         before = [self._number(self._at(seed, REFERENCES, self.size, part)) for part in parts]
-        for size in self._reference_sizes():
+        for size in self._sizes_of(REFERENCES):
             after = [self._number(self._at(seed, REFERENCES, size, part)) for part in parts]
             ratios = [_ratio(large, small) for large, small in zip(after, before, strict=True)]
             if size > self.size and all(ratio is not None for ratio in ratios):
@@ -321,22 +322,22 @@ class _Cell:
     # --- what is generated
 
     def _consequences(self, seed: int) -> Iterator[Consequence]:
-        """Of generated fields, else the forecast, size by size."""
-        generated = {one.size: one for one in self._rollouts(seed)}
-        forecast = {one.size: one for one in self._made(seed, "forecast")}
-        yield from {**forecast, **generated}.values()
+        """Of generated fields, else the student's own forecast, else that of the linear reference, size by size."""
+        linear, own = (self._made(seed, "forecast", kind) for kind in (REFERENCES, FORECAST))
+        found = {one.size: one for source in (linear, own, self._rollouts(seed)) for one in source}
+        yield from found.values()
 
     def _needed(self, seed: int, size: int) -> float | None:
         number = self._number(self._at(seed, REFERENCES, size, "sigma_needed"))
         return number.value if number is not None and number.known else None
 
-    def _made(self, seed: int, prefix: str) -> Iterator[Consequence]:
+    def _made(self, seed: int, prefix: str, kind: str = REFERENCES) -> Iterator[Consequence]:
         """What a linear score generates: this radius's best of the size, or as a forecast for the student."""
-        for size in self._reference_sizes():
+        for size in self._sizes_of(kind):
             names = ("site_variance", "nearest", "zero_mode", "smallest_wave")
-            found = [self._number(self._at(seed, REFERENCES, size, f"{prefix}_{name}")) for name in names]
+            found = [self._number(self._at(seed, kind, size, f"{prefix}_{name}")) for name in names]
             variance, nearest = found[:2]
-            if variance is None or nearest is None:
+            if variance is None or nearest is None or (size <= self.size and kind == FORECAST):
                 continue
             own = prefix == "forecast"
             yield Consequence(

@@ -90,6 +90,17 @@ def periodic_moments(question: LawQuestion) -> tuple[TorusMoments, ...]:
         found = [exact_moments(question.teacher, question.size)]
     else:
         sample, folds = question.draw(), question.folds
+        if not alternates(sample, question.sight):
+            return ()
         found = [estimate_moments(others(sample, fold, folds), 0, sight=question.sight) for fold in range(folds)]
     kept = tuple(one for one in found if isinstance(one, TorusMoments) and one.alternate)
     return kept if len(kept) == len(found) else ()
+
+
+def alternates(sample: Sample, sight: Sight = EVERYTHING) -> bool:
+    """Whether the sites of these fields of a torus are alike, or of classes that alternate in the same cells in all."""
+    condition = sample.context.condition
+    if sight.condition and condition is not None and not bool((condition == condition[:1]).all()):
+        return False
+    found = estimate_moments(sample, 0, sight=sight)
+    return isinstance(found, TorusMoments) and found.alternate

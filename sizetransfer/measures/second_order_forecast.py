@@ -23,12 +23,11 @@ from pydantic import Field
 from torch import Tensor
 
 from sizetransfer.errors import OracleError
-from sizetransfer.measures.periodic_law import EVERYTHING, LawQuestion, fingerprint, periodic_moments
+from sizetransfer.measures.periodic_law import EVERYTHING, LawQuestion, alternates, fingerprint, periodic_moments
 from sizetransfer.noise import perturb
 from sizetransfer.oracle import Teacher, draw_fields
-from sizetransfer.randomness import batches
+from sizetransfer.randomness import batches, stream
 from sizetransfer.records import Measurement
-from sizetransfer.references import estimate_moments
 from sizetransfer.references.approximation import ResponseMoments
 from sizetransfer.references.cells import Cells
 from sizetransfer.references.consequence import COARSE_STEP, generated_spectrum, marginals, ratios, spectrum
@@ -71,8 +70,7 @@ class SecondOrderForecastSpec(MeasureSpec):
         alternating = False
         if question.torus:
             with torch.no_grad():
-                found = estimate_moments(draw_fields(teacher, 2, size, generator=_stream(0, size)), 0, sight=EVERYTHING)
-            alternating = isinstance(found, TorusMoments) and found.alternate
+                alternating = alternates(draw_fields(teacher, 2, size, generator=stream("forecast", "check", size)))
         if not alternating:
             raise OracleError(
                 "The forecast to second order is there for tori whose sites are alike, or alternate in small cells.",
@@ -123,10 +121,6 @@ class SecondOrderForecastSpec(MeasureSpec):
             ResponseMoments.of(some, answer, cells)
             for some, answer in zip(x.chunk(self.folds), score.chunk(self.folds), strict=True)
         ]
-
-
-def _stream(seed: int, size: int) -> torch.Generator:
-    return next(batches(2, 2, seed, "second-order-forecast", "check", size))[1]
 
 
 def _levels(noise: NoiseSchedule) -> list[float]:

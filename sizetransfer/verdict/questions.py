@@ -372,7 +372,8 @@ def generates(case: Case) -> Answer:
 def _long_range(case: Case) -> str:
     """Long-range order at the largest size, which is said but not judged."""
     found = [one for one in case.found.generated if not one.local and one.size == max(case.sizes)]
-    return "".join(f", and of long-range order {one.ratio.value:.3g} of {one.name}" for one in found if one.ratio.known)
+    known = [f"{one.ratio.value:.3g} of {one.name}" for one in found if one.ratio.known]
+    return f", and of long-range order {' and '.join(known)}" if known else ""
 
 
 def _generated_doubts(case: Case, made: Generated, whose: str) -> Iterator[Doubt]:

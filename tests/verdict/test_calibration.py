@@ -72,3 +72,11 @@ def test_no_case_whose_generated_fields_are_known_and_wrong_is_a_transfer():
     assert len(wrong) > 10
     assert all(judge(case.evidence()).word != "transfers" for case in wrong)
     assert any(judge(case.evidence()).word == "transfers" for case in cases)
+
+
+def test_a_forecast_is_near_the_closed_form_and_its_error_is_told():
+    case = replace(draw(3), source="forecast", size=32)
+    (made,) = case.evidence().trainings[0].consequences
+    assert made.source == "second-order forecast"
+    assert made.site_variance.standard_error > 0
+    assert abs(made.site_variance.value - case.ratios["site variance"]) < 5 * made.site_variance.standard_error
