@@ -131,6 +131,7 @@ def benchmarks(session: nox.Session) -> None:
 
 @nox.session
 def calibration(session: nox.Session) -> None:
-    """Count what the verdict gets wrong on Gaussian fields, where the truth is exact. Arguments go to the study."""
+    """Count what the verdict gets wrong on Gaussian fields, where the truth is exact, and on spins. Arguments: cases."""
     install(session)
-    session.run("python", "calibration/run.py", *session.posargs, env={"OMP_NUM_THREADS": "1"})
+    for study in ("run.py", "ising.py"):
+        session.run("python", f"calibration/{study}", *session.posargs, env={"OMP_NUM_THREADS": "1"})

@@ -66,10 +66,11 @@ class ExactLaw:
         size: sites along each axis.
         seed: names the stream of the fields that estimates rest on; no other fields are drawn from it.
         batch: fields drawn at a time.
+        scores: how many fields a control is asked for the score of; an exact score that is too dear is none.
     """
 
-    def __init__(self, teacher: Teacher, size: int, *, seed: int, batch: int) -> None:
-        self.teacher, self.size, self.seed, self.batch = teacher, size, seed, batch
+    def __init__(self, teacher: Teacher, size: int, *, seed: int, batch: int, scores: int = 1) -> None:
+        self.teacher, self.size, self.seed, self.batch, self.scores = teacher, size, seed, batch, scores
 
     @property
     def sites(self) -> int:
@@ -131,7 +132,7 @@ class ExactLaw:
     def _within_reach(self) -> bool:
         if isinstance(self.teacher, HasReach):
             try:
-                self.teacher.check_reach(self.size, 1)  # whatever the batch, the same control
+                self.teacher.check_reach(self.size, self.scores)  # whatever the batch, the same control
             except OracleError:
                 return False
         return True

@@ -167,8 +167,9 @@ class GenerationSpec(ReverseProcessSpec):
     and, on tori without dead sites, ``zero_mode_ratio`` and ``smallest_wave_ratio``. With ``control_`` before their
     names: these ratios, ``observable_mae``, ``<o>_generated`` and the distances of fields that the best known score
     generates from the same start with the same noise; ``control_exact`` is one if it is the exact smoothed score, zero
-    if it is the best linear filter. Errors are jackknife errors over fields. The last noise level is the sampler's own,
-    or the training's smallest where that is larger.
+    if it is the best linear filter, because the exact one is not known or beyond the teacher's limits of time. Errors
+    are jackknife errors over fields. The last noise level is the sampler's own, or the training's smallest where that
+    is larger.
     """
 
     kind: Literal["generation"] = "generation"
@@ -192,7 +193,8 @@ class GenerationSpec(ReverseProcessSpec):
                 global student is to be tiled.
             NonFiniteError: the reverse process leaves the finite numbers; it names the step.
         """
-        law = ExactLaw(teacher, size, seed=seed, batch=self.batch)
+        scores = self.fields * self.sampler.steps * (2 if self.sampler.method == "heun" else 1)
+        law = ExactLaw(teacher, size, seed=seed, batch=self.batch, scores=scores)
         begin = self.beginning(law.needed, student.field.sigma_data)
         yield from begin.measurements(self.fields)
         if law.control is not None:

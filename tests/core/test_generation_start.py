@@ -109,3 +109,10 @@ def test_the_estimated_need_is_near_the_exact_one_and_not_below():
     estimated.__dict__["moments"] = None
     assert 0.8 * exact < estimated.needed < 2 * exact
     torch.testing.assert_close(law.marginals[2], teacher.covariance_spectrum(SIZE)[0, 0])
+
+
+def test_an_exact_control_that_would_take_hours_gives_way_to_the_linear_one():
+    """One noisy field of 8 x 8 spins is solved in a blink, the ten thousands of a reverse process are not."""
+    teacher = st.teacher("ising", beta_over_critical=0.5, seconds=20.0)
+    assert ExactLaw(teacher, 8, seed=0, batch=8).control.exact
+    assert not ExactLaw(teacher, 8, seed=0, batch=8, scores=64 * 192).control.exact
