@@ -131,7 +131,7 @@ def benchmarks(session: nox.Session) -> None:
 
 @nox.session
 def calibration(session: nox.Session) -> None:
-    """Count what the verdict gets wrong on Gaussian fields, where the truth is exact, and on spins. Arguments: cases."""
+    """Count what the verdict gets wrong on Gaussian fields, where the truth is exact, and on spins."""
     install(session)
     for study in ("run.py", "ising.py"):
         session.run("python", f"calibration/{study}", *session.posargs, env={"OMP_NUM_THREADS": "1"})

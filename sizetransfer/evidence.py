@@ -7,8 +7,8 @@ r"""From a run's records to its verdicts: what :func:`sizetransfer.verdict.judge
   .. math:: e_0^2 = 1 - 1 / (E x_i^2\,E s_i^2),
 
   which is never too small, so that nothing is called *not learned* for it; locality stays unknown.
-- What is generated: of the measure ``generation``; else the student's own forecast, of ``second-order-forecast``; else
-  that of the linear reference.
+- What is generated: of the measure ``generation``, or ``conditional-generation``; else the student's own forecast, of
+  ``second-order-forecast``; else that of the linear reference.
 
 Records are enough: nothing is built. Sums of fields, where they are stored, pair what shares fields; without them a
 number stands with its standard error.
@@ -46,7 +46,8 @@ from sizetransfer.verdict.statistics import quantity
 SCORES: Mapping[str, str] = {"clean-score": "clean score", "smoothed-score": "smoothed score"}
 """Measures whose relative errors are judged, by kind."""
 
-REFERENCES, GENERATION, FORECAST = "linear-references", "generation", "second-order-forecast"
+REFERENCES, GENERATION, CONDITIONAL = "linear-references", "generation", "conditional-generation"
+FORECAST = "second-order-forecast"
 
 Place: TypeAlias = tuple[str, str, int, str, int, str, float | None]
 """Where a number stands: teacher, student, seed, measure, size, part, coordinate (none for NaN)."""
@@ -174,6 +175,7 @@ class _Table:
         """The experiment's names of the measures that count, by kind."""
         kinds = (*SCORES, REFERENCES, GENERATION, FORECAST)
         found = {kind: measure_name(self.experiment, kind) for kind in kinds}
+        found[GENERATION] = found[GENERATION] or measure_name(self.experiment, CONDITIONAL)
         return {kind: name for kind, name in found.items() if name is not None}
 
     def number(self, place: Place, *, fields: str = "", exponent: float = 0.5) -> Number | None:

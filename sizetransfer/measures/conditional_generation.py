@@ -13,7 +13,8 @@ Generated, exact and control fields live in one set of contexts: the control's a
 (:class:`~sizetransfer.oracle.HasConditionalSamples`), so that what the labels vary by is in no difference. Deviations
 are in units of the exact field of the class: :math:`\sqrt{v_k}` for the mean, :math:`v_k` for variance and covariance
 (so that this is a correlation), the fourth moment for the fourth moment. Noise, starts and jackknife are those of
-:mod:`sizetransfer.measures.generation`.
+:mod:`sizetransfer.measures.generation`, and so are the ratios of second moments, over all sites, and the control: the
+best known score in the student's place. It sees no labels, so that it may do worse than the student.
 """
 
 from __future__ import annotations
@@ -28,8 +29,19 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from sizetransfer.measures.exact_law import ExactLaw
-from sizetransfer.measures.generation import Beginning, ReverseProcessSpec, generated_fields, jackknifed, noisy, within
+from sizetransfer.measures.exact_law import ControlScore, ExactLaw
+from sizetransfer.measures.generation import (
+    Beginning,
+    ReverseProcessSpec,
+    averages,
+    controlled,
+    generated_fields,
+    jackknifed,
+    moment_ratios,
+    noisy,
+    within,
+)
+from sizetransfer.measures.marginal_ratios import plain
 from sizetransfer.oracle import (
     Division,
     HasConditionalSamples,
@@ -62,7 +74,9 @@ class ConditionalGenerationSpec(ReverseProcessSpec):
     ``mean, variance, fourth_moment`` (of pairs: ``covariance``), ``D/k/o/deviation`` and ``D/k/o/control`` in units of
     the exact field, and ``D/k/count``, sites or pairs in all fields. A class that fewer than three fields show is
     counted only. Errors are jackknife errors over fields. ``sigma_start``, ``sigma_needed`` and ``start_exact`` say
-    where the reverse process starts, as for :class:`~sizetransfer.measures.generation.GenerationSpec`.
+    where the reverse process starts; ``site_variance_ratio``, ``nearest_covariance_ratio`` and, with ``control_``
+    before their names, those of the control, with ``control_exact``, are as for
+    :class:`~sizetransfer.measures.generation.GenerationSpec`.
     """
 
     kind: Literal["conditional-generation"] = "conditional-generation"
@@ -83,30 +97,40 @@ class ConditionalGenerationSpec(ReverseProcessSpec):
         begin = self.beginning(law.needed, student.field.sigma_data)
         yield from begin.measurements(self.fields)
         score = within(self.score(student), self.trained)
+        if law.control is not None:
+            yield plain("control_exact", float(law.control.exact), self.fields)
         parts: list[Mapping[_Class, Tensor]] = []
+        moments: list[Tensor] = []
         for batch, generator in batches(self.fields, self.batch, seed, "conditional generation", size):
-            sets = self._sets(teacher, score, begin, batch, size, generator)
-            parts.append(_sums(cast(HasSiteClasses, teacher), sets))
+            sets = self._sets(teacher, score, law.control, begin, batch, size, generator)
+            parts.append(_sums(cast(HasSiteClasses, teacher), sets[:3]))
+            moments.append(torch.stack([averages(fields) for fields in sets], 1))
         yield from _compare({one: torch.cat([part[one] for part in parts]) for one in parts[0]})
+        yield from moment_ratios(torch.cat(moments), law, begin.sampler.noise.sigma_min**2)
 
     def _sets(
         self,
         teacher: Teacher,
         score: Score,
+        control: ControlScore | None,
         begin: Beginning,
         batch: int,
         size: int,
         generator: Stream,
-    ) -> tuple[Sample, Sample, Sample]:
-        """Generated, exact, and other exact fields, all with the labels of the exact ones."""
+    ) -> tuple[Sample, ...]:
+        """Generated, exact, other exact fields, and the control's, all with the labels of the exact ones."""
         exact = draw_fields(teacher, batch, size, generator=generator)
-        control = redraw_fields(cast(HasConditionalSamples, teacher), exact, generator=generator)
+        other = redraw_fields(cast(HasConditionalSamples, teacher), exact, generator=generator)
         clean = exact
         if begin.apart:
             clean = redraw_fields(cast(HasConditionalSamples, teacher), exact, generator=generator.branch("start"))
-        x = generated_fields(score, clean, begin, generator.branch("generated"))
+        own = generator.branch("generated")
+        x = generated_fields(score, clean, begin, own.fields(0, batch))
         last = begin.sampler.noise.sigma_min
-        return exact.with_x(x), noisy(exact, last, generator), noisy(control, last, generator)
+        sets = exact.with_x(x), noisy(exact, last, generator), noisy(other, last, generator)
+        if control is None:
+            return sets
+        return *sets, exact.with_x(controlled(control, clean, begin, own.fields(0, batch)))
 
 
 # --- sums over the members of a class ---------------------------------------------------------------------------------

@@ -205,13 +205,13 @@ class GenerationSpec(ReverseProcessSpec):
         for batch, generator in batches(self.fields, self.batch, seed, "generation", size):
             sets = self._sets(teacher, self.score(student), law.control, begin, batch, size, generator)
             points = _points(sets[1], teacher.field.sigma_data) if points is None else points
-            moments.append(torch.stack([_moments(fields) for fields in sets], 1))
+            moments.append(torch.stack([averages(fields) for fields in sets], 1))
             distributions.append(torch.stack([_distributions(fields, points) for fields in sets], 1))
         all_moments = torch.cat(moments)
         yield from _compare(all_moments)
         if points is not None:
             yield from _distances(torch.cat(distributions), float(points[1] - points[0]))
-        yield from _ratios(all_moments, law, begin.sampler.noise.sigma_min**2)
+        yield from moment_ratios(all_moments, law, begin.sampler.noise.sigma_min**2)
 
     def _sets(
         self,
@@ -239,10 +239,10 @@ class GenerationSpec(ReverseProcessSpec):
         sets = (clean.with_x(x), noisy(exact, last, generator), noisy(other, last, generator))
         if control is None:
             return sets
-        return *sets, clean.with_x(_controlled(control, clean, begin, own.fields(0, batch)))
+        return *sets, clean.with_x(controlled(control, clean, begin, own.fields(0, batch)))
 
 
-def _controlled(control: ControlScore, clean: Sample, begin: Beginning, streams: Stream) -> Tensor:
+def controlled(control: ControlScore, clean: Sample, begin: Beginning, streams: Stream) -> Tensor:
     """Fields that the control's score generates; not numbers where it leaves them, as an estimated filter may."""
     try:
         return generated_fields(control.score, clean, begin, streams)
@@ -331,7 +331,7 @@ def _pairs(x: Tensor, step: Step, *, closed: Sequence[bool]) -> tuple[Tensor, Te
     return here, there
 
 
-def _moments(fields: Sample) -> Float[Tensor, "batch channels parts"]:
+def averages(fields: Sample) -> Float[Tensor, "batch channels parts"]:
     """Averages of the first four powers over live sites, and of the two products over pairs of them.
 
     On a torus without dead sites there is a seventh: of the squares of the smallest waves.
@@ -432,8 +432,14 @@ def _distances(distributions: Float[Tensor, "n sets channels 2 points"], spacing
             yield jackknifed(distances[:, index], part.format(name))
 
 
-def _ratios(moments: Float[Tensor, "n sets channels parts"], law: ExactLaw, v: float) -> Iterable[Measurement]:
-    """Ratios of the second moments of the student's and of the control's fields to those of exact ones."""
+def moment_ratios(moments: Float[Tensor, "n sets channels parts"], law: ExactLaw, v: float) -> Iterable[Measurement]:
+    """Ratios of the second moments of the student's and of the control's fields to those of exact ones.
+
+    Args:
+        moments: averages of generated, exact, other exact, and, with a control, its fields.
+        law: of these fields.
+        v: variance of the noise that is left.
+    """
     averages = moments[..., [0, 1, 4, *range(6, moments.shape[-1])]]
     other = averages[:, 2, :, 0].nanmean(0)
     mean = torch.zeros_like(other) if law.centred else other

@@ -5,7 +5,9 @@ by the specification's own seed, so that all trainings are held against the same
 (:mod:`sizetransfer.references`), relative errors of
 
 - ``null``: the best filter of radius 0; ``linear``: of the student's radius; ``best``: the least of any radius up to
-  the whole lattice: cross-fitted, with the sums of every field, or exact for Gaussian fields;
+  the whole lattice: cross-fitted, with the sums of every field, or exact for Gaussian fields. In open boxes, where a
+  ball of many components takes many fields, there is no ``linear`` of a radius with more than ``LARGEST_BALL``, and no
+  ``best`` where no ball larger than the student's was measured: what is not there is missing, not small;
 - ``irreducible``: the best score of the radius, linear or not, where the teacher knows it.
 
 Of the law: site variance, nearest-neighbour covariance, :math:`S(0)`, and the squared correlation length, on a torus
@@ -31,10 +33,10 @@ from typing import Any, Literal, cast
 
 import torch
 from jaxtyping import Float
-from pydantic import Field
+from pydantic import Field, NonNegativeInt
 from torch import Tensor
 
-from sizetransfer.domain import Graph, Lattice
+from sizetransfer.domain import Domain, Graph, Lattice
 from sizetransfer.measures.law_statistics import law_statistics
 from sizetransfer.measures.periodic_law import EVERYTHING, LawQuestion, fingerprint, periodic_moments
 from sizetransfer.measures.smoothed_score import NoiseLevel
@@ -75,7 +77,7 @@ ENOUGH = 10.0
 """The largest noise variance that a size needs, in units of the law's largest eigenvalue."""
 
 LARGEST_BALL = 1024
-"""Components of the largest ball of a radius that no student has."""
+"""Components of the largest ball of a radius that no student has, and of any in an open box."""
 
 LARGEST_GRAPH, WHOLE_GRAPH = 1024, 192
 """Sites of the largest graphs that get references, and the reference of the whole graph."""
@@ -87,7 +89,8 @@ POSTERIOR_FIELDS, POSTERIOR_SITES = 32, 4
 class LinearReferencesSpec(MeasureSpec):
     """What a filter of radius 0, of the student's radius and of the whole lattice reach, and what they generate.
 
-    Parts, by noise level (zero: the clean score): ``null``, ``linear``, ``best``, ``irreducible``. Of the law:
+    Parts, by noise level (zero: the clean score): ``null``, ``linear``, ``best``, ``irreducible``, as far as they are
+    known. Of the law:
     ``site_variance``, ``nearest_covariance``, ``zero_mode``, ``correlation_length_squared``, ``sigma_needed``.
     Generated over exact, on tori whose sites are alike or alternate: ``best_of_radius_O`` by the best filter of the
     radius of this size, ``forecast_O`` by that of the training size, for O in ``site_variance, nearest, zero_mode,
@@ -100,6 +103,9 @@ class LinearReferencesSpec(MeasureSpec):
     radii: tuple[int, ...] = Field((4, 8, 12), description="radii that the best reference is taken from")
     fields: int = Field(512, ge=8, description="independent fields at each size")
     folds: int = Field(4, ge=2, description="parts of the fields: a filter is judged on one, fitted to the others")
+    conditions: tuple[NonNegativeInt, ...] | None = Field(
+        None, description="channels of the condition that tell filters apart; none: all that there are"
+    )
     margin: int | None = Field(None, ge=0, description="of the bulk of an open box; none: 4, at most a quarter")
     seed: int = Field(0, ge=0, description="names the fields, which all trainings share")
     fitted: int | None = Field(None, ge=2, description="size at which the forecast is fitted; none: training's")
@@ -121,8 +127,9 @@ class LinearReferencesSpec(MeasureSpec):
     ) -> Iterable[Measurement]:
         """Measure at one size; see :meth:`sizetransfer.specs.MeasureSpec.measure`."""
         radii = self._radii(teacher, student, size)
-        question = _Question(self, fingerprint(teacher, size), size, radii, EVERYTHING, teacher)
-        sight = Sight(condition="condition" not in student.ignores, mask="mask" not in student.ignores)
+        every = True if self.conditions is None else self.conditions
+        question = _Question(self, fingerprint(teacher, size), size, radii, Sight(condition=every), teacher)
+        sight = Sight(condition="condition" not in student.ignores and every, mask="mask" not in student.ignores)
         yield from _references(question, student.radius, sight)
         yield from _irreducible(self, teacher, student.radius, size)
         yield from _law(question)
@@ -130,9 +137,16 @@ class LinearReferencesSpec(MeasureSpec):
 
     def _radii(self, teacher: Teacher, student: Student, size: int) -> tuple[int, ...]:
         """Radii of the references: zero, the student's, and those of the specification that are not too large."""
-        domain, own = teacher.domain(size), {0, *([] if student.radius is None else [student.radius])}
+        domain, own = teacher.domain(size), [] if student.radius is None else [student.radius]
+        affordable = [radius for radius in own if _solvable(teacher, domain, radius)]
         kept = [radius for radius in self.radii if isinstance(domain, Graph) or _fits(teacher, domain, radius)]
-        return tuple(sorted({*own, *kept}))
+        return tuple(sorted({0, *affordable, *kept}))
+
+
+def _solvable(teacher: Teacher, domain: Domain, radius: int) -> bool:
+    """Whether the filter of a student's own radius can be estimated: in an open box its ball may be too large."""
+    closed = isinstance(domain, Graph) or all(cast(Lattice, domain).closed_axes)
+    return closed or _fits(teacher, domain, radius)
 
 
 def _fits(teacher: Teacher, domain: object, radius: int) -> bool:
@@ -193,15 +207,17 @@ def _references(question: _Question, radius: int | None, sight: Sight) -> Iterat
     if not question.levels or (isinstance(domain, Graph) and domain.sites > LARGEST_GRAPH):
         return
     table = _errors(replace(question, sight=sight))
-    widest = table if sight == EVERYTHING else _errors(question)
+    widest = table if sight == question.sight else _errors(question)
     for level in question.levels:
         own = {one: number for (sigma, one), number in table.items() if sigma == level}
         every = {one: number for (sigma, one), number in widest.items() if sigma == level}
         yield replace(own[0], part="null", coordinate=level)
         # Balls nest: a radius is worth the least error of any radius up to it.
         within = [number for one, number in own.items() if radius is None or (one is not None and one <= radius)]
-        yield replace(min(within, key=_value), part="linear", coordinate=level)
-        yield replace(min([*within, *every.values()], key=_value), part="best", coordinate=level)
+        if radius is None or radius in own:
+            yield replace(min(within, key=_value), part="linear", coordinate=level)
+        if radius is None or any(one is None or one > radius for one in every):
+            yield replace(min([*within, *every.values()], key=_value), part="best", coordinate=level)
         if question.exact:  # of Gaussian fields no score of the radius is better than the linear one
             yield replace(min(within, key=_value), part="irreducible", coordinate=level)
 

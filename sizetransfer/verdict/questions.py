@@ -138,7 +138,9 @@ def _knows(one: Learning) -> str:
 
 def reference_name(case: Case, one: Learning) -> str:
     """What the student is held against."""
-    return f"the best score of radius {case.cell.radius}" if one.irreducible.known else case.filter_name
+    if not one.irreducible.known:
+        return case.filter_name
+    return "the exact score" if case.cell.radius is None else f"the best score of radius {case.cell.radius}"
 
 
 def reference_skill(one: Learning) -> float:

@@ -16,6 +16,7 @@ from hard_valid_zoo import build, sample, spec
 
 from sizetransfer.measures import conditional_generation as measure
 from sizetransfer.measures.conditional_generation import ConditionalGenerationSpec
+from sizetransfer.measures.exact_law import ControlScore, ExactLaw
 from sizetransfer.noise import expand
 from sizetransfer.oracle import HasConditionalSamples, HasSiteClasses
 from sizetransfer.randomness import stream
@@ -100,6 +101,24 @@ def test_moments_by_type_of_a_score_that_tells_types_apart(start):
         assert parts[f"{name}/mean/generated"].coordinate == index
     for pairs in ("bonded", "nonbonded"):
         assert agrees(parts[f"pairs/{pairs}/covariance/exact"], 0.0)
+
+
+def test_the_ratios_of_second_moments_are_those_of_the_closed_form():
+    teacher, gain = build("white"), 0.9
+    parts = measured(teacher, White(teacher, gain=gain), start="exact")
+    _, variance = generated_moments(0.0, gain, 0.0, NOISE.sigma_max**2 + 1.0)
+    assert agrees(parts["site_variance_ratio"], variance - NOISE.sigma_min**2)
+    assert "zero_mode_ratio" not in parts  # there are no waves in an open box
+
+
+def test_the_control_is_generated_from_the_same_noise_by_the_best_known_score(monkeypatch):
+    teacher = build("white")
+    student = White(teacher, gain=0.8)
+    monkeypatch.setattr(ExactLaw, "control", ControlScore(student, exact=True))
+    parts = measured(teacher, student)
+    assert parts["control_exact"].value == 1
+    for name in ("site_variance_ratio", "nearest_covariance_ratio"):
+        assert parts[f"control_{name}"].value == parts[name].value
 
 
 def test_only_the_division_that_the_score_is_wrong_in_shows_it():
@@ -207,12 +226,13 @@ def test_standard_errors_are_those_of_repetitions():
 def test_generated_exact_and_control_fields_share_their_labels_and_empty_sites_are_zero():
     teacher, settings = build("medium"), ConditionalGenerationSpec(sampler=SAMPLER)
     begin = settings.beginning(needed=4.0, sigma_data=1.0)
-    sets = settings._sets(teacher, White(teacher, gain=0.5), begin, 4, SIZE, stream("a").fields(0, 4))
+    student, control = White(teacher, gain=0.5), ControlScore(White(teacher, gain=0.7), exact=False)
+    sets = settings._sets(teacher, student, control, begin, 4, SIZE, stream("a").fields(0, 4))
     for one in sets:
         assert all(torch.equal(one.labels[name], sets[1].labels[name]) for name in ("ports", "types"))
         assert (one.x[~one.context.mask] == 0).all()
         assert (one.x[one.context.mask] != 0).all()
-    assert len({one.x.sum().item() for one in sets}) == 3
+    assert len({one.x.sum().item() for one in sets}) == 4
 
 
 def test_generated_fields_do_not_change_with_the_batch_and_tiles_give_the_same_numbers():

@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from synthetic_run import LinearReferencesSpec, make_experiment, record
+from synthetic_run import MEASURES, LinearReferencesSpec, make_experiment, record
 
 import sizetransfer as st
 from sizetransfer.errors import SpecError
@@ -254,3 +254,13 @@ def test_a_run_judged_by_an_earlier_rule_is_read_and_judged_anew():
 
     read = Experiment.parse(_without_earlier_thresholds(old), lookup=default_registry().lookup)
     assert read.verdict == VerdictSpec()
+
+
+def test_fields_generated_given_labels_are_a_consequence():
+    measure = default_registry().lookup("measure", "conditional-generation")()
+    experiment = make_experiment(students=("R=4",), seeds=(0,), measures={**MEASURES, "given-labels": measure})
+    parts = {"site_variance_ratio": 0.97, "nearest_covariance_ratio": 0.93, "sigma_start": 5.0, "sigma_needed": 5.0}
+    made = [record(measure="given-labels", part=part, value=value, size=64) for part, value in parts.items()]
+    cell = next(one for one in cells(pd.DataFrame(made), experiment) if one.teacher == "medium-range")
+    (found,) = cell.trainings[0].consequences
+    assert (found.source, found.site_variance.value, found.nearest.value) == ("rollout", 0.97, 0.93)

@@ -257,8 +257,9 @@ def test_a_small_run_of_the_experiment_ends_with_both_figures(tmp_path):
             "measures": {
                 "shell-response": {"fields": 2, "probe": 2, "sigmas": [1.0], "radii": [1]},
                 "smoothed-score": {"fields": 2, "sigmas": [1.0]},
+                "linear-references": {"fields": 8, "sigmas": [1.0]},
             },
-            "restrict": {"shell-response": [6], "smoothed-score": [6, 8]},
+            "restrict": {"shell-response": [6], "smoothed-score": [6, 8], "linear-references": [6]},
         },
     }
     run = st.run(load("figure4", preset="quick", overrides=small), out=tmp_path / "run", executor="serial")

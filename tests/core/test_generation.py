@@ -220,7 +220,7 @@ def test_moments_by_hand(size, closed, masked):
     fields = make_fields(size, closed, masked=masked)
     live = fields.context.mask if masked else torch.ones(2, 1, *size, dtype=torch.bool)
     expected = [by_hand(x[0], own[0], size, closed) for x, own in zip(fields.x, live, strict=True)]
-    torch.testing.assert_close(generation._moments(fields)[:, 0, :6], torch.tensor(expected), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(generation.averages(fields)[:, 0, :6], torch.tensor(expected), rtol=1e-12, atol=1e-12)
 
 
 @over_lattices
@@ -266,7 +266,7 @@ def test_field_without_a_live_patch_does_not_count():
 def test_channels_do_not_cancel():
     fields = make_fields((6, 6), (True, True), masked=False, channels=2)
     other = fields.with_x(fields.x + torch.tensor([1.0, -1.0])[:, None, None])
-    moments = torch.stack([generation._moments(one) for one in (other, fields, fields)], 1)
+    moments = torch.stack([generation.averages(one) for one in (other, fields, fields)], 1)
     parts = table(generation._compare(moments))
     assert parts["mean_difference"].value == pytest.approx(0, abs=1e-12)
     deviations = fields.x.transpose(0, 1).flatten(1).std(1, unbiased=False)

@@ -12,6 +12,7 @@ from sizetransfer.measures import linear_references as measured
 from sizetransfer.measures.linear_references import LinearReferencesSpec
 from sizetransfer.measures.periodic_law import LawQuestion
 from sizetransfer.specs import NoiseSchedule, TrainingSpec
+from sizetransfer.student import Student
 
 TRAINING = TrainingSpec(size=16, noise=NoiseSchedule(sigma_max=50.0))
 
@@ -79,3 +80,36 @@ def test_what_the_training_sets_enters_the_specification():
     spec = LinearReferencesSpec().for_training(TRAINING)
     assert (spec.fitted, spec.noise) == (16, TRAINING.noise)
     assert LinearReferencesSpec(fitted=8).for_training(TRAINING).fitted == 8
+
+
+class Zero(Student):
+    """A student of any radius that sees all there is, and says nothing."""
+
+    def forward(self, x, sigma, context):
+        return torch.zeros_like(x)
+
+
+def boxes(monkeypatch, radius, *, fields=64, **settings):
+    """References of a student of this radius in open boxes, where balls of radius 1 alone are small enough."""
+    monkeypatch.setattr(measured, "LARGEST_BALL", 27)
+    teacher = st.teacher("hard-valid", preset="medium", width=4)
+    return take(teacher, Zero(teacher.field, radius=radius), 6, fields=fields, margin=1, **settings)
+
+
+def test_in_an_open_box_what_no_ball_was_fitted_for_is_missing(monkeypatch):
+    found = boxes(monkeypatch, 2, radii=(1,))
+    assert {"null", "site_variance"} <= {part for part, _ in found}
+    assert not {"linear", "best"} & {part for part, _ in found}
+
+
+def test_in_an_open_box_there_is_no_best_without_a_larger_ball_than_the_students(monkeypatch):
+    alone, beside = boxes(monkeypatch, 1, radii=(1,)), boxes(monkeypatch, 0, radii=(1,))
+    assert ("linear", 0.0) in alone
+    assert ("best", 0.0) not in alone
+    assert beside["best", 0.0].value == alone["linear", 0.0].value < beside["linear", 0.0].value
+
+
+def test_a_filter_for_each_value_of_the_channels_that_are_named(monkeypatch):
+    settings = {"fields": 256, "radii": (1,)}
+    seen, unseen = (boxes(monkeypatch, 1, conditions=channels, **settings) for channels in ((12,), ()))
+    assert seen["linear", 0.0].value < unseen["linear", 0.0].value

@@ -11,6 +11,7 @@ import sizetransfer as st
 
 STUDENTS = {
     "R=4": {"kind": "cnn", "blocks": 1, "width": 4},
+    "wide-cnn": {"kind": "cnn", "blocks": 2, "width": 2},
     "attention": {"kind": "sliding-attention", "depth": 2, "window": 1, "width": 8, "heads": 2},
     "unet": {"kind": "unet", "levels": 1, "width": 4},
     "spectral": {"kind": "spectral", "blocks": 1, "width": 4},
@@ -26,8 +27,9 @@ TINY = {
             "clean-score": {"fields": 3, "margin": 2},
             "response": {"fields": 2, "repeats": 1, "margin": 1, "far": {"nearest": 2, "farthest": 3}},
             "jacobian": {"fields": 2, "margin": 1, "far": {"nearest": 2, "farthest": 3}},
+            "linear-references": {"fields": 64, "radii": [1], "margin": 1},
         },
-        "restrict": {"response": [6], "jacobian": [6]},
+        "restrict": {"response": [6], "jacobian": [6], "linear-references": [6]},
     },
     "optional": [],
 }
@@ -58,6 +60,15 @@ def test_a_box_without_bulk_has_no_bulk_error(finished):
     bulk = finished.records[finished.records["part"] == "bulk_relative_rmse"]
     assert bulk[bulk["size"] == 4]["value"].isna().all()
     assert bulk[bulk["size"] == 6]["value"].notna().all()
+
+
+def test_references_of_balls_that_are_too_large_are_missing(finished):
+    found = finished.records[finished.records["measure"] == "linear-references"]
+    assert set(found["student"]) == set(STUDENTS)
+    assert "linear" in set(found[found["student"] == "attention"]["part"])
+    wide = found[found["student"] == "wide-cnn"]
+    assert "null" in set(wide["part"])
+    assert not {"linear", "best"} & set(wide["part"])
 
 
 def test_the_report_has_its_figures(finished):

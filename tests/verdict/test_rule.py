@@ -123,6 +123,12 @@ BROKEN = {
 }
 
 
+def test_a_student_without_radius_is_held_against_the_exact_score():
+    found = judge(replace(with_reference(irreducible=Number(0.0)), radius=None))
+    assert found.word == "not learned"
+    assert "where the exact score knows 100 %" in found.reason
+
+
 def test_the_good_one_transfers():
     assert judge(good()).label == "transfers (clean score)"
 
