@@ -273,7 +273,11 @@ class Numbers(click.ParamType):  # type: ignore[type-arg]
 @click.option("--share", "shares", multiple=True, type=Numbers(float), help="Shares to cover.  [default: 0.95,0.99]")
 @click.option("--patch", multiple=True, type=Numbers(int), help="A site of Theorem 1's patch: 0,1. Repeat for more.")
 @click.option("--sigma-min", type=float, help="Where reverse diffusion stops.  [default: 0.05]")
-@click.option("--sigma-max", type=float, help="Where it starts.  [default: 10 times the scale of the data]")
+@click.option(
+    "--sigma-max",
+    type=float,
+    help="Where it starts.  [default: what each size needs; of Theorem 1, 10 times the scale of the data]",
+)
 @click.option("--tolerance", type=float, help="Error that locality alone may cost.  [default: 0.1]")
 @click.option("--growth", type=float, help="Relative rise with the size that is allowed.  [default: 0.1]")
 @click.option("--significance", type=float, help="Standard errors of a growing radius, in tables.  [default: 3]")
@@ -306,7 +310,6 @@ def diagnose_command(
     """
     from sizetransfer import api
     from sizetransfer.console import show_json
-    from sizetransfer.report.figure_prediction import write_prediction
 
     try:
         question = diagnosis_question(options)
@@ -314,7 +317,11 @@ def diagnose_command(
     except OracleError as error:
         # The teacher or the student cannot answer what was asked: the question is at fault, as a wrong field is.
         raise SpecError(error.what, where=error.where, expected=error.expected, got=error.got, fix=error.fix) from error
-    files = write_prediction(found, out) if out is not None else []
+    files: list[Path] = []
+    if out is not None:  # drawing takes seconds to import
+        from sizetransfer.report.figure_prediction import write_prediction
+
+        files = write_prediction(found, out)
     if as_json:
         show_json(found.to_json())
         return
