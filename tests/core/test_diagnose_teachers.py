@@ -158,3 +158,13 @@ def test_the_title_of_the_figure_says_the_verdict_and_whose_it_is():
 def test_a_field_theory_has_sizes_at_which_posteriors_are_sampled_in_minutes():
     assert PredictionSpec().sizes_for(st.teacher("phi4", dim=2)) == (8, 12)
     assert PredictionSpec().sizes_for(st.teacher("phi4", dim=1)) == (32, 64, 128)
+
+
+def test_a_preset_is_part_of_the_name():
+    asked = {"sizes": (8, 12), "sigmas": (0.5,), "radii": (1,)}
+    for choice in (
+        "gaussian:near-critical",
+        "{kind: gaussian, preset: near-critical}",
+        {"kind": "gaussian", "preset": "near-critical"},
+    ):
+        assert str(st.diagnose(choice, **asked)).startswith("gaussian:near-critical, radius 1: ")
