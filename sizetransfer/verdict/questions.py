@@ -328,7 +328,7 @@ def _locality_doubts(case: Case) -> Iterator[Doubt]:
             radius = case.cell.radius
             references = f"the linear references of radius {radius} and of the whole lattice at the training size"
             # Before training they were asked for: what they lacked were fields.
-            source = "more fields (reference_fields)" if case.cell.of_radius else "the measure linear-references"
+            source = "more reference fields" if case.cell.of_radius else "the measure linear-references"
             yield Doubt(text, f"{references}: {source}")
     for cost in case.found.costs:
         if not cost.squared.upper(rule.alpha) <= rule.locality**2:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import pytest
@@ -158,6 +159,28 @@ def test_the_title_of_the_figure_says_the_verdict_and_whose_it_is():
 def test_a_field_theory_has_sizes_at_which_posteriors_are_sampled_in_minutes():
     assert PredictionSpec().sizes_for(st.teacher("phi4", dim=2)) == (8, 12)
     assert PredictionSpec().sizes_for(st.teacher("phi4", dim=1)) == (32, 64, 128)
+
+
+def test_the_fields_that_a_verdict_asks_for_can_be_given():
+    options = [
+        "--fields",
+        "3",
+        "--reference-fields",
+        "20",
+        "--size",
+        "6,8",
+        "--sigma",
+        "0.5",
+        "--radius",
+        "1",
+        "--json",
+    ]
+    result = CliRunner().invoke(command_line.main, ["diagnose", "--teacher", "ising", *options])
+    asked = json.loads(result.output)["spec"]
+    assert (asked["fields"], asked["reference_fields"]) == (3, 20)
+    refused = CliRunner().invoke(command_line.main, ["diagnose", "--teacher", "ising", "--fields", "1"])
+    assert refused.exit_code == 2
+    assert "fix" in refused.output
 
 
 def test_a_preset_is_part_of_the_name():
