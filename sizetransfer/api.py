@@ -114,7 +114,7 @@ def diagnose(
     names = ("teacher", "student")
     if not isinstance(teacher, TeacherModule):
         teacher_spec = chosen("teacher", teacher)
-        names = (teacher_spec.kind_name(), names[1])
+        names = (_called(teacher_spec, teacher), names[1])
         teacher = _placed(cast(TeacherSpec, teacher_spec).build().frozen(), device, dtype)
     elif device != "auto" or dtype is not None:
         raise SpecError(
@@ -127,7 +127,7 @@ def diagnose(
     ready = isinstance(student, StudentModule)
     if student is not None and not isinstance(student, StudentModule):
         student_spec = chosen("student", student)
-        names = (names[0], student_spec.kind_name())
+        names = (names[0], _called(student_spec, student))
         own = arithmetic(teacher.anchor.dtype, teacher.anchor.device)
         with own, seeded_initialisation(asked.seed, "student"):
             student = cast(StudentSpec, student_spec).build(teacher.field).to(teacher.anchor)
@@ -202,6 +202,12 @@ def chosen(family: Family, choice: Mapping[str, object] | str) -> KindSpec:
             fix=f"`sizetransfer list {family}s` shows the kinds",
         )
     return _spec(family, kind, {name: value for name, value in data.items() if name != "kind"})
+
+
+def _called(spec: KindSpec, choice: Mapping[str, object] | str) -> str:
+    """What a specification is called: its kind, with the preset where it was chosen by one."""
+    preset = (_mapping_of("teacher", choice) if isinstance(choice, str) else choice).get("preset")
+    return f"{spec.kind_name()}:{preset}" if isinstance(preset, str) else spec.kind_name()
 
 
 def _mapping_of(family: Family, text: str) -> Mapping[str, object]:

@@ -273,10 +273,16 @@ class Numbers(click.ParamType):  # type: ignore[type-arg]
 @click.option("--share", "shares", multiple=True, type=Numbers(float), help="Shares to cover.  [default: 0.95,0.99]")
 @click.option("--patch", multiple=True, type=Numbers(int), help="A site of Theorem 1's patch: 0,1. Repeat for more.")
 @click.option("--sigma-min", type=float, help="Where reverse diffusion stops.  [default: 0.05]")
-@click.option("--sigma-max", type=float, help="Where it starts.  [default: 10 times the scale of the data]")
+@click.option(
+    "--sigma-max",
+    type=float,
+    help="Where it starts.  [default: what each size needs; of Theorem 1, 10 times the scale of the data]",
+)
 @click.option("--tolerance", type=float, help="Error that locality alone may cost.  [default: 0.1]")
 @click.option("--growth", type=float, help="Relative rise with the size that is allowed.  [default: 0.1]")
 @click.option("--significance", type=float, help="Standard errors of a growing radius, in tables.  [default: 3]")
+@click.option("--fields", type=int, help="Noisy fields that errors are a mean over.  [default: 8]")
+@click.option("--reference-fields", type=int, help="Fields that filters and laws are fitted to.  [default: 256]")
 @click.option("--train", type=click.IntRange(min=1), help="Train the student with so many steps at the smallest size.")
 @click.option("--sample", is_flag=True, help="Sample posteriors where the teacher does not know them (slow).")
 @click.option("--device", default="auto", show_default=True, help="torch device.")
@@ -306,7 +312,6 @@ def diagnose_command(
     """
     from sizetransfer import api
     from sizetransfer.console import show_json
-    from sizetransfer.report.figure_prediction import write_prediction
 
     try:
         question = diagnosis_question(options)
@@ -314,7 +319,11 @@ def diagnose_command(
     except OracleError as error:
         # The teacher or the student cannot answer what was asked: the question is at fault, as a wrong field is.
         raise SpecError(error.what, where=error.where, expected=error.expected, got=error.got, fix=error.fix) from error
-    files = write_prediction(found, out) if out is not None else []
+    files: list[Path] = []
+    if out is not None:  # drawing takes seconds to import
+        from sizetransfer.report.figure_prediction import write_prediction
+
+        files = write_prediction(found, out)
     if as_json:
         show_json(found.to_json())
         return

@@ -14,6 +14,15 @@ class TooLargeError(OracleError):
     """An exact computation would take more memory or time than its limits allow."""
 
 
+LARGEST_ROW = 400
+"""Spins of a row beyond which all rows are taken to be equally long: squares of their states stay finite numbers."""
+
+
+def row_states(width: int) -> float:
+    """Number of states of a row of spins."""
+    return 2.0 ** min(width, LARGEST_ROW)
+
+
 @dataclass(frozen=True)
 class Limits:
     """The most that one call may cost.

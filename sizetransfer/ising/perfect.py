@@ -16,7 +16,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from sizetransfer.ising.limits import Cost
+from sizetransfer.ising.limits import Cost, row_states
 from sizetransfer.ising.rows import Rows
 from sizetransfer.ising.strips import backward_vectors
 from sizetransfer.ising.torus import first_row_weights, rescaled
@@ -108,8 +108,8 @@ def strip_samples(h: Tensor, rows: Rows, draws: int, generator: torch.Generator)
 def torus_sampler_cost(shape: tuple[int, int]) -> Cost:
     """Estimate of what :class:`TorusSampler` keeps, and of the time to make it."""
     height, width = shape
-    states = 2.0**width
-    classes = states / (4 * width) + 2.0 ** (width / 2 + 1)
+    states = row_states(width)
+    classes = states / (4 * width) + 2 * states**0.5
     return Cost(8 * states * (classes * (height + 2) + 6 * width), height * states * classes * (24 + 2.5 * width))
 
 

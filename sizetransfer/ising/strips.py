@@ -15,7 +15,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sizetransfer.ising.limits import Cost
+from sizetransfer.ising.limits import Cost, row_states
 from sizetransfer.ising.rows import Rows
 from sizetransfer.ising.torus import Tables, rescaled
 
@@ -26,7 +26,7 @@ WORKSPACE = 2**27
 def strip_cost(shape: tuple[int, int], batch: int, *, columns: int = 1) -> Cost:
     """Estimate for ``batch`` fields and vectors for ``columns`` spins."""
     height, width = shape
-    states = 2.0**width
+    states = row_states(width)
     operations = batch * height * states * (2 + 2 * columns) * (24 + 2.5 * width)
     return Cost(8 * states * (4 * height + 8 * columns + 4 * width), operations)
 

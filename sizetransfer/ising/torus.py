@@ -24,11 +24,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sizetransfer.ising.limits import Cost
+from sizetransfer.ising.limits import Cost, row_states
 from sizetransfer.ising.rows import Rows
 
 WORKSPACE = 2**24
 """Bytes that the kept forward sweep of a block takes: what a processor's cache nearly holds."""
+
+PROPAGATOR = 2**25
+"""Bytes of the largest propagator that is kept of rows without field."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ def covariance_of(joint: Tensor) -> Tensor:
 def torus_cost(shape: tuple[int, int], batch: int, *, sweeps: float = 2.0) -> Cost:
     """Estimate for ``batch`` fields."""
     height, width = shape
-    states = 2.0**width
+    states = row_states(width)
     operations = sweeps * batch * height * states**2 * (24 + 2.5 * width)
     columns = min(states, max(1.0, WORKSPACE / (8 * height * states)))
     held = 8 * states * (columns * (height + 4) + 4 * width) + 8 * batch * height * (states + 4 * width**2)
@@ -167,7 +170,51 @@ def rescaled(x: Tensor, log: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def first_row_weights(h: Tensor, rows: Rows) -> Tensor:
-    """Probabilities of the states of row 0, ``(B, S)``, by a forward sweep alone."""
+    """Probabilities of the states of row 0, ``(B, S)``; rows without field in all ``h`` are summed once for all."""
+    first, last = _free_rows(h)
+    if first < last and 8 * rows.states**2 <= PROPAGATOR:
+        return _around_free_rows(h, rows, first, last)
+    return swept_first_row_weights(h, rows)
+
+
+def _free_rows(h: Tensor) -> tuple[int, int]:
+    """The longest run of rows without field, row 0 not among them: the first, and the one after the last."""
+    longest, first = (0, 0), 1
+    for r, busy in enumerate([*(h[:, 1:] != 0).any(2).any(0).tolist(), True], start=1):
+        if busy:
+            longest, first = max(longest, (first, r), key=lambda run: run[1] - run[0]), r + 1
+    return longest
+
+
+def _around_free_rows(h: Tensor, rows: Rows, first: int, last: int) -> Tensor:
+    """The same by what rows ``first`` to ``last - 1`` sum to, continued to row 0 on either side."""
+    together = max(1, WORKSPACE // (8 * 4 * rows.states**2))
+    found = []
+    for start in range(0, len(h), together):
+        part, _ = rows.weights(h[start : start + together])
+        x, log = _propagator(rows, last - first).expand(len(part), -1, -1), part.new_zeros(len(part))
+        for r in range(first - 1, 0, -1):
+            x, log = rescaled(rows.bonds(part[:, r, :, None] * x), log)
+        x = x.transpose(1, 2)
+        for r in range(last, h.shape[1]):
+            x, log = rescaled(rows.bonds(part[:, r, :, None] * x), log)
+        values = part[:, 0] * x.diagonal(dim1=1, dim2=2)
+        found.append(values / values.sum(1, keepdim=True))
+    return torch.cat(found)
+
+
+@functools.lru_cache(maxsize=8)
+def _propagator(rows: Rows, count: int) -> Tensor:
+    """``V (D V)^count`` of rows without field, its largest entry one: ``(S, S)``."""
+    weights, _ = rows.weights(torch.zeros(1, 1, rows.width, dtype=torch.float64, device=rows.device))
+    x = _first_bonds(weights[:, 0], rows, slice(0, rows.states))
+    for _ in range(count):
+        x, _ = rescaled(rows.bonds(weights[:, 0, :, None] * x), weights.new_zeros(1))
+    return x[0]
+
+
+def swept_first_row_weights(h: Tensor, rows: Rows) -> Tensor:
+    """The same by a sweep over all rows, in blocks of columns."""
     height = h.shape[1]
     columns = max(1, min(rows.states, WORKSPACE // (8 * 4 * rows.states)))
     together = max(1, WORKSPACE // (8 * 4 * rows.states * columns))

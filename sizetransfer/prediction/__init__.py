@@ -7,6 +7,7 @@ Read in this order:
 - :mod:`~sizetransfer.prediction.irreducible`: the best score of a radius, where it is known;
 - :mod:`~sizetransfer.prediction.theorem`: Theorem 1 by patch and size, and the light cone of influence weights;
 - :mod:`~sizetransfer.prediction.law`: second moments of the law, what filters miss of it and generate;
+- :mod:`~sizetransfer.prediction.pairs`: the same of boxes and graphs;
 - :mod:`~sizetransfer.prediction.targets`: fields with their scores, where the law is not Gaussian;
 - :mod:`~sizetransfer.prediction.evidence`: what a verdict rests on, and the verdict (:mod:`sizetransfer.verdict`);
 - :mod:`~sizetransfer.prediction.forecast`: :func:`predict`, which puts them together;

@@ -28,6 +28,8 @@ import torch
 
 from sizetransfer.domain import Lattice, size_words
 from sizetransfer.errors import OracleError
+from sizetransfer.measures.linear_references import LARGEST_BALL as LARGEST_REFERENCE
+from sizetransfer.measures.linear_references import LinearReferencesSpec
 from sizetransfer.oracle import Context, Sample, Teacher
 from sizetransfer.prediction.law import (
     GraphLaw,
@@ -44,10 +46,12 @@ from sizetransfer.prediction.law import (
     is_torus,
     ratios_of,
 )
+from sizetransfer.prediction.pairs import change_of_pairs, pair_statistics
 from sizetransfer.prediction.question import PredictionSpec, holds
 from sizetransfer.prediction.responses import Source
 from sizetransfer.prediction.targets import Target, clean_target, posterior_target
 from sizetransfer.references import Moments, Sight, estimate_moments
+from sizetransfer.references.balls import steps_of
 from sizetransfer.references.filters import AnyFilter
 from sizetransfer.specs import NoiseSchedule
 from sizetransfer.student import Student
@@ -117,6 +121,7 @@ class Surroundings:
         self.source, self.targets = source, dict(targets)
         self._filters: dict[int | None, AnyFilter | None] = {}
         self._samples: dict[int, Sample] = {}
+        self._statistics: dict[int, Mapping[str, Number]] = {}
 
     @property
     def training(self) -> int:
@@ -162,20 +167,31 @@ class Surroundings:
     @cached_property
     def changes(self) -> tuple[LawChange, ...]:
         """How the law itself changes from the training size."""
-        first, found = self.laws[self.training], []
-        for size in self.sizes[1:]:
-            law = self.laws[size]
-            if isinstance(first, Law) and isinstance(law, Law):
-                found.append(change(first, law))
-            elif isinstance(first, GraphLaw) and isinstance(law, GraphLaw):
-                found.append(graph_change(first, law))
-        return tuple(found)
+        return tuple(found for size in self.sizes[1:] if (found := self._change(size)) is not None)
+
+    def _change(self, size: int) -> LawChange | None:
+        first, law = self.laws[self.training], self.laws[size]
+        if isinstance(first, Law) and isinstance(law, Law):
+            return change(first, law)
+        if isinstance(first, GraphLaw) and isinstance(law, GraphLaw):
+            return graph_change(first, law)
+        if first is None and law is None:
+            return change_of_pairs(size, self._pairs(self.training), self._pairs(size))
+        return None
 
     @cached_property
     def correlation_squared(self) -> Number | None:
         """At the largest size."""
         law = self.laws[self.sizes[-1]]
-        return law.correlation_squared if isinstance(law, Law) else None
+        if isinstance(law, Law):
+            return law.correlation_squared
+        return None if law is not None else self._pairs(self.sizes[-1]).get("correlation_length_squared")
+
+    def _pairs(self, size: int) -> Mapping[str, Number]:
+        """Statistics of the law where it fills no torus: from pairs of live sites of the bulk."""
+        if size not in self._statistics:
+            self._statistics[size] = pair_statistics(self.sample(size), self.teacher.field.dim)
+        return self._statistics[size]
 
     def target(self, sigma: float, size: int) -> Target:
         """Fields with the score that others are compared with."""
@@ -192,6 +208,17 @@ class Surroundings:
             except OracleError:
                 self._filters[radius] = None
         return self._filters[radius]
+
+    def larger_radii(self, radius: int | None) -> list[int]:
+        """The next radius, twice it and a run's radii, as long as balls are neither large nor around a torus."""
+        domain, channels = self.teacher.domain(self.training), self.teacher.field.channels
+        if radius is None or not isinstance(domain, Lattice):
+            return []
+        closed = [n for n, around in zip(domain.size, domain.closed_axes, strict=True) if around]
+        widest = (min(closed, default=2 * max(domain.size)) - 1) // 2
+        asked = sorted({radius + 1, 2 * radius, *LinearReferencesSpec().radii})
+        fitting = (one for one in asked if radius < one <= widest)
+        return [one for one in fitting if channels * len(steps_of(domain, one)) <= LARGEST_REFERENCE]
 
     def _moments(self, radius: int | None) -> Moments:
         sight = Sight(condition=self.teacher.field.condition_channels <= FEW_CONDITIONS)
@@ -296,13 +323,28 @@ class _Numbers:
         if known is not None or size != self.around.training:
             return Reference(sigma, size, null=null, irreducible=known)
         linear, whole = self._of(self.candidate.radius, sigma, size), self._of(None, sigma, size)
-        # A filter of the whole lattice that is the worse one had too few fields.
-        best = linear if whole is not None and linear is not None and whole.value > linear.value else whole
-        return Reference(sigma, size, null=null, linear=linear, best=best)
+        return Reference(sigma, size, null=null, linear=linear, best=self._best(linear, whole, sigma, size))
+
+    def _best(self, linear: Number | None, whole: Number | None, sigma: float, size: int) -> Number | None:
+        """The least error of larger radii and the whole lattice, or the radius's own; none where it is not known.
+
+        A filter that falls behind that of a smaller ball had too few fields: by little, it tells that the larger ball
+        is worth nothing; by more than locality may cost, it tells nothing.
+        """
+        larger = [whole, *(self._of(radius, sigma, size) for radius in self.around.larger_radii(self.candidate.radius))]
+        if linear is None:
+            return min(filter(None, larger), key=_value, default=None)
+        most = linear.value**2 + self.around.spec.verdict.locality**2
+        telling = [number for number in larger if number is not None and number.value**2 <= most]
+        return min([linear, *telling], key=_value) if telling else None
 
     def _of(self, radius: int | None, sigma: float, size: int) -> Number | None:
         linear = self.around.filter(radius)
         return None if linear is None else self.around.target(sigma, size).error_of(linear.score)
+
+
+def _value(number: Number) -> float:
+    return number.value
 
 
 class _TorusNumbers(_Numbers):

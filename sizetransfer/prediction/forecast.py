@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, cast
 
 from sizetransfer.comparison import Quantity, certificate_of
@@ -22,10 +23,10 @@ from sizetransfer.oracle import (
     Teacher,
     in_arithmetic_of_teacher,
 )
-from sizetransfer.prediction.evidence import Candidate, Surroundings, verdict_of
-from sizetransfer.prediction.irreducible import BestScores, EstimatedErrors, error_source
+from sizetransfer.prediction.evidence import Candidate, Irreducible, Surroundings, verdict_of
+from sizetransfer.prediction.irreducible import BestScores, ErrorSource, EstimatedErrors, error_source
 from sizetransfer.prediction.law import GraphLaw
-from sizetransfer.prediction.question import PredictionRule, PredictionSpec, describe_prediction_rule
+from sizetransfer.prediction.question import PredictionRule, PredictionSpec, describe_prediction_rule, holds
 from sizetransfer.prediction.responses import Source, response, source_of
 from sizetransfer.prediction.targets import CLEAN_FIELDS, Target
 from sizetransfer.prediction.theorem import LightCone, TheoremRow, light_cone, theorem_row
@@ -112,7 +113,7 @@ class Forecast:
         locality_error: error from locality at the largest size; none without a student.
         sufficient: smallest sufficient radius at the largest size.
         range_grows: whether R_eps rises between the two largest sizes; none with one size, or where that is unclear.
-        sufficient_grows: whether the sufficient radius does: then any fixed radius fails at some size.
+        sufficient_grows: whether the sufficient radius does: then no fixed radius stays within the tolerance.
         verdict: the word of the student's verdict, for all levels together; none without a student.
         reason: why, with the numbers.
     """
@@ -253,15 +254,20 @@ def predict(
     sigmas = (0.0,) if source == "clean" else spec.sigmas
     best = {size: BestScores(teacher, size, radius) for size in sizes} if isinstance(teacher, HasCovariance) else {}
     found = [_response_row(teacher, student, size, sigma, spec, best.get(size)) for size in sizes for sigma in sigmas]
-    rows = tuple(row for row, _ in found)
-    targets = {(row.sigma, row.size): target for row, target in found if target is not None}
+    rows = tuple(row for row, _, _ in found)
+    targets = {(row.sigma, row.size): target for row, target, _ in found if target is not None}
+    sources = {(row.sigma, row.size): source for row, _, source in found if source is not None}
     errors = (
         tuple(error for size in sizes for error in _errors(teacher, student, size, spec, rows, targets))
         if student is not None and ready
         else ()
     )
-    around = Surroundings(teacher, names[0], spec, sizes, source, targets)
-    candidates = _candidates(teacher, student, names[1], rows, errors, spec, ready=ready)
+    # Posteriors that are known are solved once.
+    solved = {place: one.target for place, one in sources.items() if isinstance(one, EstimatedErrors)}
+    around = Surroundings(teacher, names[0], spec, sizes, source, {**solved, **targets})
+    local = isinstance(teacher, HasLocalPosterior) and not isinstance(teacher, HasCovariance)
+    known = partial(_irreducible, sources if local else {}, around)
+    candidates = _candidates(teacher, student, names[1], known, errors, spec, ready=ready)
     verdicts = tuple(verdict_of(candidate, around) for candidate in candidates)
     forecasts = tuple(_forecast([row for row in rows if row.sigma == sigma], spec.rule) for sigma in sigmas)
     return Prediction(
@@ -292,22 +298,17 @@ def _candidates(
     teacher: Teacher,
     student: Student | None,
     name: str,
-    rows: Sequence[ResponseRow],
+    known: Callable[[int | None], Irreducible],
     errors: Sequence[StudentError],
     spec: PredictionSpec,
     *,
     ready: bool,
 ) -> list[Candidate]:
-    """Whose verdicts are wanted: the student's, or those of the best filters of some radii."""
-    fields, local = spec.fields, isinstance(teacher, HasLocalPosterior) and not isinstance(teacher, HasCovariance)
+    """Whose verdicts are wanted: the student's, or those of the best scores of some radii."""
     if student is None:
         radii = spec.radii_for(teacher)
-        return [Candidate(f"radius {radius}", radius, irreducible={}) for radius in radii]
-    irreducible = {
-        (row.sigma, row.size): Number(row.irreducible.value, row.irreducible.error, fields)
-        for row in rows
-        if local and row.irreducible is not None
-    }
+        return [Candidate(f"radius {radius}", radius, irreducible=known(radius)) for radius in radii]
+    irreducible = known(student.radius)
     if not ready:
         return [Candidate(name, student.radius, irreducible=irreducible)]
     measured = tuple(
@@ -319,6 +320,17 @@ def _candidates(
         for error in errors
     )
     return [Candidate(name, student.radius, measured, student, irreducible)]
+
+
+def _irreducible(
+    sources: Mapping[tuple[float, int], ErrorSource], around: Surroundings, radius: int | None
+) -> Irreducible:
+    """Errors of the best score of a radius at the levels that are judged, where local posteriors tell them."""
+    if radius is None or holds(around.teacher, around.training, radius):
+        return {}
+    judged = {place: source.relative_error(radius) for place, source in sources.items() if place[0] in around.levels}
+    fields = around.spec.fields
+    return {place: Number(one.value, one.error, fields) for place, one in judged.items() if one is not None}
 
 
 def _sigma_needed(around: Surroundings, size: int) -> Quantity | None:
@@ -348,7 +360,7 @@ def _check_pair(teacher: Teacher, student: Student | None) -> None:
 
 def _response_row(
     teacher: Teacher, student: Student | None, size: int, sigma: float, spec: PredictionSpec, best: BestScores | None
-) -> tuple[ResponseRow, Target | None]:
+) -> tuple[ResponseRow, Target | None, ErrorSource | None]:
     found = response(teacher, size, sigma, spec)
     outside = error = irreducible = None
     # For white inputs the error is the square root of the share.
@@ -374,7 +386,7 @@ def _response_row(
         draws=errors.count if isinstance(errors, EstimatedErrors) and irreducible is not None else None,
         certified=None if certificate is None else certificate.sufficient_radius(sigma, spec.rule.tolerance),
     )
-    return row, found.target
+    return row, found.target, errors
 
 
 # --- radii and ranges over sizes ------------------------------------------------------------------------------

@@ -25,9 +25,10 @@ from torch import Tensor
 from sizetransfer.comparison import Quantity
 from sizetransfer.domain import Site
 from sizetransfer.errors import OracleError
-from sizetransfer.noise import perturb
-from sizetransfer.oracle import Context, HasCovariance, HasLocalPosterior, HasPosterior, Teacher, draw_fields
+from sizetransfer.noise import expand, perturb
+from sizetransfer.oracle import Context, HasCovariance, HasLocalPosterior, HasPosterior, Sample, Teacher, draw_fields
 from sizetransfer.prediction.question import PredictionSpec
+from sizetransfer.prediction.targets import Target
 from sizetransfer.randomness import stream
 from sizetransfer.records import jackknife, root_ratio
 from sizetransfer.response import reference_sites
@@ -164,6 +165,12 @@ class EstimatedErrors:
         self.mean = cast(HasPosterior, teacher).posterior_mean(self.x, self.levels, sample.context)
         self._squares: dict[int, Tensor] = {}
         self._power = self._over_sites([_at(self.mean - self.x, site) for site in self.sites])
+
+    @property
+    def target(self) -> Target:
+        """The same noisy fields with their exact score."""
+        score = (self.mean - self.x) / expand(self.levels.square(), self.x)
+        return Target(Sample(self.x, self.context), float(self.levels[0]), score)
 
     @property
     def count(self) -> int:

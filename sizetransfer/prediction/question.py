@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 
 from pydantic import Field, field_validator, model_validator
 
 from sizetransfer.errors import OracleError, SpecError
-from sizetransfer.oracle import Teacher
+from sizetransfer.oracle import HasReach, Teacher
 from sizetransfer.specs import Spec
 from sizetransfer.verdict import VerdictSpec
 
@@ -122,20 +123,40 @@ class PredictionSpec(Spec):
             axes = teacher.field.dim if teacher.field.geometry == "lattice" else 1
             usual = teacher.usual_sizes
             defaults: tuple[int, ...] = DEFAULT_SIZES.get(axes, (6, 8)) if usual is None else usual
-            fitting = tuple(size for size in defaults if _refusal(teacher, size) is None)
+            fitting = tuple(size for size in defaults if self._refusal(teacher, size) is None)
             beyond = tuple(size for size in fitting if radius is None or not holds(teacher, size, radius))
             return (beyond if len(beyond) > 1 else fitting) or (defaults[0],)
         for size in self.sizes:
-            refusal = _refusal(teacher, size)
+            refusal = self._refusal(teacher, size)
             if refusal is not None:
                 raise _wrong(
                     refusal.what,
                     f"sizes, {size}",
                     refusal.expected or "",
                     refusal.got or str(size),
-                    refusal.fix or "change the size",
+                    self._instead(teacher, size) or refusal.fix or "change the size",
                 )
         return self.sizes
+
+    def _refusal(self, teacher: Teacher, size: int) -> OracleError | None:
+        """Why the teacher has no answer at this size: it is not defined there, or its noisy fields are beyond reach."""
+        try:
+            teacher.check_size(size)
+            if isinstance(teacher, HasReach):
+                teacher.check_reach(size, self.fields)
+        except OracleError as error:
+            return error
+        return None
+
+    def _instead(self, teacher: Teacher, size: int) -> str | None:
+        """What to ask instead of a size beyond a teacher's reach; none where that is not what is wrong."""
+        if not isinstance(teacher, HasReach):
+            return None
+        below = range(2, size)
+        within = bisect_left(below, True, key=lambda one: self._refusal(teacher, one) is not None)
+        if within == 0:
+            return None
+        return f"ask for sizes up to {below[within - 1]}, or raise the teacher's limits (memory, seconds)"
 
     def radii_for(self, teacher: Teacher) -> tuple[int, ...]:
         """The radii whose verdicts are wanted where no student is given."""
@@ -186,14 +207,6 @@ def holds(teacher: Teacher, size: int, radius: int) -> bool:
     """Whether the ball of a radius around some site holds the whole domain."""
     domain = teacher.domain(size)
     return bool(domain.ball(domain.centre(), radius).all())
-
-
-def _refusal(teacher: Teacher, size: int) -> OracleError | None:
-    try:
-        teacher.check_size(size)
-    except OracleError as error:
-        return error
-    return None
 
 
 def _wrong(what: str, where: str, expected: str, got: str, fix: str) -> SpecError:

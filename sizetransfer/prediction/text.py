@@ -64,10 +64,19 @@ def _numbers(prediction: Prediction) -> str:
         [
             *_long_range(prediction),
             f"The reverse process has to start at sigma_max: {_starts(prediction)}.",
-            f"Smallest sufficient radius: {labelled(overall.sufficient, kind=True)}; {growth}.",
+            f"{_sufficient(prediction)}; {growth}.",
             f"Theorem 1: {_theorem_line(prediction)}.",
         ]
     )
+
+
+def _sufficient(prediction: Prediction) -> str:
+    """The sufficient radius: of the score's error alone, so that the verdict may still be that it is too small."""
+    found, tolerance = labelled(prediction.overall.sufficient, kind=True), 100 * prediction.spec.rule.tolerance
+    # Without local posteriors the response outside the ball stands for the error.
+    how = ", by the response outside it" if prediction.source in ("clean", "sampled") else ""
+    which = "clean score" if prediction.source == "clean" else "score"
+    return f"Smallest radius whose {which} is within {tolerance:g} % of the exact one{how}: {found}"
 
 
 def _long_range(prediction: Prediction) -> Iterator[str]:

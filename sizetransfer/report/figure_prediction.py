@@ -1,4 +1,4 @@
-"""The figure of a prediction: how far the score listens against the noise, and the light cone of influence weights."""
+"""The figure of a prediction: the response range against the noise, and the light cone of influence weights."""
 
 from __future__ import annotations
 
@@ -134,9 +134,10 @@ def _line(axes: Axes, places: list[float], rows: list[ResponseRow], what: str, l
 
 
 def _title(prediction: Prediction) -> str:
-    verdict = prediction.overall.verdict
-    pair = prediction.teacher if prediction.student is None else f"{prediction.teacher}, {prediction.student}"
-    return pair if verdict is None else f"{pair}: {verdict} (predicted)"
+    """The pair and its verdict, whose label says whether a model or the best filter of its radius was judged."""
+    if prediction.verdict is None:
+        return prediction.teacher
+    return f"{prediction.teacher}, {prediction.student}\n{prediction.verdict.label}"
 
 
 def _light_cone(axes: Axes, prediction: Prediction) -> None:

@@ -108,6 +108,7 @@ class Phi4Teacher(Teacher):
         super().__init__(FieldInfo(dim=spec.dim, sigma_data=max(round(scale, 2), 0.01)))
         self.spec = spec
         self.mass = mass
+        self.usual_sizes = {2: (8, 12), 3: (4, 6)}.get(spec.dim)  # posteriors are sampled, which takes minutes beyond
         self.exactness = {"sample": Exactness("monte_carlo"), "energy": Exactness(), "score": Exactness()}
         self._tuned: dict[tuple[int, torch.dtype, torch.device], _Tuned] = {}
 

@@ -329,7 +329,9 @@ def _locality_doubts(case: Case) -> Iterator[Doubt]:
             text = f"what locality costs the {level_name(one.sigma)} is not known"
             radius = case.cell.radius
             references = f"the linear references of radius {radius} and of the whole lattice at the training size"
-            yield Doubt(text, f"{references}: the measure linear-references")
+            # Before training they were asked for: what they lacked were fields.
+            source = "more reference fields" if case.cell.of_radius else "the measure linear-references"
+            yield Doubt(text, f"{references}: {source}")
     for cost in case.found.costs:
         if not cost.squared.upper(rule.alpha) <= rule.locality**2:
             text = f"{_cost_text(case, cost)}, and is not told from {rule.locality:g}"

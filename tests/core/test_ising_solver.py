@@ -106,6 +106,23 @@ def test_blocks_do_not_matter(boundary, monkeypatch):
     close(parts[2], whole[2], SAME)
 
 
+@pytest.mark.parametrize("free", [(1, 2), (1, 7), (3, 4), (2, 5), (4, 7), (5, 5), (6, 7)])
+@pytest.mark.parametrize("beta", [CRITICAL, -0.3])
+def test_rows_without_field_are_summed_once_for_all(free, beta):
+    h = fields((7, 5), batch=3)
+    h[:, slice(*free)] = 0
+    h[1, 2], h[2, 4] = 0, 400.0  # a row that is free in one field alone, and one that is held
+    rows = IsingModel(beta).rows(5, h.device)
+    assert_close = torch.testing.assert_close
+    found, swept = torus.first_row_weights(h, rows), torus.swept_first_row_weights(h, rows)
+    assert_close(found, swept, rtol=1e-11, atol=1e-300)
+    first, last = torus._free_rows(h)
+    assert not h[:, first:last].any()
+    # A propagator over one row too many is another law.
+    wrong = torus._around_free_rows(h, rows, 1, 3)
+    assert ((wrong - swept).abs().max() > 1e-3) == bool(h[:, 1:3].any())
+
+
 def test_means_are_derivatives_of_the_partition_function():
     model, h, step = IsingModel(0.4), fields((4, 4), batch=1), 1e-4
     unit = torch.zeros_like(h)

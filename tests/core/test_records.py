@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tolerances import TOLERANCE
 
-from sizetransfer.records import Measurement, Record, mean, root_ratio
+from sizetransfer.records import Measurement, Record, mean, ratio, root_ratio
 
 positive = st.floats(1e-3, 1e3)
 
@@ -42,6 +42,64 @@ def test_root_ratio_agrees_with_a_bootstrap(generator):
     bootstrap = (a[rows].sum(1) / c[rows].sum(1)).sqrt().std().item()
     # a standard deviation over 3000 resamples is known to 1.3 %, and that over 300 draws to 4 %
     assert root_ratio(a, c, "error").standard_error == pytest.approx(bootstrap, rel=0.1)
+
+
+signed = st.floats(-1e3, 1e3)
+
+
+@given(st.lists(st.tuples(signed, positive), min_size=2, max_size=12))
+def test_a_ratio_is_the_jackknife_of_the_formula(pairs):
+    a, c = map(list, zip(*pairs, strict=True))
+    record = ratio(torch.tensor(a), torch.tensor(c), "ratio", coordinate=3.0)
+    n, total, below = len(a), math.fsum(a), math.fsum(c)
+    left_out = [(total - a[b]) / (below - c[b]) for b in range(n)]
+    variance = (n - 1) / n * math.fsum((one - math.fsum(left_out) / n) ** 2 for one in left_out)
+    scale = max(map(abs, left_out)) + abs(record.value)
+    assert record.value == pytest.approx(total / below, rel=1e-6, abs=1e-6 * scale)
+    assert record.standard_error == pytest.approx(math.sqrt(variance), rel=1e-4, abs=1e-5 * scale)
+    assert (record.part, record.n, record.coordinate) == ("ratio", n, 3.0)
+
+
+def test_a_ratio_is_of_sums_and_keeps_its_sign():
+    record = ratio(torch.tensor([-1.0, 9.0]), torch.tensor([1.0, 3.0]), "ratio")
+    assert record.value == 2.0  # the mean of ratios is 1, the root sqrt(2), the ratio of roots not a number
+    assert record.standard_error == 2.0  # left out: 3 and -1
+    assert record.sums == ((-1.0, 9.0), (1.0, 3.0))
+    assert ratio(torch.tensor([1.0, -3.0]), torch.tensor([1.0, 1.0]), "ratio").value == -1.0
+
+
+def test_a_ratio_of_nothing_has_no_value_and_of_one_draw_no_error():
+    nothing = ratio(torch.tensor([1.0, 2.0]), torch.tensor([1.0, -1.0]), "ratio")
+    assert math.isnan(nothing.value)
+    one = ratio(torch.tensor([1.0]), torch.tensor([4.0]), "ratio")
+    assert (one.value, one.n) == (0.25, 1)
+    assert math.isnan(one.standard_error)
+    # Without the second draw nothing is left to divide by.
+    alone = ratio(torch.tensor([1.0, 1.0]), torch.tensor([0.0, 2.0]), "ratio")
+    assert alone.value == 1.0
+    assert math.isnan(alone.standard_error)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_ratio_with_a_draw_that_is_not_finite_keeps_no_sums(bad):
+    for a, c in (([bad, 1.0], [1.0, 1.0]), ([1.0, 1.0], [1.0, bad])):
+        record = ratio(torch.tensor(a), torch.tensor(c), "ratio")
+        assert math.isnan(record.value)
+        assert math.isnan(record.standard_error)
+        assert record.sums is None
+        assert record.n == 2
+
+
+def test_the_error_of_a_ratio_covers_the_truth_where_its_terms_are_paired(generator):
+    repetitions, n = 400, 50
+    exact = 1 + torch.rand(repetitions, n, generator=generator)
+    made = 0.9 * exact + 0.1 * torch.randn(repetitions, n, generator=generator)
+    records = [ratio(a, c, "ratio") for a, c in zip(made, exact, strict=True)]
+    covered = statistics.mean(abs(record.value - 0.9) < 2 * record.standard_error for record in records)
+    assert 0.90 < covered < 0.98
+    # As if the two sums were independent, the error would be several times as large.
+    apart = [float((a.var() / n).sqrt() / c.mean()) for a, c in zip(made, exact, strict=True)]
+    assert statistics.mean(record.standard_error for record in records) < 0.5 * statistics.mean(apart)
 
 
 def test_standard_error_covers_the_truth(generator):
