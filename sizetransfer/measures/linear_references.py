@@ -76,6 +76,9 @@ GENERATED = ("site_variance", "nearest", "zero_mode", "smallest_wave")
 ENOUGH = 10.0
 """The largest noise variance that a size needs, in units of the law's largest eigenvalue."""
 
+WORSE = 0.1
+"""An error, in quadrature, that a filter of a larger ball may have beside a smaller one's and still tell something."""
+
 LARGEST_BALL = 1024
 """Components of the largest ball of a radius that no student has, and of any in an open box."""
 
@@ -216,10 +219,17 @@ def _references(question: _Question, radius: int | None, sight: Sight) -> Iterat
         within = [number for one, number in own.items() if radius is None or (one is not None and one <= radius)]
         if radius is None or radius in own:
             yield replace(min(within, key=_value), part="linear", coordinate=level)
-        if radius is None or any(one is None or one > radius for one in every):
+        least = min(within, key=_value)
+        larger = [number for one, number in every.items() if radius is not None and (one is None or one > radius)]
+        if radius is None or any(_tells(number, least) for number in larger):
             yield replace(min([*within, *every.values()], key=_value), part="best", coordinate=level)
         if question.exact:  # of Gaussian fields no score of the radius is better than the linear one
             yield replace(min(within, key=_value), part="irreducible", coordinate=level)
+
+
+def _tells(larger: Measurement, least: Measurement) -> bool:
+    """Whether a filter of a larger ball says what it is worth: far behind that of a smaller one, it had too few fields."""
+    return larger.value**2 <= least.value**2 + WORSE**2
 
 
 def _value(number: Measurement) -> float:

@@ -13,6 +13,9 @@ from typing import Literal, TypeAlias
 
 from sizetransfer.verdict.statistics import Number
 
+SLACK = 1.01
+"""A site deviation that is measured may be below a noise level that it should equal, as of spins, by so much."""
+
 Source: TypeAlias = Literal["closed form", "rollout", "second-order forecast"]
 """How generated statistics are known: exactly; by running the reverse process; or as if the law were Gaussian."""
 
@@ -181,7 +184,7 @@ class CellEvidence:
 
     def judged(self, sigma: float) -> bool:
         """Whether errors at this noise level are judged: up to the site deviation of the data."""
-        return self.site_deviation is None or sigma <= self.site_deviation
+        return self.site_deviation is None or sigma <= self.site_deviation * SLACK
 
     @property
     def larger_sizes(self) -> tuple[int, ...]:

@@ -113,3 +113,14 @@ def test_a_filter_for_each_value_of_the_channels_that_are_named(monkeypatch):
     settings = {"fields": 256, "radii": (1,)}
     seen, unseen = (boxes(monkeypatch, 1, conditions=channels, **settings) for channels in ((12,), ()))
     assert seen["linear", 0.0].value < unseen["linear", 0.0].value
+
+
+def test_a_larger_ball_with_too_few_fields_tells_nothing():
+    """Eight fields of 36 sites determine a filter of 9 sites, and not one of 25: locality is not known, not free."""
+    teacher = st.teacher("hard-valid", preset="local")
+    few = take(teacher, student(teacher, 1), 6, fields=8, radii=(2,), margin=2, conditions=())
+    assert ("linear", 0.0) in few
+    assert ("best", 0.0) not in few
+    one, other = (measured.Measurement("e", value, 0.0, 1) for value in (0.5, 0.505))
+    assert measured._tells(other, one)
+    assert not measured._tells(measured.Measurement("e", 0.52, 0.0, 1), one)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import ising
 import numpy as np
 import pytest
 from cases import draw
 from linear_students import BallFilter, Law, generated, ratios
 
-from sizetransfer.verdict import judge
+import sizetransfer as st
+from sizetransfer.verdict import WORDS, judge
 
 ROWS = {  # mass, radius: site variance, nearest covariance and S(0) of the best of 64, generated over exact
     "m .5 R 2": (0.5, 2, (0.990, 0.971, 0.70)),
@@ -80,3 +82,31 @@ def test_a_forecast_is_near_the_closed_form_and_its_error_is_told():
     assert made.source == "second-order forecast"
     assert made.site_variance.standard_error > 0
     assert abs(made.site_variance.value - case.ratios["site variance"]) < 5 * made.site_variance.standard_error
+
+
+@pytest.mark.slow
+def test_cases_of_spins_are_drawn_measured_and_judged(monkeypatch):
+    """The whole of the study on smaller tori, 4 x 4 to 6 x 6, where the exact posterior takes milliseconds."""
+    monkeypatch.setattr(ising, "TRAINED", 4)
+    monkeypatch.setattr(ising, "LARGER", 6)
+    monkeypatch.setattr(ising, "TRUE", 128)
+    rows = [ising.verdict_of(case) for case in (1, 3, 5)]
+    assert {row["source"] for row in rows} == {"forecast", "none"}
+    assert all(row["word"] in WORDS and row["truth"] in {"yes", "no", "near the limit"} for row in rows)
+    assert not any(row["truth"] == "no" and row["word"] == "transfers" for row in rows)
+
+
+def test_messages_with_the_right_coupling_are_nearly_exact():
+    teacher = st.teacher("ising", beta_over_critical=0.5)
+    errors = {}
+    for name, student in {
+        "right": ising.MessageStudent(2, teacher.spec.coupling),
+        "no messages": ising.MessageStudent(2, 0.0),
+        "wrong gain": ising.MessageStudent(2, teacher.spec.coupling, 0.8),
+    }.items():
+        x, exact, context = ising.targets(0.5, 6, 0.7)
+        found = student(x, x.new_full((len(x),), 0.7), context)
+        errors[name] = float((found - exact).square().mean().sqrt() / exact.square().mean().sqrt())
+    assert errors["right"] < 0.02
+    assert errors["no messages"] > 0.1
+    assert errors["wrong gain"] > 0.15
