@@ -228,7 +228,7 @@ def _references(question: _Question, radius: int | None, sight: Sight) -> Iterat
 
 
 def _tells(larger: Measurement, least: Measurement) -> bool:
-    """Whether a filter of a larger ball says what it is worth: far behind that of a smaller one, it had too few fields."""
+    """Whether a larger ball's filter says what the ball is worth: far behind a smaller one's, it had too few fields."""
     return larger.value**2 <= least.value**2 + WORSE**2
 
 
