@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+import sizetransfer as st
 from sizetransfer.measures.exact_law import ExactLaw
 from sizetransfer.measures.generation import GenerationSpec
 from sizetransfer.measures.marginal_ratios import RATIOS
