@@ -34,6 +34,8 @@ STUDENT_FIELDS = (
     FieldInfo(dim=2, periodic=False, sigma_data=1.6),
     FieldInfo(dim=3, periodic=False, condition_channels=2),
     FieldInfo(dim=2, periodic=False, geometry="graph"),
+    FieldInfo(dim=2, periodic=False, closed=(False, True), sigma_data=1.3),
+    FieldInfo(dim=3, periodic=True),
 )
 """The fields for which a student is built where none are given; those that it refuses are noted and left out."""
 
