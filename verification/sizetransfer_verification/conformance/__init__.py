@@ -28,9 +28,9 @@ from sizetransfer_verification.conformance.check import (
 )
 from sizetransfer_verification.conformance.evidence import Evidence, NotApplicableError, ViolationError
 from sizetransfer_verification.conformance.executors.subject import ExecutorSubject
-from sizetransfer_verification.conformance.inventory import Inventory, inventory
 from sizetransfer_verification.conformance.listeners.subject import ListenerSubject
 from sizetransfer_verification.conformance.measures.subject import MeasureSubject
+from sizetransfer_verification.conformance.named import Inventory, inventory
 from sizetransfer_verification.conformance.report import Outcome, Report
 from sizetransfer_verification.conformance.runner import run_check, run_checks
 from sizetransfer_verification.conformance.subject import Subject

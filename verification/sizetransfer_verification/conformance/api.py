@@ -11,8 +11,8 @@ from sizetransfer.oracle import Teacher
 from sizetransfer.specs import FieldInfo, MeasureSpec, StudentSpec, TeacherSpec
 from sizetransfer_verification.conformance.case import Case
 from sizetransfer_verification.conformance.check import Check, Level, checks, list_hash
-from sizetransfer_verification.conformance.inventory import inventory, require_whole
 from sizetransfer_verification.conformance.measures.subject import MeasureLike, MeasureSubject
+from sizetransfer_verification.conformance.named import inventory, require_whole
 from sizetransfer_verification.conformance.report import Report
 from sizetransfer_verification.conformance.runner import DEFAULT_TIMEOUT, require_libraries, run_check, run_checks
 from sizetransfer_verification.conformance.subject import Subject
@@ -192,7 +192,7 @@ def parametrize_with_checks(
 
 
 def subjects_of(given: TeacherLike | StudentLike | MeasureLike) -> list[Subject]:
-    """The subjects that a name, a specification or an object stands for; see :func:`~.inventory.inventory` for names.
+    """The subjects that a name, a specification or an object stands for; see :func:`~.named.inventory` for names.
 
     Raises:
         SpecError: nothing has that name, or the text is no mapping.
