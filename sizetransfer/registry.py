@@ -172,6 +172,11 @@ class Registry:
             self.commands()
             return tuple(plugin.record for plugin in self._discovered())
 
+    def installed(self) -> tuple[Plugin, ...]:
+        """Every installed plugin, as far as it has been imported."""
+        with self._lock:
+            return tuple(self._discovered())
+
     def owners(self, sorts_and_names: Iterable[tuple[Sort, str]]) -> tuple[str, ...]:
         """What ``SIZETRANSFER_PLUGINS`` must name for another process to find these names, and no other plugin.
 

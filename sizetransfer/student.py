@@ -18,6 +18,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from sizetransfer.domain import pad
+from sizetransfer.errors import OracleError
 from sizetransfer.noise import expand
 from sizetransfer.oracle import Context, Teacher
 from sizetransfer.specs import FieldInfo
@@ -78,3 +80,27 @@ class Student(nn.Module, ABC):
         t = torch.sqrt(expand(sigma, x) ** 2 + self.field.sigma_data**2)
         scaled = x / t
         return (network(scaled).to(x.dtype) - scaled) / t
+
+    def pad(self, x: Float[Tensor, "batch channels *size"], width: int) -> Float[Tensor, "batch channels *padded_size"]:
+        """Extend ``x`` by ``width`` sites on every side as the student's lattice goes on.
+
+        Along a closed axis the field continues around it; beyond a wall it is zero. So a torus is padded around, an
+        open box with zeros, and a cylinder each way along the axes where that is right: convolutions without padding of
+        their own, of what this returns, are students of all three.
+
+        Args:
+            x: the field, or hidden channels of the same sites.
+            width: sites on each side; ``k // 2`` for a convolution of odd width ``k``.
+
+        Raises:
+            OracleError: the fields of the student live on no lattice.
+        """
+        if self.field.geometry != "lattice":
+            raise OracleError(
+                "Only a field on a lattice has sides to extend.",
+                where=f"{type(self).__name__}.pad",
+                expected="a student whose field.geometry is lattice",
+                got=self.field.geometry,
+                fix="refuse such fields in the specification's build, or pass messages along context.domain's edges",
+            )
+        return pad(x, width, periodic=self.field.closed_axes)

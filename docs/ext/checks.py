@@ -31,13 +31,13 @@ def insert(app: Sphinx, page: str, source: list[str]) -> None:
     if page != PAGE:
         return
     try:
-        from sizetransfer_verification.conformance import checks
+        from sizetransfer_verification.conformance import FAMILIES, checks
     except ImportError:
         text = "the list of checks needs sizetransfer-verification: pip install ./verification"
         logging.getLogger(__name__).warning(text, location=page)
         return
     app.env.note_dependency(str(MATRIX))
-    for family in ("teacher", "student"):
+    for family in FAMILIES:
         source[0] = source[0].replace(f"<!-- {family} checks -->", table(checks(family)))
         source[0] = source[0].replace(f"<!-- {family} kills -->", kills(family))
 

@@ -44,11 +44,12 @@ def test_the_example_is_installed_under_its_entry_point() -> None:
 
 
 def run_tests(directory: Path) -> subprocess.CompletedProcess[str]:
+    places = filter(None, [str(directory), os.environ.get("PYTHONPATH")])
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--rootdir=."]
     return subprocess.run(
         [*command, "tests"],
         cwd=directory,
-        env=os.environ | {"PYTHONPATH": str(directory), "OMP_NUM_THREADS": "1"},
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(places), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         timeout=110,

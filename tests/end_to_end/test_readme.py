@@ -19,6 +19,7 @@ from sizetransfer.plugins import Plugin, PluginRecord
 from sizetransfer.randomness import stream
 from sizetransfer.registry import Registry
 from sizetransfer.run_commands import parse_settings
+from sizetransfer_verification import check_student
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -124,3 +125,15 @@ def test_the_command_that_runs_the_student_gives_a_valid_experiment(registry):
     experiment = load("quickstart", overrides=overrides, registry=registry)
     assert experiment.students["filter"].to_json() == {"kind": "linear-filter", "reach": 6}
     assert any(trial.student_name == "filter" for trial in experiment.trials())
+
+
+@pytest.mark.parametrize(
+    "field",
+    [st.FieldInfo(dim=2, periodic=False, closed=(False, True)), st.FieldInfo(dim=3), st.FieldInfo(dim=2)],
+    ids=["cylinder", "torus-3d", "torus-2d"],
+)
+def test_the_student_goes_around_every_closed_axis(registry, field):
+    spec = registry.lookup("student", "linear-filter").parse({"kind": "linear-filter", "reach": 2})
+    names = ("student/translation-equivariance", "student/nothing-beyond-the-radius", "student/radius-is-reached")
+    report = check_student(spec, fields=(field,), only=names).raise_if_failed()
+    assert report.counts == {"passed": 3}

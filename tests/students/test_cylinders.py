@@ -170,3 +170,11 @@ def test_a_cylinder_is_diagnosed() -> None:
     (row,) = st.diagnose(teacher, {"kind": "cnn", "blocks": 0}, sizes=(6,), sigmas=(1.0,), fields=4).rows
     assert row.irreducible is not None
     assert row.irreducible.value < 0.2
+
+
+def test_a_student_pads_its_hidden_channels_as_its_lattice_goes_on(x: Tensor) -> None:
+    student = build("cnn")
+    assert torch.equal(student.pad(x, 2), pad(x, 2, periodic=(False, True)))
+    student.field = FieldInfo(dim=2, geometry="graph")
+    with pytest.raises(OracleError, match="sides to extend"):
+        student.pad(x, 2)

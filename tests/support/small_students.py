@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from sizetransfer.domain import Graph, pad
+from sizetransfer.domain import Graph
 from sizetransfer.noise import expand
 from sizetransfer.oracle import Context
 from sizetransfer.specs import FieldInfo, Geometry, StudentSpec
@@ -21,9 +21,11 @@ CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 TORUS = FieldInfo(dim=2, sigma_data=0.8)
 RING = FieldInfo(dim=1, channels=2, sigma_data=0.8)
 BOX = FieldInfo(dim=2, periodic=False, sigma_data=1.6)
+CYLINDER = FieldInfo(dim=2, periodic=False, closed=(False, True), sigma_data=1.6)
+VOLUME = FieldInfo(dim=3)
 CONDITIONED = FieldInfo(dim=2, condition_channels=2)
 GRAPH = FieldInfo(dim=2, periodic=True, geometry="graph")
-LATTICES = (TORUS, RING, BOX, CONDITIONED)
+LATTICES = (TORUS, RING, BOX, CONDITIONED, CYLINDER, VOLUME)
 
 
 class SmallStudent(Student):
@@ -67,7 +69,7 @@ class SmallStudent(Student):
 
 
 class SmallCNN(SmallStudent):
-    """Two convolutions of width three: radius 2, on tori and in open boxes."""
+    """Two convolutions of width three: radius 2, on tori, on cylinders and in open boxes."""
 
     def __init__(self, field: FieldInfo, *, radius: int = 2, width: int = 6) -> None:
         super().__init__(field, radius=radius, width=width)
@@ -76,7 +78,7 @@ class SmallCNN(SmallStudent):
         self.second = CONVOLUTIONS[field.dim](width, field.channels, 3)
 
     def padded(self, x: Tensor) -> Tensor:
-        return pad(x, 1, periodic=self.field.periodic)
+        return self.pad(x, 1)
 
     def hidden(self, x: Tensor, sigma: Tensor, context: Context) -> Tensor:
         return self.modulated(self.first(self.padded(x)), sigma)

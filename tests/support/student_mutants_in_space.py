@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from small_students import BOX, GRAPH, SmallCNN, SmallGraphStudent, scale
+from small_students import BOX, CYLINDER, GRAPH, SmallCNN, SmallGraphStudent, scale
 from student_defects import defect
 from torch import nn
 
@@ -17,6 +17,46 @@ from sizetransfer.domain import pad
 class ZeroPaddingOnTorus(SmallCNN):
     def padded(self, x):
         return pad(x, 1, periodic=False)
+
+
+@defect("A cylinder is padded with zeros, as if its seam were a wall.", "translation-equivariance", field=CYLINDER)
+class WallAcrossTheSeam(SmallCNN):
+    def padded(self, x):
+        return pad(x, 1, periodic=self.field.periodic)
+
+
+@defect("A cylinder is padded as a torus.", "nothing-beyond-the-radius", field=CYLINDER)
+class CylinderWrappedAround(SmallCNN):
+    def padded(self, x):
+        return pad(x, 1, periodic=any(self.field.closed_axes))
+
+
+@defect(
+    "The axes of a cylinder are taken in the wrong order.",
+    "translation-equivariance",
+    "nothing-beyond-the-radius",
+    field=CYLINDER,
+)
+class OtherAxisClosed(SmallCNN):
+    def padded(self, x):
+        return pad(x, 1, periodic=self.field.closed_axes[::-1])
+
+
+@defect(
+    "A cylinder is padded once, with zeros at its ends, and nothing marks its walls.",
+    "walls-are-seen",
+    field=CYLINDER,
+)
+class EndsAreZeros(SmallCNN):
+    def __init__(self, field):
+        super().__init__(field)
+        self.first = nn.Conv2d(field.channels, self.width, 3)
+
+    def inputs(self, x, context):
+        return self.pad(x if context.mask is None else x * context.mask, 2)
+
+    def padded(self, x):
+        return x
 
 
 @defect("The sublattice of a site is seen, though no condition gives it.", "translation-equivariance")

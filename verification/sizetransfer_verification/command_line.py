@@ -13,7 +13,7 @@ from sizetransfer.errors import SpecError
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from sizetransfer_verification.conformance import Outcome, Report
+    from sizetransfer_verification.conformance import Inventory, Outcome, Report
 
 _STYLES = {"passed": "green", "failed": "red", "timed out": "red", "unexpected pass": "red"}
 
@@ -36,7 +36,7 @@ class Verifications(click.Group):
 
 @click.group(cls=Verifications)
 def verify() -> None:
-    """Prove the identities, search for violations of Theorem 1, check teachers and students against their contracts."""
+    """Prove the identities, search for violations of Theorem 1, check what plugins register against its contracts."""
 
 
 @verify.command("checks")
@@ -44,11 +44,11 @@ def verify() -> None:
 def list_checks(level: str) -> None:
     """List every check with the clause that it tests."""
     from sizetransfer.console import show_table
-    from sizetransfer_verification.conformance import checks
+    from sizetransfer_verification.conformance import FAMILIES, checks
 
     rows = [
         (check.id, check.level, "statistical" if check.statistical else "exact", check.clause)
-        for family in ("teacher", "student")
+        for family in FAMILIES
         for check in checks(family, level)  # type: ignore[arg-type]
     ]
     show_table("Checks", ("check", "level", "sort", "clause"), rows)
@@ -77,35 +77,51 @@ def plugin(
     timeout: float,
     as_json: bool,
 ) -> None:
-    """Check teachers and students.
+    """Check what plugins register: teachers, students, measures, executors, listeners.
 
-    NAMES are kinds (cnn, flow:medium-range, '{kind: gaussian, mass: 0.3}') or distributions, which stand for all that
-    they register. Exit code 1 if a contract is broken.
+    NAMES are kinds (cnn, flow:medium-range, '{kind: gaussian, mass: 0.3}'), executors, or distributions, which stand
+    for all that they register; a name that is several of these stands for all of them. What there is no contract for is
+    said. Exit code 1 if a contract is broken, or something cannot be built.
     """
     from sizetransfer.console import show_json
-    from sizetransfer_verification.conformance import Case, run_checks, subjects_of
+    from sizetransfer_verification.conformance import Case, inventory, run_checks
 
     case = None if example is None else Case.parse(example)
     failures = dict(_expected_failure(text) for text in expected)
+    found = [inventory(name) for name in names]
     reports = []
-    for name in names:
-        for subject in subjects_of(name):
+    for one in found:
+        if not as_json:
+            click.echo(f"{one.listing}\n")
+        for subject in one.subjects:
+            chosen = _of_family(subject.family, only)
+            if only and not chosen:
+                continue
             subject.seed = seed
             report = run_checks(
                 subject,
                 level=level,  # type: ignore[arg-type]
-                only=only,
-                expected_failures=failures,
+                only=chosen,
+                expected_failures={name: failures[name] for name in _of_family(subject.family, tuple(failures))},
                 example=case,
                 timeout=timeout,
             )
             reports.append(report)
             if not as_json:
                 show_report(report)
+        if not as_json:
+            show_rest(one)
     if as_json:
-        show_json([report.to_json() for report in reports])
-    if not all(report.ok for report in reports):
+        show_json({"reports": [report.to_json() for report in reports], "names": [one.to_json() for one in found]})
+    if not all(report.ok for report in reports) or any(one.broken for one in found):
         context.exit(1)
+
+
+def _of_family(family: str, ids: tuple[str, ...]) -> tuple[str, ...]:
+    """The checks of a family; an id of no family stays, so that it is refused by name."""
+    from sizetransfer_verification.conformance import FAMILIES
+
+    return tuple(name for name in ids if name.partition("/")[0] not in set(FAMILIES) - {family})
 
 
 def _expected_failure(text: str) -> tuple[str, str]:
@@ -142,6 +158,14 @@ def show_report(report: Report) -> None:
         console.print(Text(f"\n{problem}"))
     verdict, style = ("OK", "green") if report.ok else ("BROKEN", "red")
     console.print(Text(f"\n{verdict}  {report.summary()}\n", style=style))
+
+
+def show_rest(found: Inventory) -> None:
+    """Print what was not checked, with the reasons, and what could not be."""
+    for what, reason in found.unchecked:
+        click.echo(f"Not checked: {what}: {reason}.")
+    for what, error in found.broken:
+        click.echo(f"BROKEN  {what}: {error}")
 
 
 def _cells(outcome: Outcome) -> tuple[Text, ...]:

@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add ``--sizetransfer`` and ``--sizetransfer-level``."""
-    group = parser.getgroup("sizetransfer", "conformance of sizetransfer teachers and students")
+    group = parser.getgroup("sizetransfer", "conformance of what plugins of sizetransfer register")
     group.addoption(
         "--sizetransfer",
         action="append",
         default=[],
         metavar="NAME",
-        help="check this teacher, student or distribution (again for more)",
+        help="check this kind, executor or distribution (again for more)",
     )
     group.addoption("--sizetransfer-level", default="core", choices=["api", "core", "full"], help="default: core")
 

@@ -11,7 +11,7 @@ CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 
 
 class LinearFilterSpec(StudentSpec):
-    """A local linear filter, on tori and in open boxes of one to three dimensions."""
+    """A local linear filter, on tori, on cylinders and in open boxes of one to three dimensions."""
 
     kind: Literal["linear-filter"] = "linear-filter"
     radius: int = Field(2, ge=0, description="Chebyshev radius of the filter")
@@ -42,8 +42,6 @@ class LinearFilter(Student):
             field.channels,
             field.channels,
             kernel_size=2 * spec.radius + 1,
-            padding="same",
-            padding_mode="circular" if field.periodic else "zeros",
             bias=False,
         )
         # A network that returns zero is, preconditioned, the score of white noise: a good start.
@@ -52,4 +50,8 @@ class LinearFilter(Student):
     def forward(self, x: torch.Tensor, sigma: torch.Tensor, context: object) -> torch.Tensor:
         """Score like `x`, of shape (batch, channels, *size), at noise levels of shape (batch,)."""
         mask = 1 if context.mask is None else context.mask
-        return mask * self.precondition(self.filter, mask * x, sigma)
+        return mask * self.precondition(self.filtered, mask * x, sigma)
+
+    def filtered(self, x: torch.Tensor) -> torch.Tensor:
+        """The filter at every site: around closed axes, with zeros beyond walls."""
+        return self.filter(self.pad(x, self.filter.kernel_size[0] // 2))

@@ -8,19 +8,15 @@ from typing import Any, TypeVar
 
 from sizetransfer.errors import ConformanceError, SpecError
 from sizetransfer.oracle import Teacher
-from sizetransfer.registry import KindEntry, default_registry
-from sizetransfer.specs import FieldInfo, StudentSpec, TeacherSpec, did_you_mean
+from sizetransfer.specs import FieldInfo, MeasureSpec, StudentSpec, TeacherSpec
 from sizetransfer_verification.conformance.case import Case
 from sizetransfer_verification.conformance.check import Check, Level, checks, list_hash
+from sizetransfer_verification.conformance.measures.subject import MeasureLike, MeasureSubject
+from sizetransfer_verification.conformance.named import inventory, require_whole
 from sizetransfer_verification.conformance.report import Report
 from sizetransfer_verification.conformance.runner import DEFAULT_TIMEOUT, require_libraries, run_check, run_checks
-from sizetransfer_verification.conformance.subjects import (
-    StudentLike,
-    StudentSubject,
-    Subject,
-    TeacherLike,
-    TeacherSubject,
-)
+from sizetransfer_verification.conformance.subject import Subject
+from sizetransfer_verification.conformance.subjects import StudentLike, StudentSubject, TeacherLike, TeacherSubject
 
 Function = TypeVar("Function", bound=Callable[..., object])
 
@@ -90,6 +86,36 @@ def check_teacher(
     )
 
 
+def check_measure(
+    measure: MeasureLike,
+    *,
+    level: Level = "core",
+    only: tuple[str, ...] = (),
+    expected_failures: Mapping[str, str] | None = None,
+    example: Case | None = None,
+    seed: int = 0,
+    timeout: float = DEFAULT_TIMEOUT,
+) -> Report:
+    """Check a measure against the contract of measures, on small teachers and students of every sort that it takes.
+
+    Args:
+        measure: a kind, ``kind:preset`` or a specification; small numbers of fields keep the checks short.
+        level: as for :func:`check_student`; likewise the others.
+        only: ids of single checks.
+        expected_failures: id of a check that is known to fail, and why.
+        example: run on this case alone.
+        seed: names the random streams.
+        timeout: seconds for each check.
+
+    Raises:
+        SpecError: an unknown kind, level or check.
+    """
+    subject = MeasureSubject(measure, seed=seed)
+    return run_checks(
+        subject, level=level, only=only, expected_failures=expected_failures, example=example, timeout=timeout
+    )
+
+
 @dataclass(frozen=True)
 class BoundCheck:
     """A check with its subject: call it to run it."""
@@ -121,7 +147,7 @@ class BoundCheck:
 
 
 def parametrize_with_checks(
-    subjects: Iterable[TeacherLike | StudentLike | Subject],
+    subjects: Iterable[TeacherLike | StudentLike | MeasureLike | Subject],
     *,
     level: Level = "core",
     expected_failures: Mapping[str, str] | None = None,
@@ -129,7 +155,7 @@ def parametrize_with_checks(
     """Decorate a test function of one argument, ``check``, so that every check of every subject is a test.
 
     Args:
-        subjects: kinds, specifications, teachers, or :class:`StudentSubject` and :class:`TeacherSubject`.
+        subjects: kinds, specifications, teachers, or subjects such as :class:`StudentSubject`.
         level: ``api``, ``core`` or ``full``.
         expected_failures: id of a check that is known to fail, and why: a strict ``xfail``.
 
@@ -147,7 +173,7 @@ def parametrize_with_checks(
     expected = dict(expected_failures or {})
     parameters = []
     for given in subjects:
-        for subject in [given] if isinstance(given, TeacherSubject | StudentSubject) else subjects_of(given):
+        for subject in [given] if isinstance(given, Subject) else subjects_of(given):
             for check in checks(subject.family, level):
                 bound = BoundCheck(check, subject)
                 reason = expected.get(check.id)
@@ -165,20 +191,19 @@ def parametrize_with_checks(
     return pytest.mark.parametrize("check", parameters)
 
 
-def subjects_of(given: TeacherLike | StudentLike) -> list[Subject]:
-    """The subjects that a name, a specification or an object stands for.
-
-    A name is the kind of a teacher or of a student (``kind:preset`` likewise, and a mapping as text,
-    ``"{kind: gaussian, mass: 0.3}"``), or a distribution, which stands for all teachers and students that it registers.
+def subjects_of(given: TeacherLike | StudentLike | MeasureLike) -> list[Subject]:
+    """The subjects that a name, a specification or an object stands for; see :func:`~.named.inventory` for names.
 
     Raises:
-        SpecError: no teacher, student or distribution has that name, or the text is no mapping.
-        PluginError: it could not be imported.
+        SpecError: nothing has that name, or the text is no mapping.
+        PluginError: something that the name stands for cannot be imported or built.
     """
     if isinstance(given, Teacher | TeacherSpec):
         return [TeacherSubject(given)]
     if isinstance(given, StudentSpec):
         return [StudentSubject(given)]
+    if isinstance(given, MeasureSpec):
+        return [MeasureSubject(given)]
     if callable(given):
         raise SpecError(
             "A function may build a teacher or a student.",
@@ -187,48 +212,4 @@ def subjects_of(given: TeacherLike | StudentLike) -> list[Subject]:
             got=repr(given),
             fix="say which",
         )
-    if isinstance(given, str) and "{" in given:
-        given = _mapping(given)
-    kind = given.split(":")[0].strip() if isinstance(given, str) else str(given.get("kind"))
-    registry = default_registry()
-    owners = {"teacher": registry.kinds("teacher"), "student": registry.kinds("student")}
-    if kind in owners["teacher"]:
-        return [TeacherSubject(given)]
-    if kind in owners["student"]:
-        return [StudentSubject(given)]
-    of_distribution: list[Subject] = [
-        *(TeacherSubject(name) for name, entry in owners["teacher"].items() if _stands_alone(kind, entry)),
-        *(StudentSubject(name) for name, entry in owners["student"].items() if _stands_alone(kind, entry)),
-    ]
-    if not of_distribution:
-        known = [*owners["teacher"], *owners["student"]]
-        trouble = "; ".join(map(str, registry.trouble()))
-        raise SpecError(
-            f"There is no teacher, student or plugin {kind!r}.",
-            where="verify plugin",
-            expected=f"a kind ({', '.join(known)}) or a distribution that registers some",
-            got=repr(given) + (f"; broken plugins: {trouble}" if trouble else ""),
-            fix=did_you_mean(kind, known) or "`sizetransfer list` and `sizetransfer plugins` show what there is",
-        )
-    return of_distribution
-
-
-def _mapping(text: str) -> dict[str, object]:
-    import yaml
-
-    try:
-        data = yaml.safe_load(text)
-        found = "" if isinstance(data, dict) else f"a {type(data).__name__}"
-    except yaml.YAMLError as error:
-        found = str(error)
-    if found:
-        raise SpecError(
-            "The mapping cannot be read.", where=text, expected="YAML", got=found, fix="quote it for the shell"
-        )
-    return dict(data)
-
-
-def _stands_alone(distribution: str, entry: KindEntry) -> bool:
-    """Whether a kind belongs to the distribution and can be built without a field that only a user can give."""
-    required = any(field.is_required() for field in entry.spec_class.model_fields.values())
-    return entry.distribution == distribution and not required
+    return list(require_whole(inventory(given)))

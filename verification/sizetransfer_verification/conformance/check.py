@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, get_args
 
 from sizetransfer.errors import SpecError
 from sizetransfer.specs import did_you_mean
@@ -14,13 +14,21 @@ from sizetransfer_verification.conformance.case import Case, CaseSpace
 from sizetransfer_verification.conformance.evidence import Evidence
 
 if TYPE_CHECKING:
+    from sizetransfer_verification.conformance.executors.subject import ExecutorSubject
+    from sizetransfer_verification.conformance.listeners.subject import ListenerSubject
+    from sizetransfer_verification.conformance.measures.subject import MeasureSubject
     from sizetransfer_verification.conformance.subjects import StudentSubject, TeacherSubject
 
-Family = Literal["student", "teacher"]
+Family = Literal["teacher", "student", "measure", "executor", "listener"]
+FAMILIES: tuple[Family, ...] = get_args(Family)
+"""What there is a contract for: ``sizetransfer_verification.conformance.<family>s`` holds its checks."""
+
 Level = Literal["api", "core", "full"]
 LEVELS: tuple[Level, ...] = ("api", "core", "full")
 
-AnySubject = TypeVar("AnySubject", "StudentSubject", "TeacherSubject")
+AnySubject = TypeVar(
+    "AnySubject", "StudentSubject", "TeacherSubject", "MeasureSubject", "ExecutorSubject", "ListenerSubject"
+)
 
 
 @dataclass(frozen=True)
@@ -68,8 +76,9 @@ LAW: Need[TeacherSubject] = Need(
 )
 """What every statistical check of a teacher needs: functions without a sampler are only asked about points."""
 
-_STUDENT_CHECKS: dict[str, Check[StudentSubject]] = {}
-_TEACHER_CHECKS: dict[str, Check[TeacherSubject]] = {}
+_CHECKS: dict[Family, dict[str, Check[Any]]] = {family: {} for family in FAMILIES}
+
+Function = Callable[[AnySubject, Case, Evidence], None]
 
 
 def student_check(
@@ -79,15 +88,9 @@ def student_check(
     level: Level = "core",
     needs: tuple[Need[StudentSubject], ...] = (),
     space: CaseSpace | None = None,
-) -> Callable[[Callable[[StudentSubject, Case, Evidence], None]], Check[StudentSubject]]:
+) -> Callable[[Function[StudentSubject]], Check[StudentSubject]]:
     """Register a function as a check of students; its id is ``student/`` and its name with hyphens."""
-
-    def register(function: Callable[[StudentSubject, Case, Evidence], None]) -> Check[StudentSubject]:
-        name = f"student/{function.__name__.replace('_', '-')}"
-        check = Check(name, "student", clause, cause, level, False, needs, space or CaseSpace(), function)
-        return _STUDENT_CHECKS.setdefault(name, check)
-
-    return register
+    return lambda function: _registered("student", function, clause, cause, level, needs, space)
 
 
 def teacher_check(
@@ -98,31 +101,59 @@ def teacher_check(
     statistical: bool = False,
     needs: tuple[Need[TeacherSubject], ...] = (),
     space: CaseSpace | None = None,
-) -> Callable[[Callable[[TeacherSubject, Case, Evidence], None]], Check[TeacherSubject]]:
+) -> Callable[[Function[TeacherSubject]], Check[TeacherSubject]]:
     """Register a function as a check of teachers; its id is ``teacher/`` and its name with hyphens."""
-    if statistical:
-        needs = (*needs, LAW)
+    needs = (*needs, LAW) if statistical else needs
+    return lambda function: _registered("teacher", function, clause, cause, level, needs, space, statistical)
 
-    def register(function: Callable[[TeacherSubject, Case, Evidence], None]) -> Check[TeacherSubject]:
-        name = f"teacher/{function.__name__.replace('_', '-')}"
-        check = Check(name, "teacher", clause, cause, level, statistical, needs, space or CaseSpace(), function)
-        return _TEACHER_CHECKS.setdefault(name, check)
 
-    return register
+def measure_check(
+    clause: str, *, cause: str, level: Level = "core", needs: tuple[Need[MeasureSubject], ...] = ()
+) -> Callable[[Function[MeasureSubject]], Check[MeasureSubject]]:
+    """Register a function as a check of measures; its id is ``measure/`` and its name with hyphens."""
+    return lambda function: _registered("measure", function, clause, cause, level, needs)
+
+
+def executor_check(
+    clause: str, *, cause: str, level: Level = "core"
+) -> Callable[[Function[ExecutorSubject]], Check[ExecutorSubject]]:
+    """Register a function as a check of executors; its id is ``executor/`` and its name with hyphens."""
+    return lambda function: _registered("executor", function, clause, cause, level, ())
+
+
+def listener_check(
+    clause: str, *, cause: str, level: Level = "core"
+) -> Callable[[Function[ListenerSubject]], Check[ListenerSubject]]:
+    """Register a function as a check of listeners; its id is ``listener/`` and its name with hyphens."""
+    return lambda function: _registered("listener", function, clause, cause, level, ())
+
+
+def _registered(
+    family: Family,
+    function: Callable[[Any, Case, Evidence], None],
+    clause: str,
+    cause: str,
+    level: Level,
+    needs: tuple[Need[Any], ...],
+    space: CaseSpace | None = None,
+    statistical: bool = False,
+) -> Check[Any]:
+    name = f"{family}/{function.__name__.replace('_', '-')}"
+    check: Check[Any] = Check(name, family, clause, cause, level, statistical, needs, space or CaseSpace(), function)
+    return _CHECKS[family].setdefault(name, check)
 
 
 def repeated(check: Check[Any], space: CaseSpace) -> Check[Any]:
     """Register a check once more at level ``full``, on more cases; its id ends in ``-at-length``."""
     longer = replace(check, id=f"{check.id}-at-length", level="full", space=space)
-    known: dict[str, Check[Any]] = {"student": _STUDENT_CHECKS, "teacher": _TEACHER_CHECKS}[check.family]  # type: ignore[assignment]
-    return known.setdefault(longer.id, longer)
+    return _CHECKS[check.family].setdefault(longer.id, longer)
 
 
 def checks(family: Family, level: Level = "full", only: tuple[str, ...] = ()) -> tuple[Check[Any], ...]:
     """The checks of a family up to a level, in the order in which they are written.
 
     Args:
-        family: ``student`` or ``teacher``.
+        family: one of :data:`FAMILIES`.
         level: ``api`` (seconds), ``core`` (a minute) or ``full``.
         only: ids to keep; all if empty.
 
@@ -134,7 +165,7 @@ def checks(family: Family, level: Level = "full", only: tuple[str, ...] = ()) ->
 
     if level not in LEVELS:
         raise SpecError("Unknown level.", where="level", expected=f"one of {', '.join(LEVELS)}", got=repr(level))
-    known: dict[str, Check[Any]] = {**(_STUDENT_CHECKS if family == "student" else _TEACHER_CHECKS)}
+    known = dict(_CHECKS[family])
     for name in only:
         if name not in known:
             raise SpecError(

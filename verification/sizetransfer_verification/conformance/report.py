@@ -66,7 +66,7 @@ class Report:
 
     Attributes:
         subject: what was checked.
-        family: ``student`` or ``teacher``.
+        family: of which contract: ``teacher``, ``student``, ``measure``, ``executor`` or ``listener``.
         level: up to which level.
         checks_hash: hash of the list of checks.
         outcomes: one a check.
@@ -125,8 +125,9 @@ class Report:
             ConformanceError: it is not :attr:`ok`.
         """
         if not self.ok:
+            article = "an" if self.family[0] in "aeiou" else "a"
             raise ConformanceError(
-                f"{self.subject} breaks the contract of a {self.family}.\n" + "\n".join(self.problems),
+                f"{self.subject} breaks the contract of {article} {self.family}.\n" + "\n".join(self.problems),
                 where=self.subject,
                 expected="every applicable check to pass",
                 got=self.summary(),

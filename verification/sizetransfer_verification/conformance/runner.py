@@ -23,7 +23,8 @@ from sizetransfer_verification.conformance.case import Case
 from sizetransfer_verification.conformance.check import Check, Level, checks, list_hash
 from sizetransfer_verification.conformance.evidence import Evidence, NotApplicableError, ViolationError
 from sizetransfer_verification.conformance.report import Outcome, Report
-from sizetransfer_verification.conformance.subjects import Subject
+from sizetransfer_verification.conformance.subject import Listed, Subject
+from sizetransfer_verification.conformance.subjects import StudentSubject, TeacherSubject
 from sizetransfer_verification.requirements import require
 
 DEFAULT_TIMEOUT = 120.0
@@ -163,12 +164,23 @@ class _Run:
 
     def search(self) -> None:
         """Run on drawn cases; leave the smallest failing one in ``case``."""
+        subject = self.subject
+        if isinstance(subject, Listed):
+            for case in subject.cases():
+                self.once(case)
+            return None
+        if not isinstance(subject, TeacherSubject | StudentSubject):
+            raise TypeError(f"{type(subject).__name__} has no cases")
         if self.check.statistical:
-            return self.once(self.subject.statistical_case(self.check.space))
+            return self.once(subject.statistical_case(self.check.space))
+        return self.drawn(subject)
+
+    def drawn(self, subject: TeacherSubject | StudentSubject) -> None:
+        """Run on cases that hypothesis draws."""
         from hypothesis import HealthCheck, Phase, Verbosity, given, settings
 
         space = self.check.space
-        sizes = self.subject.sizes(space)
+        sizes = subject.sizes(space)
         # Each member gets its share: the simplest case of every field is always among them.
         members = [index for index, of_member in enumerate(sizes) if of_member]
         examples = math.ceil(space.examples / max(1, len(members)))
@@ -184,8 +196,7 @@ class _Run:
         )
         for member in members:
             alone = [of_member if index == member else () for index, of_member in enumerate(sizes)]
-            quiet(given(space.strategy(alone, self.subject.devices))(self.once))()
-        return None
+            quiet(given(space.strategy(alone, subject.devices))(self.once))()
 
     def once(self, case: Case) -> None:
         if self.alarm.is_set():

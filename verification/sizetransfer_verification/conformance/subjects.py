@@ -34,6 +34,8 @@ STUDENT_FIELDS = (
     FieldInfo(dim=2, periodic=False, sigma_data=1.6),
     FieldInfo(dim=3, periodic=False, condition_channels=2),
     FieldInfo(dim=2, periodic=False, geometry="graph"),
+    FieldInfo(dim=2, periodic=False, closed=(False, True), sigma_data=1.3),
+    FieldInfo(dim=3, periodic=True),
 )
 """The fields for which a student is built where none are given; those that it refuses are noted and left out."""
 
@@ -84,7 +86,7 @@ class TeacherSubject:
         Raises:
             SpecError: there is no such field or device.
         """
-        _check_case(case, members=1, devices=self.devices)
+        check_case(case, members=1, devices=self.devices)
 
     def reseed(self, seed: int) -> None:
         """Draw other fields from now on; the teacher stays."""
@@ -242,7 +244,7 @@ class StudentSubject:
         Raises:
             SpecError: there is no such field or device.
         """
-        _check_case(case, members=len(self.fields), devices=self.devices)
+        check_case(case, members=len(self.fields), devices=self.devices)
 
     def _taken(self, fields: Sequence[FieldInfo]) -> Iterator[FieldInfo]:
         for field in fields:
@@ -375,9 +377,6 @@ class StudentSubject:
         return labels.to(like)
 
 
-Subject = TeacherSubject | StudentSubject
-
-
 def _teacher_from(source: TeacherLike) -> object:
     if isinstance(source, TeacherSpec):
         return source.build()
@@ -397,7 +396,12 @@ def _cannot_be_built(family: str, source: object, error: Exception) -> Conforman
     )
 
 
-def _check_case(case: Case, *, members: int, devices: tuple[str, ...]) -> None:
+def check_case(case: Case, *, members: int, devices: tuple[str, ...]) -> None:
+    """Refuse an example of another subject or machine.
+
+    Raises:
+        SpecError: there is no such member or device.
+    """
     if 0 <= case.member < members and case.device.split(":")[0] in devices:
         return
     raise SpecError(

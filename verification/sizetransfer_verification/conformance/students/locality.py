@@ -14,18 +14,17 @@ from sizetransfer_verification.conformance.case import Case, CaseSpace
 from sizetransfer_verification.conformance.check import student_check
 from sizetransfer_verification.conformance.evidence import Evidence, NotApplicableError
 from sizetransfer_verification.conformance.students.setting import (
-    BOX,
     CLOSED,
     GRAPH,
     LARGEST,
     LOCAL,
+    WALLS,
     answer,
     around,
     at,
     differentiable,
     direction,
     graph_of,
-    in_box,
     influences,
     lattice_of,
     probes,
@@ -33,6 +32,7 @@ from sizetransfer_verification.conformance.students.setting import (
     require,
     spacious,
     spread,
+    walled,
 )
 from sizetransfer_verification.conformance.subjects import GRAPH_SIZES, StudentSubject
 from sizetransfer_verification.conformance.tolerances import tolerance
@@ -202,13 +202,16 @@ def _same_ball_same_score(subject: StudentSubject, case: Case, evidence: Evidenc
 
 
 @student_check(
-    "In an open box a wall is no field of zeros: a score near it differs, unless walls are declared to be ignored.",
+    "In an open box and at the ends of a cylinder a wall is no field of zeros: a score near it differs, unless walls "
+    "are declared to be ignored.",
     cause="the field is padded with zeros once, and nothing tells a site outside from one where the field is zero",
-    needs=(BOX, LOCAL),
+    needs=(WALLS, LOCAL),
     space=CaseSpace(examples=2, batches=(1,), largest=10, noises=(1.0,)),
 )
 def walls_are_seen(subject: StudentSubject, case: Case, evidence: Evidence) -> None:
-    require(in_box(subject, case), "The field does not live in an open box.")
+    axes = walled(subject, case)
+    require(bool(axes), "The field has no wall.")
+    axis = axes[0]
     student, radius = subject.student(case), radius_of(subject, case)
     require(radius > 0, "A student of radius zero sees no wall.")
     wide = replace(case, size=2 * radius + 3)
@@ -216,10 +219,11 @@ def walls_are_seen(subject: StudentSubject, case: Case, evidence: Evidence) -> N
     x, sigma, context = subject.inputs(wide)
     lattice = lattice_of(context.domain)
     centre = lattice.centre()
-    wall = (0, *centre[1:])
+    wall = (*centre[:axis], 0, *centre[axis + 1 :])
     score = at(answer(student, x, sigma, context), wall)
     # The surroundings of the site at the wall, moved to the centre; zeros where the wall was.
-    far = answer(student, _moved(x, lattice, centre[0]), sigma, _moved_context(context, lattice, centre[0]))
+    steps = centre[axis]
+    far = answer(student, _moved(x, lattice, axis, steps), sigma, _moved_context(context, lattice, axis, steps))
     expected = at(far, centre)
     scale = float(far.abs().max())
     if "walls" in student.ignores:
@@ -230,14 +234,13 @@ def walls_are_seen(subject: StudentSubject, case: Case, evidence: Evidence) -> N
     evidence.at_least(apart, least, "relative change of the score by a wall", source="ten times the rounding of values")
 
 
-def _moved(values: Tensor, lattice: Lattice, steps: int) -> Tensor:
-    """Move by ``steps`` along the first axis of the lattice; zeros come in."""
-    result = torch.zeros_like(values)
-    kept = lattice.size[0] - steps
-    result[:, :, steps:] = values[:, :, :kept]
+def _moved(values: Tensor, lattice: Lattice, axis: int, steps: int) -> Tensor:
+    """Move by ``steps`` along an axis of the lattice; zeros come in."""
+    result, kept = torch.zeros_like(values), lattice.size[axis] - steps
+    result.narrow(axis + 2, steps, kept).copy_(values.narrow(axis + 2, 0, kept))
     return result
 
 
-def _moved_context(context: Context, lattice: Lattice, steps: int) -> Context:
+def _moved_context(context: Context, lattice: Lattice, axis: int, steps: int) -> Context:
     condition = context.condition
-    return replace(context, condition=None if condition is None else _moved(condition, lattice, steps))
+    return replace(context, condition=None if condition is None else _moved(condition, lattice, axis, steps))

@@ -28,7 +28,7 @@ def some_field(what: str, holds: Callable[[StudentSubject, int], bool]) -> Need[
 
 
 CLOSED = some_field("a field with a closed axis", lambda subject, member: bool(around(subject, Case(member=member))))
-BOX = some_field("a field in an open box", lambda subject, member: in_box(subject, Case(member=member)))
+WALLS = some_field("a field with a wall", lambda subject, member: bool(walled(subject, Case(member=member))))
 GRAPH = some_field("a field on a graph", lambda subject, member: subject.fields[member].geometry == "graph")
 CONDITION = some_field(
     "a field with condition channels", lambda subject, member: subject.fields[member].condition_channels > 0
@@ -55,10 +55,11 @@ def on_torus(subject: StudentSubject, case: Case) -> bool:
     return field.geometry == "lattice" and field.periodic
 
 
-def in_box(subject: StudentSubject, case: Case) -> bool:
-    """Whether the case's field lives in an open box."""
+def walled(subject: StudentSubject, case: Case) -> tuple[int, ...]:
+    """The axes with walls of the lattice that the case's field lives on: all of an open box, some of a cylinder."""
     field = subject.field(case)
-    return field.geometry == "lattice" and not any(field.closed_axes)
+    closed = field.closed_axes if field.geometry == "lattice" else ()
+    return tuple(axis for axis, is_closed in enumerate(closed) if not is_closed)
 
 
 def require(condition: bool, reason: str) -> None:
