@@ -474,7 +474,7 @@ def test_without_a_clean_score_every_noise_level_of_the_smoothed_score_is_judged
 
 def test_figures_show_the_clean_score_where_there_is_one(tmp_path):
     data = gather(smoothed_run(tmp_path, clean=True))
-    assert data.criterion("critical").kind == "clean-score"
+    assert data.criterion("critical").score == "clean score"
     assert {level.sigma for verdict in data.verdicts for level in verdict.shown.levels} == {0.0, 0.3, 1.0}
     assert "σ" not in answer(data)
 
