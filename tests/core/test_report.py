@@ -30,7 +30,9 @@ from sizetransfer.errors import SpecError
 from sizetransfer.report import compare_runs, style, write_report
 from sizetransfer.report.criteria import regime
 from sizetransfer.report.data import gather
-from sizetransfer.report.figures import FIGURES, Drawing, Omitted, draw
+from sizetransfer.report.drawing import Drawing, Omitted
+from sizetransfer.report.drawn import draw
+from sizetransfer.report.figures import BUILT_IN
 from sizetransfer.report.tables import (
     VERDICT_COLUMNS,
     answer,
@@ -193,7 +195,7 @@ def test_response_errors_without_a_reference_are_named_not_drawn(drawn, tmp_path
 
 def test_a_figure_without_numbers_says_why(drawn, tmp_path, data):
     empty = gather(SyntheticRun(tmp_path, make_experiment(), pd.DataFrame()))
-    for name in FIGURES:
+    for name in BUILT_IN:
         omitted = drawn(name, empty)
         assert isinstance(omitted, Omitted)
         assert omitted.reason
