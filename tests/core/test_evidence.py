@@ -166,7 +166,7 @@ def test_without_references_the_null_follows_from_field_and_score():
     verdict = judge(table, moments, measured=("clean-score",))["R=4"]
     assert verdict.shown.headline["null"] == pytest.approx(0.6)
     assert verdict.word == "undecided"
-    assert any("measure linear-references" in remedy for remedy in verdict.what_would_decide)
+    assert any("measure of linear references" in remedy for remedy in verdict.what_would_decide)
 
 
 def test_sums_pair_students_of_one_seed_and_references_of_all():
