@@ -96,9 +96,9 @@ def _draw(data: ReportData, measure: str, axis: Axis, curves: Sequence[_Curve], 
             _panel(axes, data, curve.part, rows, teacher)
             axes.set_title(teacher, loc="left", fontweight="bold")
         own[0].set_ylabel(_value_label(curve))
+        _limit(own[0], curve)
     style.legend_below(figure, style.student_handles(data))
-    title = f"{measure}: {_listed(curves)}, by {AXES[axis].title}"
-    return Drawing(name, title[0].upper() + title[1:], _caption(data, curves, sorted(sizes), left_out), figure)
+    return Drawing(name, _title(measure, axis, curves), _caption(data, curves, sorted(sizes), left_out), figure)
 
 
 def _panels(parts: int, teachers: int) -> tuple[Figure, list[list[Axes]]]:
@@ -136,8 +136,19 @@ def _value_label(curve: _Curve) -> str:
     return "\n".join(textwrap.wrap(f"{curve.part.label}{unit}", 30))
 
 
-def _listed(curves: Sequence[_Curve]) -> str:
-    return ", ".join(dict.fromkeys(curve.part.label for curve in curves))
+def _limit(axes: Axes, curve: _Curve) -> None:
+    """Room around values that are all alike, which would be drawn in the units of their rounding."""
+    low, high = float(curve.rows["value"].min()), float(curve.rows["value"].max())
+    if not curve.part.logarithmic and high - low <= 1e-9 * abs(high):
+        room = 0.5 * abs(high) or 1.0
+        axes.set_ylim(low - room, high + room)
+
+
+def _title(measure: str, axis: Axis, curves: Sequence[_Curve]) -> str:
+    """The labels of the parts, unless they are too many."""
+    labels = list(dict.fromkeys(curve.part.label for curve in curves))
+    title = f"{measure}: {' and '.join(labels)}" if len(labels) < 3 else measure
+    return f"{title[0].upper()}{title[1:]}, by {AXES[axis].title}"
 
 
 def _caption(data: ReportData, curves: Sequence[_Curve], sizes: Sequence[int], left_out: int) -> str:

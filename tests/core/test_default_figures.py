@@ -122,6 +122,20 @@ def test_a_measure_that_names_a_figure_of_its_own_gets_no_other(drawn, tmp_path)
     assert drawn(run_of(tmp_path, *rows, measures={"colours": DrawnSpec()})) == {}
 
 
+def test_values_that_are_all_alike_are_drawn_with_room_around_them(drawn, tmp_path):
+    for value, limits in ((0.0, (-1, 1)), (4.0, (2, 6))):
+        data = run_of(tmp_path, *(row("by_radius", place, value, standard_error=0.0) for place in (1.0, 2.0)))
+        (axes,) = drawn(data)["colours-by-radius"].figure.axes
+        assert axes.get_ylim() == limits
+
+
+def test_a_title_names_one_part_or_two(drawn, tmp_path):
+    rows = [row(part, place, 1.0) for part in ("by_radius", "steep") for place in (1.0, 2.0)]
+    assert drawn(run_of(tmp_path, *rows))["colours-by-radius"].title == (
+        "Colours: a number by radius and a steep number, by radius"
+    )
+
+
 def test_names_of_measures_become_names_of_files(drawn, tmp_path):
     names = ("a/b", "a b")
     rows = [row("by_radius", place, 1.0, measure=name) for place in (1.0, 2.0) for name in names]
