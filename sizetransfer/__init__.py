@@ -56,6 +56,7 @@ if TYPE_CHECKING:
         Sample,
         Teacher,
     )
+    from sizetransfer.parts import Part
     from sizetransfer.records import Measurement
     from sizetransfer.specs import FieldInfo, MeasureSpec, NoiseSchedule, StudentSpec, TeacherSpec, TrainingSpec
     from sizetransfer.student import Student
@@ -87,6 +88,7 @@ __all__ = [
     "NoiseSchedule",
     "NonFiniteError",
     "OracleError",
+    "Part",
     "PluginError",
     "Run",
     "RunError",
@@ -158,6 +160,7 @@ _MODULES = {
         "Sample",
         "Teacher",
     ),
+    "parts": ("Part",),
     "records": ("Measurement",),
     "specs": (
         "FieldInfo",

@@ -1,14 +1,17 @@
 r"""From a run's records to its verdicts: what :func:`sizetransfer.verdict.judge` is told of every teacher and student.
 
-- Errors: the clean score's (in open boxes that of the bulk), and the smoothed score's at every level of its measure.
-- References, the law and forecasts: of the measure ``linear-references``. Without it the null error of the clean score
-  follows from the sizes of field and score, by Stein's identity
+Measures say themselves what their numbers are for (:mod:`sizetransfer.parts`); no kind of measure is named here.
+
+- Errors: all parts that are relative errors of the score, of the clean one (in open boxes that of the bulk) and of the
+  smoothed one at every noise level. Where several measures give an error at one level, the first counts.
+- References and the law: parts that serve as such. Without references the null error of the clean score follows from
+  the sizes of field and score, by Stein's identity
 
   .. math:: e_0^2 = 1 - 1 / (E x_i^2\,E s_i^2),
 
   which is never too small, so that nothing is called *not learned* for it; locality stays unknown.
-- What is generated: of the measure ``generation``, or ``conditional-generation``; else the student's own forecast, of
-  ``second-order-forecast``; else that of the linear reference.
+- What is generated: parts that serve as a rollout; else as the student's own forecast; else as that of the linear
+  reference.
 
 Records are enough: nothing is built. Sums of fields, where they are stored, pair what shares fields; without them a
 number stands with its standard error.
@@ -18,14 +21,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import pandas as pd
 
+from sizetransfer.declarations import Declarations
 from sizetransfer.domain import SizeWords, size_words
+from sizetransfer.parts import SOURCES, STATISTICS, Part
 from sizetransfer.records import Sums
 from sizetransfer.trials import Experiment
 from sizetransfer.verdict import (
@@ -43,11 +48,7 @@ from sizetransfer.verdict import (
 )
 from sizetransfer.verdict.statistics import quantity
 
-SCORES: Mapping[str, str] = {"clean-score": "clean score", "smoothed-score": "smoothed score"}
-"""Measures whose relative errors are judged, by kind."""
-
-REFERENCES, GENERATION, CONDITIONAL = "linear-references", "generation", "conditional-generation"
-FORECAST = "second-order-forecast"
+ROLLOUT, FORECAST, LINEAR, BEST = SOURCES
 
 Place: TypeAlias = tuple[str, str, int, str, int, str, float | None]
 """Where a number stands: teacher, student, seed, measure, size, part, coordinate (none for NaN)."""
@@ -107,7 +108,7 @@ def cells(
     records: pd.DataFrame, experiment: Experiment, sums: Mapping[Place, Sums] | None = None
 ) -> list[CellEvidence]:
     """The evidence on every student of every teacher; arguments and order are those of :func:`verdicts`."""
-    if all(measure_name(experiment, kind) is None for kind in SCORES):
+    if not Declarations(experiment).judged:
         return []
     known = radii(records, experiment)
     students = [*known, *(name for name in experiment.students if name not in known)]
@@ -169,14 +170,33 @@ class _Table:
     radii: Mapping[str, int | None]
     rows: _Rows
     sums: Mapping[Place, Sums]
+    owners: dict[str, Mapping[float, str]] = field(default_factory=dict)
 
     @cached_property
-    def names(self) -> dict[str, str]:
-        """The experiment's names of the measures that count, by kind."""
-        kinds = (*SCORES, REFERENCES, GENERATION, FORECAST)
-        found = {kind: measure_name(self.experiment, kind) for kind in kinds}
-        found[GENERATION] = found[GENERATION] or measure_name(self.experiment, CONDITIONAL)
-        return {kind: name for kind, name in found.items() if name is not None}
+    def declarations(self) -> Declarations:
+        """What the experiment's measures say of their parts."""
+        return Declarations(self.experiment)
+
+    def errors(self, teacher: str, student: str) -> Iterator[tuple[Place, Part]]:
+        """Places of a student's errors that are judged; of each noise level, those of the first measure that has it."""
+        for place, part in self._judged(teacher, student):
+            if self._owners(teacher)[_level(place)] == place[3]:
+                yield place, part
+
+    def _judged(self, teacher: str, student: str) -> Iterator[tuple[Place, Part]]:
+        for place in self.rows.get((teacher, student), {}):
+            part = self.declarations.part(place[3], place[5])
+            if part is not None and part.judged:
+                yield place, part
+
+    def _owners(self, teacher: str) -> Mapping[float, str]:
+        """The measure that counts at each noise level of a teacher: the first of the experiment that has records."""
+        if teacher not in self.owners:
+            places = [place for one, name in self.rows if one == teacher for place, _ in self._judged(teacher, name)]
+            order = {name: index for index, name in enumerate(reversed(self.declarations.judged))}
+            places.sort(key=lambda place: order[place[3]])
+            self.owners[teacher] = {_level(place): place[3] for place in places}
+        return self.owners[teacher]
 
     def number(self, place: Place, *, fields: str = "", exponent: float = 0.5) -> Number | None:
         """The number at a place; numbers with the same ``fields`` were measured on the same fields."""
@@ -185,9 +205,27 @@ class _Table:
             return None
         pair = self.sums.get(place)
         if pair is not None and len(pair[0]) == int(row["n"]):
-            return Number.of_sums(*pair, fields=fields, exponent=exponent)
+            return Number.of_sums(*pair, fields=fields, exponent=_exponent(pair, float(row["value"]), exponent))
         value, error, n = float(row["value"]), float(row["standard_error"]), int(row["n"])
         return Number(value) if n <= 1 and error == 0 else Number(value, error, n)
+
+
+def _level(place: Place) -> float:
+    """The noise level of an error."""
+    return CLEAN if place[6] is None else place[6]
+
+
+def _exponent(pair: Sums, value: float, usual: float) -> float:
+    """The exponent by which sums give their number: the usual one, unless the number is that of the other.
+
+    A third party's relative error may be a mean of ratios rather than the root of one.
+    """
+    below = math.fsum(pair[1])
+    ratio = math.fsum(pair[0]) / below if below > 0 else math.nan
+    if not ratio > 0 or math.isclose(ratio**usual, value, rel_tol=1e-9):
+        return usual
+    other = 1.5 - usual
+    return other if math.isclose(ratio**other, value, rel_tol=1e-9) else usual
 
 
 # --- one student of one teacher ---------------------------------------------------------------------------------------
@@ -201,9 +239,10 @@ class _Cell:
         self.experiment, self.size = table.experiment, table.experiment.training.size
         self.own = table.rows.get((teacher, student), {})
         self.seeds = [seed for seed in dict.fromkeys(self.experiment.seeds) if any(p[2] == seed for p in self.own)]
-        bulk = {place[4]: int(row["n"]) for place, row in self.own.items() if place[5] == "bulk_relative_rmse"}
+        bulk = [place for place, part in table.errors(teacher, student) if part.region == "bulk"]
+        self.in_bulk = {place[3] for place in bulk}
         self.region: Literal["whole", "bulk"] = "bulk" if bulk else "whole"
-        self.has_bulk = bulk.get(self.size, 1) > 0
+        self.has_bulk = all(int(self.own[place]["n"]) > 0 for place in bulk if place[4] == self.size)
 
     def evidence(self) -> CellEvidence:
         first = self.seeds[0] if self.seeds else None
@@ -216,7 +255,7 @@ class _Cell:
             trainings=tuple(self._training(seed) for seed in self.seeds),
             seeds=tuple(dict.fromkeys(self.experiment.seeds)),
             site_deviation=None if first is None else self._site_deviation(first),
-            best_of_radius=() if first is None else tuple(self._made(first, "best_of_radius")),
+            best_of_radius=() if first is None else tuple(self._made(first, BEST)),
             law=() if first is None else tuple(self._law(first)),
             correlation_squared=None if first is None else self._correlation(first),
             has_bulk=self.has_bulk,
@@ -228,7 +267,7 @@ class _Cell:
 
     def _sizes(self) -> tuple[int, ...]:
         """Sizes that errors were asked for at, by the measures that the teacher can answer."""
-        asked = [self.table.names[kind] for kind in SCORES if kind in self.table.names]
+        asked = self.table.declarations.judged
         taken = [name for name in asked if any(place[3] == name for place in self.own)] or asked
         return tuple(sorted({size for name in taken for size in self.experiment.evaluation.sizes_of(name)}))
 
@@ -239,22 +278,20 @@ class _Cell:
 
     def _errors(self, student: str, seed: int) -> Iterator[ScoreError]:
         """Errors of a student, this one or another, named by their fields: those of one seed share them."""
-        names = self.table.names
-        clean = "bulk_relative_rmse" if self.region == "bulk" else "relative_rmse"
-        parts = {names.get("clean-score"): clean, names.get("smoothed-score"): "relative_rmse"}
-        for place in self.table.rows.get((self.teacher, student), {}):
-            _, _, whose, measure, size, part, level = place
-            if whose == seed and measure in parts and part == parts[measure]:
+        for place, part in self.table.errors(self.teacher, student):
+            _, _, whose, measure, size, _, level = place
+            if whose == seed and part.region == ("bulk" if measure in self.in_bulk else "whole"):
                 number = self.table.number(place, fields=self._fields(seed, measure, size, level))
                 if number is not None:
-                    yield ScoreError(CLEAN if level is None else level, size, number)
+                    yield ScoreError(_level(place), size, number)
 
     def _fields(self, seed: int, measure: str, size: int, level: float | None) -> str:
         return f"{self.teacher}, {measure}, seed {seed}, size {size}, level {level}"
 
-    def _at(self, seed: int, kind: str, size: int, part: str, level: float | None = None) -> Place | None:
-        name = self.table.names.get(kind)
-        return None if name is None else (self.teacher, self.student, seed, name, size, part, level)
+    def _at(self, seed: int, service: str, size: int, level: float | None = None) -> Place | None:
+        """Where the number stands that serves as ``group: name``."""
+        found = self.table.declarations.serving(service)
+        return None if found is None else (self.teacher, self.student, seed, found[0], size, found[1], level)
 
     def _number(self, place: Place | None, **how: Any) -> Number | None:
         return None if place is None else self.table.number(place, **how)
@@ -264,7 +301,7 @@ class _Cell:
             # All trainings are held against the same fields.
             shared = f"{self.teacher}, references, size {size}, level {sigma}"
             found = {
-                part: self._number(self._at(seed, REFERENCES, size, part, sigma), fields=shared)
+                part: self._number(self._at(seed, f"reference: {part}", size, sigma), fields=shared)
                 for part in ("null", "linear", "best", "irreducible")
             }
             if found["null"] is None and sigma == CLEAN:
@@ -274,15 +311,14 @@ class _Cell:
 
     def _null(self, seed: int, size: int) -> Number | None:
         """The null error of the clean score by Stein's identity, where no reference was measured."""
-        kind = "clean-score"
-        shared = self._fields(seed, self.table.names.get(kind, ""), size, None)
-        parts = [self._number(self._at(seed, kind, size, part), fields=shared) for part in ("field_std", "teacher_rms")]
-        field, score = parts
-        if self.region != "whole" or field is None or score is None:
+        shared = self._fields(seed, self.table.declarations.source("field") or "", size, None)
+        services = ("field: deviation", "field: score")
+        deviation, score = (self._number(self._at(seed, one, size), fields=shared) for one in services)
+        if self.region != "whole" or deviation is None or score is None:
             return None
         with np.errstate(all="ignore"):
-            found = quantity(lambda x, s: np.sqrt(1 - 1 / np.square(x * s)), field, score)
-        return Number(found.value, found.standard_error, field.n) if found.known and found.value > 0 else None
+            found = quantity(lambda x, s: np.sqrt(1 - 1 / np.square(x * s)), deviation, score)
+        return Number(found.value, found.standard_error, deviation.n) if found.known and found.value > 0 else None
 
     def _larger(self, seed: int) -> Iterator[LargerStudent]:
         """Students of larger radius; one that left no records may be larger, and is missing."""
@@ -296,27 +332,27 @@ class _Cell:
     # --- the law
 
     def _site_deviation(self, seed: int) -> float | None:
-        variance = self._number(self._at(seed, REFERENCES, self.size, "site_variance"))
+        variance = self._number(self._at(seed, "law: site variance", self.size))
         if variance is not None and variance.value > 0:
             return math.sqrt(variance.value)
-        field = self._number(self._at(seed, "clean-score", self.size, "field_std"))
-        return field.value if field is not None and field.known else None
+        found = self._number(self._at(seed, "field: deviation", self.size))
+        return found.value if found is not None and found.known else None
 
-    def _sizes_of(self, kind: str) -> list[int]:
-        name = self.table.names.get(kind)
+    def _sizes_of(self, group: str) -> list[int]:
+        name = self.table.declarations.source(group)
         return sorted({place[4] for place in self.own if place[3] == name}) if name else []
 
     def _correlation(self, seed: int) -> Number | None:
         """At the largest size of exact fields that there is."""
-        part = "correlation_length_squared"
-        found = [self._number(self._at(seed, REFERENCES, size, part)) for size in reversed(self._sizes_of(REFERENCES))]
+        service = "law: squared correlation length"
+        found = [self._number(self._at(seed, service, size)) for size in reversed(self._sizes_of("law"))]
         return next((one for one in found if one is not None and one.known), None)
 
     def _law(self, seed: int) -> Iterator[LawChange]:
-        parts = ("site_variance", "nearest_covariance", "zero_mode")
-        before = [self._number(self._at(seed, REFERENCES, self.size, part)) for part in parts]
-        for size in self._sizes_of(REFERENCES):
-            after = [self._number(self._at(seed, REFERENCES, size, part)) for part in parts]
+        services = ("law: site variance", "law: nearest covariance", "law: zero mode")
+        before = [self._number(self._at(seed, one, self.size)) for one in services]
+        for size in self._sizes_of("law"):
+            after = [self._number(self._at(seed, one, size)) for one in services]
             ratios = [_ratio(large, small) for large, small in zip(after, before, strict=True)]
             if size > self.size and all(ratio is not None for ratio in ratios):
                 yield LawChange(size, *(ratio for ratio in ratios if ratio is not None))
@@ -325,63 +361,52 @@ class _Cell:
 
     def _consequences(self, seed: int) -> Iterator[Consequence]:
         """Of generated fields, else the student's own forecast, else that of the linear reference, size by size."""
-        linear, own = (self._made(seed, "forecast", kind) for kind in (REFERENCES, FORECAST))
-        found = {one.size: one for source in (linear, own, self._rollouts(seed)) for one in source}
+        rollouts, own, linear = (list(self._made(seed, source)) for source in (ROLLOUT, FORECAST, LINEAR))
+        found = {one.size: one for source in (linear, own, rollouts) for one in source}
         yield from found.values()
 
-    def _needed(self, seed: int, size: int) -> float | None:
-        number = self._number(self._at(seed, REFERENCES, size, "sigma_needed"))
-        return number.value if number is not None and number.known else None
-
-    def _made(self, seed: int, prefix: str, kind: str = REFERENCES) -> Iterator[Consequence]:
-        """What a linear score generates: this radius's best of the size, or as a forecast for the student."""
-        for size in self._sizes_of(kind):
-            names = ("site_variance", "nearest", "zero_mode", "smallest_wave")
-            found = [self._number(self._at(seed, kind, size, f"{prefix}_{name}")) for name in names]
+    def _made(self, seed: int, source: str) -> Iterator[Consequence]:
+        """What one source says is generated, size by size; a forecast of a student begins beyond its training size."""
+        for size in self._sizes_of(source):
+            found = [self._ratio(seed, size, source, name) for name in STATISTICS]
             variance, nearest = found[:2]
-            if variance is None or nearest is None or (size <= self.size and kind == FORECAST):
+            if variance is None or nearest is None or (size <= self.size and source == FORECAST):
                 continue
-            own = prefix == "forecast"
+            start, needed = self._levels(seed, size, source)
             yield Consequence(
                 size,
-                "second-order forecast" if own or variance.n is not None else "closed form",
+                self._words(source, variance),
                 variance,
                 nearest,
                 _present({"S(0)": found[2], "S(k_min)": found[3]}),
-                sigma_start=self.experiment.training.noise.sigma_max if own else None,
-                sigma_needed=self._needed(seed, size) if own else None,
+                sigma_start=start,
+                sigma_needed=needed,
             )
 
-    def _rollouts(self, seed: int) -> Iterator[Consequence]:
-        name = self.table.names.get(GENERATION)
-        for size in sorted({place[4] for place in self.own if place[3] == name and place[2] == seed}):
-            variance, nearest = (self._generated(seed, size, part) for part in ("site_variance", "nearest_covariance"))
-            if variance is None or nearest is None:
-                continue
-            yield Consequence(
-                size,
-                "rollout",
-                variance,
-                nearest,
-                _present(
-                    {
-                        "S(0)": self._generated(seed, size, "zero_mode"),
-                        "S(k_min)": self._generated(seed, size, "smallest_wave"),
-                    }
-                ),
-                sigma_start=self._level(seed, size, "sigma_start"),
-                sigma_needed=self._level(seed, size, "sigma_needed"),
+    def _ratio(self, seed: int, size: int, source: str, name: str) -> Number | None:
+        """Generated over exact; rollouts share their fields."""
+        shared = f"{self.teacher}, generation, seed {seed}, size {size}" if source == ROLLOUT else ""
+        place = self._at(seed, f"{source}: {name}", size)
+        return self._number(place, fields=shared, exponent=1.0 if source == ROLLOUT else 0.5)
+
+    def _words(self, source: str, variance: Number) -> Literal["rollout", "second-order forecast", "closed form"]:
+        if source == ROLLOUT:
+            return "rollout"
+        return "closed form" if source == BEST and variance.n is None else "second-order forecast"
+
+    def _levels(self, seed: int, size: int, source: str) -> tuple[float | None, float | None]:
+        """Noise at the start of the reverse process, and that which the size needs; none for a closed form."""
+        if source == ROLLOUT:
+            start, needed = (
+                self._number(self._at(seed, f"{source}: {name}", size))
+                for name in ("noise at the start", "noise needed")
             )
-
-    def _generated(self, seed: int, size: int, part: str) -> Number | None:
-        """Generated over exact."""
-        shared = f"{self.teacher}, generation, seed {seed}, size {size}"
-        return self._number(self._at(seed, GENERATION, size, f"{part}_ratio"), fields=shared, exponent=1.0)
-
-    def _level(self, seed: int, size: int, part: str) -> float | None:
-        """A noise level of the measure of generated fields."""
-        number = self._number(self._at(seed, GENERATION, size, part))
-        return None if number is None else number.value
+            return None if start is None else start.value, None if needed is None else needed.value
+        if source == BEST:
+            return None, None
+        needed = self._number(self._at(seed, "law: noise needed", size))
+        known = needed is not None and needed.known
+        return self.experiment.training.noise.sigma_max, needed.value if needed is not None and known else None
 
 
 def _present(numbers: Mapping[str, Number | None]) -> dict[str, Number]:

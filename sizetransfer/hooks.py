@@ -1,4 +1,4 @@
-"""The hooks through which teachers, students, measures, experiments, executors and commands come in.
+"""The hooks through which teachers, students, measures, figures, experiments, executors and commands come in.
 
 A plugin is any installed distribution with an entry point in the group ``sizetransfer``::
 
@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pluggy
 
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     import click
 
     from sizetransfer.events import Event
+    from sizetransfer.report.data import ReportData
+    from sizetransfer.report.drawing import Drawing, Omitted
     from sizetransfer.specs import MeasureSpec, StudentSpec, TeacherSpec
 
 PROJECT = "sizetransfer"
@@ -42,6 +44,9 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 ExecutorFactory = Callable[..., Any]
 """Builds an executor; ``sizetransfer.experiments.executors`` says with which arguments."""
+
+FigureFunction: TypeAlias = "Callable[[ReportData], Drawing | Omitted]"
+"""Draws a figure of a run, or says why there is none; ``sizetransfer.report`` has what it takes and gives."""
 
 
 @hookspec
@@ -77,6 +82,21 @@ def register_measures(register: Callable[[type[MeasureSpec]], None]) -> None:
 
     Args:
         register: takes a concrete subclass of ``MeasureSpec``, with a ``kind`` as for teachers.
+    """
+
+
+@hookspec
+def register_figures(register: Callable[[str, FigureFunction], None]) -> None:
+    """Register figures of the report.
+
+    A measure whose parts have an axis gets a figure by its declaration alone (``sizetransfer.parts``); register one
+    where that is not enough, and name it in the ``figures`` of the measure that it draws.
+
+    Args:
+        register: takes a new name, by which experiments ask for the figure and by which its files are called (letters,
+            digits, ``.``, ``_`` and ``-``), and a function of a ``ReportData`` that returns a ``Drawing`` of that name,
+            or ``Omitted`` with the reason why the run has nothing to draw. The first line of its docstring stands in
+            ``sizetransfer list figures``.
     """
 
 

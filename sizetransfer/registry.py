@@ -1,4 +1,4 @@
-"""Which teachers, students, measures, experiments, executors and commands there are, and whose they are.
+"""Which teachers, students, measures, figures, experiments, executors and commands there are, and whose they are.
 
 Built-ins and plugins come in through the same hooks (:mod:`sizetransfer.hooks`). A name is looked for among the
 built-ins first; only when it is not there are the plugins imported. So a command that needs built-ins alone neither
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 from sizetransfer.errors import SpecError
-from sizetransfer.hooks import ExecutorFactory
+from sizetransfer.hooks import ExecutorFactory, FigureFunction
 from sizetransfer.plugins import (
     CORE,
     RESTRICTION,
@@ -33,9 +34,9 @@ if TYPE_CHECKING:
     from sizetransfer.events import Event
     from sizetransfer.specs import Family, KindSpec
 
-Sort = Literal["teacher", "student", "measure", "experiment", "executor", "command"]
+Sort = Literal["teacher", "student", "measure", "figure", "experiment", "executor", "command"]
 
-BUILT_IN_MODULES = tuple(f"{CORE}.{name}" for name in ("teachers", "students", "measures", "experiments"))
+BUILT_IN_MODULES = tuple(f"{CORE}.{name}" for name in ("teachers", "students", "measures", "report", "experiments"))
 
 ELSEWHERE: Mapping[tuple[Sort, str], str] = {
     ("student", "message-passing"): "sizetransfer-graph",
@@ -45,7 +46,7 @@ ELSEWHERE: Mapping[tuple[Sort, str], str] = {
 """Names of this project that distributions of their own hold, so that an error can say what to install."""
 
 FAMILIES: tuple[Family, ...] = ("teacher", "student", "measure")
-SORTS: tuple[Sort, ...] = (*FAMILIES, "experiment", "executor")
+SORTS: tuple[Sort, ...] = (*FAMILIES, "figure", "experiment", "executor")
 
 
 @dataclass(frozen=True)
@@ -142,6 +143,19 @@ class Registry:
         factory: ExecutorFactory = self.entry("executor", name).value
         return factory
 
+    def figures(self) -> dict[str, FigureFunction]:
+        """The functions that draw figures, by name."""
+        return {name: entry.value for name, entry in self.entries("figure").items()}
+
+    def figure(self, name: str) -> FigureFunction:
+        """The function that draws one figure; plugins are imported only if it is not built in.
+
+        Raises:
+            SpecError: there is no such figure.
+        """
+        function: FigureFunction = self.entry("figure", name).value
+        return function
+
     def commands(self, reserved: Iterable[str] = ()) -> dict[str, Entry]:
         """The commands that plugins add to the command line.
 
@@ -232,6 +246,24 @@ class Registry:
                 raise self._unknown(sort, name)
             return self._tables[sort][name]
 
+    def require(self, sort: Sort, names: Iterable[str], *, where: str) -> None:
+        """Refuse names under which nothing is registered.
+
+        Args:
+            sort: of what.
+            names: that are asked for.
+            where: the field that holds them, for messages.
+
+        Raises:
+            SpecError: with the nearest names, and whose they are.
+        """
+        for name in names:
+            try:
+                self.entry(sort, name)
+            except SpecError as error:
+                error.where = error.where or where
+                raise
+
     def entries(self, sort: Sort) -> dict[str, Entry]:
         """Everything of one sort, from built-ins and plugins."""
         with self._lock:
@@ -255,9 +287,12 @@ class Registry:
 
     def _collect(self, sort: Sort, plugins: Iterable[Plugin]) -> None:
         hook = f"register_{sort}s"
-        register: Callable[..., None] = self._register_kind
-        if sort in ("experiment", "executor"):
-            register = self._register_experiment if sort == "experiment" else self._register_executor
+        others: Mapping[Sort, Callable[..., None]] = {
+            "figure": self._register_figure,
+            "experiment": self._register_experiment,
+            "executor": self._register_executor,
+        }
+        register = others.get(sort, self._register_kind)
         for plugin in plugins:
             if plugin.built_in:
                 plugin.load()
@@ -295,6 +330,16 @@ class Registry:
             plugin.fail("register", problem, "call register(name, factory)")
         else:
             self._add(sort, name, factory, plugin)
+
+    def _register_figure(self, sort: Sort, plugin: Plugin, name: object, function: object) -> None:
+        plain = isinstance(name, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name)
+        if not plain or not callable(function):
+            problem = f"A figure is a name that a file can have and a function, not {name!r} and {function!r}."
+            plugin.fail(
+                "register", problem, "call register(name, function), see register_figures in sizetransfer.hooks"
+            )
+        else:
+            self._add(sort, str(name), function, plugin)
 
     def _add(self, sort: Sort, name: str, value: object, plugin: Plugin) -> None:
         earlier = self._tables[sort].get(name)

@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 
 from sizetransfer.boundaries import axes_closed, wrong_axes
 from sizetransfer.errors import SpecError, exit_refused
+from sizetransfer.parts import Part, check_parts, declared
 
 if TYPE_CHECKING:
     from sizetransfer.oracle import Teacher
@@ -282,6 +283,10 @@ class MeasureSpec(KindSpec):
     anything is trained; so is a teacher of masked fields where ``takes_masks`` is false. ``without_effect`` names
     fields that change no number beyond rounding, such as one that bounds the memory. ``differentiates`` says that it
     takes derivatives of the student's score, for which torch keeps the output of every layer in memory.
+
+    ``parts`` describes the numbers that it gives, by name or by a pattern of names (:mod:`sizetransfer.parts`): tables,
+    default figures and verdicts follow from it. ``figures`` names registered figures that draw them; a measure with
+    none gets the default ones.
     """
 
     requires: ClassVar[tuple[type, ...]] = ()
@@ -289,13 +294,28 @@ class MeasureSpec(KindSpec):
     takes_masks: ClassVar[bool] = True
     without_effect: ClassVar[frozenset[str]] = frozenset()
     differentiates: ClassVar[bool] = False
+    parts: ClassVar[Mapping[str, Part]] = {}
+    figures: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
     def __pydantic_init_subclass__(cls, **keywords: Any) -> None:
-        """Take the measure in the arithmetic of every run, whatever its caller has set."""
+        """Check the declaration; take the measure in the arithmetic of every run, whatever its caller has set.
+
+        Raises:
+            SpecError: ``parts`` is no declaration.
+        """
         super().__pydantic_init_subclass__(**keywords)
+        check_parts(cls.parts, f"{cls.__name__}.parts")
         if "measure" in vars(cls):
             cls.measure = _in_own_arithmetic(cls.measure)  # type: ignore[method-assign]
+
+    def declarations(self) -> Mapping[str, Part]:
+        """Descriptions of the parts; to be overridden where they depend on the fields of the specification."""
+        return type(self).parts
+
+    def declared(self, part: str) -> Part | None:
+        """What is declared of a part; nothing where it is not."""
+        return declared(self.declarations(), part)
 
     def lacking(self, teacher: Teacher) -> list[str]:
         """What this measure needs and the teacher does not have, by name: protocols, and the geometry of its fields."""

@@ -136,7 +136,8 @@ class ReportSpec(Spec):
     """What the report shows.
 
     Attributes:
-        figures: names of figures, in order (``sizetransfer.report.figures``).
+        figures: names of registered figures, in order (``sizetransfer list figures``); none: all that there are. After
+            them come the figures of measures that name none of their own (``MeasureSpec.figures``).
         paper: the paper's numbers.
         notes: paragraphs on choices that the paper leaves open and on what a reader should not conclude.
     """

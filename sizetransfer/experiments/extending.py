@@ -49,7 +49,7 @@ def extended(experiment: Experiment, measures: Sequence[MeasureSpec], sizes: Seq
             where="measure",
             expected="a measure, a size, or both",
             got="neither",
-            fix="give --measure '{kind: response}', --size 96, or both",
+            fix="give --measure '{kind: ...}', --size 96, or both; `sizetransfer list measures` shows the kinds",
         )
     evaluation = experiment.evaluation
     named = dict(evaluation.measures)

@@ -68,7 +68,9 @@ def load(
         data = _overridden(data, dotted, value)
     data = _without_missing({"name": path.stem, **data, "preset": chosen}, named, registry)
     try:
-        return Experiment.parse(data, lookup=registry.lookup)
+        experiment = Experiment.parse(data, lookup=registry.lookup)
+        registry.require("figure", experiment.report.figures, where="report.figures")
+        return experiment
     except SizetransferError as error:
         error.where = f"{path}: {error.where}" if error.where else str(path)
         raise

@@ -17,7 +17,7 @@ place outside, and over the rest, the boundary. With q the bulk's share of :math
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import ClassVar, Literal
 
 import torch
@@ -27,6 +27,7 @@ from torch import Tensor
 
 from sizetransfer.domain import Domain, Lattice
 from sizetransfer.oracle import HasScore, Sample, Teacher, draw_fields
+from sizetransfer.parts import Part, relative_error
 from sizetransfer.randomness import batches
 from sizetransfer.records import Measurement, jackknife, root_ratio
 from sizetransfer.response import require_finite, student_score, teacher_score
@@ -49,6 +50,18 @@ class CleanScoreSpec(MeasureSpec):
     kind: Literal["clean-score"] = "clean-score"
     requires: ClassVar[tuple[type, ...]] = (HasScore,)
     without_effect: ClassVar[frozenset[str]] = frozenset({"batch"})
+    figures: ClassVar[tuple[str, ...]] = ("regimes", "size-sweep", "radius-sweep", "bulk-and-boundary", "far-to-near")
+    parts: ClassVar[Mapping[str, Part]] = {
+        "relative_rmse": relative_error("relative RMSE of the clean score"),
+        "rmse": Part("error of the score", "RMSE of a component", unit="1/field", lower_is_better=True),
+        "teacher_rms": Part("evidence", "root mean square of the exact score", unit="1/field", serves="field: score"),
+        "field_std": Part("evidence", "root mean square of the field", unit="field", serves="field: deviation"),
+        "bulk_relative_rmse": relative_error("relative RMSE in the bulk", region="bulk"),
+        "boundary_relative_rmse": relative_error("relative RMSE near the walls", region="boundary"),
+        "bulk_share": Part("evidence", "share of the bulk in the squared score", unit="share", region="bulk"),
+        "margin": Part("control", "steps from the bulk to the walls", unit="lattice steps", known="exact"),
+        "wall_relative_rmse": relative_error("relative RMSE by distance to the wall", "distance", region="boundary"),
+    }
     fields: int = Field(16, ge=2, description="independent fields at each size")
     batch: int = Field(8, ge=1, description="fields evaluated at a time; bounds the memory")
     margin: int | None = Field(

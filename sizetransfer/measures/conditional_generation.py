@@ -30,6 +30,7 @@ from pydantic import Field
 from torch import Tensor
 
 from sizetransfer.measures.exact_law import ControlScore, ExactLaw
+from sizetransfer.measures.generated_parts import BY_CLASS_PARTS, REVERSE_PROCESS_PARTS
 from sizetransfer.measures.generation import (
     Beginning,
     ReverseProcessSpec,
@@ -51,6 +52,7 @@ from sizetransfer.oracle import (
     draw_fields,
     redraw_fields,
 )
+from sizetransfer.parts import Part
 from sizetransfer.randomness import Stream, batches
 from sizetransfer.records import Measurement
 from sizetransfer.sampling import Score
@@ -81,6 +83,8 @@ class ConditionalGenerationSpec(ReverseProcessSpec):
 
     kind: Literal["conditional-generation"] = "conditional-generation"
     requires: ClassVar[tuple[type, ...]] = (HasConditionalSamples, HasSiteClasses)
+    figures: ClassVar[tuple[str, ...]] = ("conditional-generation", "generation")
+    parts: ClassVar[Mapping[str, Part]] = {**BY_CLASS_PARTS, **REVERSE_PROCESS_PARTS}
     fields: int = Field(64, ge=FEWEST, description="generated fields, and as many exact ones")
 
     def measure(

@@ -34,7 +34,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -46,8 +46,10 @@ from torch import Tensor
 from sizetransfer.domain import Lattice
 from sizetransfer.errors import NonFiniteError, SpecError
 from sizetransfer.measures.exact_law import ControlScore, ExactLaw, smallest_wave, whole_torus
+from sizetransfer.measures.generated_parts import OBSERVABLE_PARTS, REVERSE_PROCESS_PARTS
 from sizetransfer.measures.marginal_ratios import marginals, plain, ratios
 from sizetransfer.oracle import Context, Sample, Teacher, draw_fields
+from sizetransfer.parts import Part
 from sizetransfer.randomness import Stream, batches
 from sizetransfer.records import Measurement
 from sizetransfer.sampling import SamplerSpec, Score, Streams, draw_noise, generate, sample
@@ -175,6 +177,8 @@ class GenerationSpec(ReverseProcessSpec):
     kind: Literal["generation"] = "generation"
     requires: ClassVar[tuple[type, ...]] = ()
     geometries: ClassVar[tuple[Geometry, ...]] = ("lattice",)
+    figures: ClassVar[tuple[str, ...]] = ("generation",)
+    parts: ClassVar[Mapping[str, Part]] = {**OBSERVABLE_PARTS, **REVERSE_PROCESS_PARTS}
     fields: int = Field(64, ge=2, description="generated fields, and as many exact ones")
 
     def check(self, teacher: Teacher, size: int) -> None:

@@ -12,7 +12,7 @@ number about a shell or a region in which it has none; n tells how many fields a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import ClassVar, Literal
 
@@ -25,6 +25,7 @@ from torch import Tensor
 from sizetransfer.domain import Domain
 from sizetransfer.measures.response import NEGLIGIBLE
 from sizetransfer.oracle import HasScore, Teacher, draw_fields
+from sizetransfer.parts import Axis, Part
 from sizetransfer.randomness import stream
 from sizetransfer.records import Measurement, jackknife, mean, root_ratio
 from sizetransfer.response import (
@@ -43,6 +44,17 @@ from sizetransfer.specs import MeasureSpec
 from sizetransfer.student import Student
 
 
+def _error(label: str) -> Part:
+    return Part("response", label, unit="relative", lower_is_better=True)
+
+
+def _of_both(part: str, label: str, axis: Axis, unit: str, *, logarithmic: bool) -> dict[str, Part]:
+    return {
+        f"{part}_{who}": Part("response", f"{label} of the {who}", axis, unit, logarithmic=logarithmic)
+        for who in ("teacher", "student")
+    }
+
+
 class JacobianSpec(MeasureSpec):
     """Response profile, tail and range of teacher and student from exact Jacobian rows (paper eq. (5)).
 
@@ -55,6 +67,17 @@ class JacobianSpec(MeasureSpec):
     kind: Literal["jacobian"] = "jacobian"
     requires: ClassVar[tuple[type, ...]] = (HasScore,)
     differentiates: ClassVar[bool] = True
+    figures: ClassVar[tuple[str, ...]] = ("response-profile",)
+    parts: ClassVar[Mapping[str, Part]] = {
+        **_of_both("profile", "absolute response", "distance", "1/field²", logarithmic=True),
+        "profile_error": Part("response", "error of the response", "distance", "relative", lower_is_better=True),
+        **_of_both("tail", "response beyond the radius", "radius", "1/field²", logarithmic=True),
+        **_of_both("range", "effective range", "threshold", "lattice steps", logarithmic=False),
+        "near_error": _error("error of the near response"),
+        "far_error": _error("error of the far response"),
+        "far_to_near_teacher": Part("response", "far over near response of the teacher", unit="ratio"),
+        "outside_share": Part("response", "share of the squared response outside the radius", unit="share"),
+    }
     fields: int = Field(8, ge=2, description="independent fields")
     sites: int = Field(2, ge=1, description="reference sites in every field, on alternating sublattices")
     near: Region = Region(nearest=0, farthest=2)

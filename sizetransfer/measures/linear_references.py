@@ -27,9 +27,9 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, cast
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from jaxtyping import Float
@@ -52,6 +52,7 @@ from sizetransfer.oracle import (
     Teacher,
     draw_fields,
 )
+from sizetransfer.parts import Part, generated
 from sizetransfer.randomness import stream
 from sizetransfer.records import Measurement, root_ratio
 from sizetransfer.references import Sight, exact_moments, linear_references
@@ -89,6 +90,18 @@ POSTERIOR_FIELDS, POSTERIOR_SITES = 32, 4
 """Fields and sites that an irreducible error is estimated from."""
 
 
+def _reference(name: str, title: str) -> Part:
+    return Part("evidence", f"error of {title}", "noise", "relative", lower_is_better=True, serves=f"reference: {name}")
+
+
+def _of_the_law_part(name: str, unit: str) -> Part:
+    return Part("evidence", name, unit=unit, serves=f"law: {name}")
+
+
+def _named(prefix: str, parts: Mapping[str, Part]) -> dict[str, Part]:
+    return {f"{prefix}_{name}": part for name, part in zip(GENERATED, parts.values(), strict=True)}
+
+
 class LinearReferencesSpec(MeasureSpec):
     """What a filter of radius 0, of the student's radius and of the whole lattice reach, and what they generate.
 
@@ -102,6 +115,19 @@ class LinearReferencesSpec(MeasureSpec):
     """
 
     kind: Literal["linear-references"] = "linear-references"
+    parts: ClassVar[Mapping[str, Part]] = {
+        "null": _reference("null", "the best filter of radius 0"),
+        "linear": _reference("linear", "the best filter of the student's radius"),
+        "best": _reference("best", "the best filter of any radius"),
+        "irreducible": _reference("irreducible", "the best score of the student's radius"),
+        "site_variance": _of_the_law_part("site variance", "field²"),
+        "nearest_covariance": _of_the_law_part("nearest covariance", "field²"),
+        "zero_mode": _of_the_law_part("zero mode", "field²"),
+        "correlation_length_squared": _of_the_law_part("squared correlation length", "lattice steps²"),
+        "sigma_needed": _of_the_law_part("noise needed", "field"),
+        **_named("best_of_radius", generated("best of radius", "what the best filter of the radius generates")),
+        **_named("forecast", generated("linear forecast", "what the filter of the training size generates")),
+    }
     sigmas: tuple[NoiseLevel, ...] = Field((), description="noise levels of smoothed scores, beside the clean score")
     radii: tuple[int, ...] = Field((4, 8, 12), description="radii that the best reference is taken from")
     fields: int = Field(512, ge=8, description="independent fields at each size")

@@ -17,7 +17,7 @@ means over its sites.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import ClassVar, Literal, cast
 
@@ -29,6 +29,7 @@ from torch import Tensor
 from sizetransfer.domain import Domain, Graph
 from sizetransfer.noise import perturb
 from sizetransfer.oracle import Context, HasCovariance, HasSmoothedScore, Sample, Teacher, draw_fields
+from sizetransfer.parts import Part
 from sizetransfer.randomness import batches
 from sizetransfer.records import Measurement, jackknife, root_ratio
 from sizetransfer.response import require_finite, student_score
@@ -50,6 +51,18 @@ class LocalitySpec(MeasureSpec):
     kind: Literal["locality"] = "locality"
     requires: ClassVar[tuple[type, ...]] = (HasCovariance, HasSmoothedScore)
     without_effect: ClassVar[frozenset[str]] = frozenset({"batch"})
+    parts: ClassVar[Mapping[str, Part]] = {
+        "gap": Part(
+            "evidence", "irreducible squared error of a radius", "radius", "1/field²", "exact", logarithmic=True
+        ),
+        "relative_gap": Part(
+            "evidence", "irreducible error of a radius", "radius", "relative", "exact", logarithmic=True
+        ),
+        "student_error": Part("evidence", "error of the student", "noise", "relative", lower_is_better=True),
+        "locality_error": Part("evidence", "irreducible error of its radius", "noise", "relative", "exact"),
+        "training_error": Part("evidence", "what training left", "noise", "relative", lower_is_better=True),
+        "locality_share": Part("evidence", "irreducible share of the squared error", "noise", "share"),
+    }
     radii: tuple[int, ...] = Field((0, 1, 2, 3, 4), description="radii whose irreducible error is wanted")
     sigmas: tuple[float, ...] = Field((), description="noise levels of the split; by default the evaluation's")
     fields: int = Field(16, ge=2, description="independent noisy fields")

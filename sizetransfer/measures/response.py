@@ -14,7 +14,7 @@ is as far away as a region.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import ClassVar, Literal
 
 import torch
@@ -23,6 +23,7 @@ from torch import Tensor
 
 from sizetransfer.errors import SpecError
 from sizetransfer.oracle import Context, HasScore, Teacher, draw_fields
+from sizetransfer.parts import Part
 from sizetransfer.randomness import stream, uniform
 from sizetransfer.records import Measurement, root_ratio
 from sizetransfer.response import (
@@ -42,6 +43,10 @@ from sizetransfer.student import Student
 NEGLIGIBLE = 1e-4
 
 
+def _error(label: str) -> Part:
+    return Part("response", label, unit="relative", lower_is_better=True)
+
+
 class ResponseSpec(MeasureSpec):
     """Relative error of near and far finite-difference responses (paper eq. (17)).
 
@@ -52,6 +57,18 @@ class ResponseSpec(MeasureSpec):
 
     kind: Literal["response"] = "response"
     requires: ClassVar[tuple[type, ...]] = (HasScore,)
+    figures: ClassVar[tuple[str, ...]] = ("size-sweep", "radius-sweep", "far-to-near", "architecture-responses")
+    parts: ClassVar[Mapping[str, Part]] = {
+        "near_error": _error("error of the near response"),
+        "far_error": _error("error of the far response"),
+        "near_shift_error": _error("error of the response to a uniform shift nearby"),
+        "far_shift_error": _error("error of the response to a uniform shift far away"),
+        "near_teacher": Part("response", "near response of the teacher", unit="1/field²"),
+        "far_teacher": Part("response", "far response of the teacher", unit="1/field²"),
+        "near_student": Part("response", "near response of the student", unit="1/field²"),
+        "far_student": Part("response", "far response of the student", unit="1/field²"),
+        "far_to_near_teacher": Part("response", "far over near response of the teacher", unit="ratio"),
+    }
     fields: int = Field(8, ge=2, description="independent fields (the paper's response batch)")
     repeats: int = Field(4, ge=1, description="random directions for each field and region")
     amplitude: float = Field(0.05, gt=0, description="step of the central difference, in units of the field")

@@ -15,7 +15,7 @@ Fields are left out in parts, of the law and of the student's answers together; 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import ClassVar, Literal
 
 import torch
@@ -26,6 +26,7 @@ from sizetransfer.errors import OracleError
 from sizetransfer.measures.periodic_law import EVERYTHING, LawQuestion, alternates, fingerprint, periodic_moments
 from sizetransfer.noise import perturb
 from sizetransfer.oracle import Teacher, draw_fields
+from sizetransfer.parts import Part, generated
 from sizetransfer.randomness import batches, stream
 from sizetransfer.records import Measurement
 from sizetransfer.references.approximation import ResponseMoments
@@ -54,6 +55,10 @@ class SecondOrderForecastSpec(MeasureSpec):
     geometries: ClassVar[tuple[Geometry, ...]] = ("lattice",)
     takes_masks: ClassVar[bool] = False
     without_effect: ClassVar[frozenset[str]] = frozenset({"batch"})
+    parts: ClassVar[Mapping[str, Part]] = {
+        **dict(zip(FORECAST, generated("forecast", "what the student generates, forecast,").values(), strict=True)),
+        "remainder": Part("evidence", "part of the student's score that is not linear", "noise", "relative"),
+    }
     fields: int = Field(32, ge=8, description="noisy fields at each level; a multiple of folds")
     law_fields: int = Field(256, ge=8, description="fields that the law is estimated from; Gaussian ones are known")
     folds: int = Field(8, ge=2, description="parts of the fields, left out in turn for the errors")

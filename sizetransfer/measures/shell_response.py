@@ -32,6 +32,7 @@ from sizetransfer.measures.correlation_length import correlation_length
 from sizetransfer.measures.smoothed_score import NoiseLevel
 from sizetransfer.noise import perturb
 from sizetransfer.oracle import Context, HasLocalPosterior, HasPosterior, HasReach, Teacher, draw_fields
+from sizetransfer.parts import Part, relative_error
 from sizetransfer.randomness import batches, stream
 from sizetransfer.records import Measurement, jackknife, mean, root_ratio
 from sizetransfer.response import ResponseProfile, jacobian_row, require_finite, shell_sums, student_score
@@ -40,6 +41,16 @@ from sizetransfer.student import Student
 
 Index = tuple[slice | int, ...]
 _Table = Mapping[str, Tensor]
+
+
+_AT_NOISY_FIELDS: Mapping[str, Part] = {
+    "shell_absolute_*": Part("response", "absolute response at the probe distance", "noise", "1/field²"),
+    "shell_*": Part("response", "response at the probe distance", "noise", "1/field²"),
+    "tail_*": Part("response", "response beyond a radius", "radius", "1/field²", logarithmic=True),
+    "range_*": Part("response", "effective range", "noise", "lattice steps"),
+    "outside_share_*": Part("response", "share of the squared response outside a radius", "noise", "share"),
+    "correlation_length": Part("response", "correlation length of the posterior", "noise", "lattice steps"),
+}
 
 
 class ShellResponseSpec(MeasureSpec):
@@ -69,6 +80,17 @@ class ShellResponseSpec(MeasureSpec):
     kind: Literal["shell-response"] = "shell-response"
     requires: ClassVar[tuple[type, ...]] = (HasPosterior,)
     without_effect: ClassVar[frozenset[str]] = frozenset({"batch"})
+    figures: ClassVar[tuple[str, ...]] = ("ising-response",)
+    parts: ClassVar[Mapping[str, Part]] = {
+        **_AT_NOISY_FIELDS,
+        **{
+            f"zero_{name}": replace(part, label=f"{part.label}, at x = 0", known="exact")
+            for name, part in _AT_NOISY_FIELDS.items()
+        },
+        "student_error": relative_error("error of the student at the site", "noise", region="site"),
+        "local_error_*": Part("evidence", "error of the best score of a radius", "noise", "relative"),
+        "training_error": Part("evidence", "what training left", "noise", "relative", lower_is_better=True),
+    }
     sigmas: tuple[NoiseLevel, ...] = Field((0.5, 1.0, 2.0), min_length=1, description="noise levels")
     probe: int = Field(3, ge=1, description="Chebyshev distance of the shell")
     fields: int = Field(16, ge=2, description="independent noisy fields at each noise level")

@@ -11,7 +11,7 @@ is at the others.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from typing import ClassVar, Literal
 
@@ -22,6 +22,7 @@ from torch import Tensor
 from sizetransfer.chains import Mixing, NotMixedError
 from sizetransfer.noise import perturb
 from sizetransfer.oracle import HasScore, Sample, Teacher, draw_fields
+from sizetransfer.parts import Part
 from sizetransfer.posterior import Posterior, PosteriorSpec, Responses, sample_posterior
 from sizetransfer.randomness import stream
 from sizetransfer.records import Measurement, jackknife, mean
@@ -57,6 +58,20 @@ class SmoothedResponseSpec(MeasureSpec):
     kind: Literal["smoothed-response"] = "smoothed-response"
     requires: ClassVar[tuple[type, ...]] = (HasScore,)
     takes_masks: ClassVar[bool] = False
+    figures: ClassVar[tuple[str, ...]] = ("smoothed-range",)
+    parts: ClassVar[Mapping[str, Part]] = {
+        "range_*": Part("response", "effective range of the smoothed score", "noise", "lattice steps"),
+        "clean_range_*": Part("response", "effective range of the clean score", unit="lattice steps"),
+        "mixed": Part("control", "whether the chains have mixed", "noise"),
+        "total": Part("response", "response to all other sites", "noise", "1/field²"),
+        "clean_total": Part("response", "response of the clean score to all other sites", unit="1/field²"),
+        "outside_share_*": Part("response", "share of the squared response outside a radius", "noise", "share"),
+        "profile_rms_*": Part("response", "RMS response of a site", "distance", "1/field²", logarithmic=True),
+        "profile_*": Part("response", "mean absolute response of a site", "distance", "1/field²", logarithmic=True),
+        "r_hat": Part("control", "R-hat of the chains", "noise", lower_is_better=True),
+        "effective": Part("control", "effective draws of the chains", "noise", "draws", lower_is_better=False),
+        "acceptance": Part("control", "acceptance of the chains", "noise", "share"),
+    }
     sigmas: tuple[float, ...] = Field((0.1, 0.3, 1.0, 3.0), min_length=1, description="noise levels")
     fields: int = Field(4, ge=2, description="independent noisy fields at each noise level")
     sites: int = Field(64, ge=2, description="reference sites in every field; at most all of them")

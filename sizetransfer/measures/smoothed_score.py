@@ -9,7 +9,7 @@ It is the error of what the student was trained for, with no floor: a perfect st
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Annotated, ClassVar, Literal, cast
 
 import torch
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from sizetransfer.noise import perturb
 from sizetransfer.oracle import HasReach, HasSmoothedScore, Sample, Teacher, draw_fields
+from sizetransfer.parts import Part, relative_error
 from sizetransfer.randomness import batches
 from sizetransfer.records import Measurement, root_ratio
 from sizetransfer.response import require_finite, student_score
@@ -37,6 +38,9 @@ class SmoothedScoreSpec(MeasureSpec):
     kind: Literal["smoothed-score"] = "smoothed-score"
     requires: ClassVar[tuple[type, ...]] = (HasSmoothedScore,)
     without_effect: ClassVar[frozenset[str]] = frozenset({"batch"})
+    parts: ClassVar[Mapping[str, Part]] = {
+        "relative_rmse": relative_error("relative RMSE of the smoothed score", "noise"),
+    }
     sigmas: tuple[NoiseLevel, ...] = Field((0.1, 0.3, 1.0), min_length=1, description="noise levels")
     fields: int = Field(16, ge=2, description="independent fields at each size and noise level")
     batch: int = Field(8, ge=1, description="fields evaluated at a time; bounds the memory")

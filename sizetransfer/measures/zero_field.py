@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, cast
 
@@ -31,6 +31,7 @@ from sizetransfer.ising import ZeroField
 from sizetransfer.measures.correlation_length import correlation_length
 from sizetransfer.measures.smoothed_score import NoiseLevel
 from sizetransfer.oracle import Teacher
+from sizetransfer.parts import Part
 from sizetransfer.records import Measurement
 from sizetransfer.specs import MeasureSpec
 from sizetransfer.student import Student
@@ -49,6 +50,15 @@ class ZeroFieldSpec(MeasureSpec):
 
     kind: Literal["zero-field"] = "zero-field"
     requires: ClassVar[tuple[type, ...]] = (HasSpinCoupling,)
+    figures: ClassVar[tuple[str, ...]] = ("ising-size",)
+    parts: ClassVar[Mapping[str, Part]] = {
+        "susceptibility": Part("evidence", "susceptibility", "size", "spin²", "exact", logarithmic=True),
+        "correlation_length": Part("evidence", "second-moment correlation length", "size", "lattice steps", "exact"),
+        "outside": Part("evidence", "correlations beyond a radius", "radius", "spin²", "exact", logarithmic=True),
+        "budget": Part("evidence", "budget of Theorem 1", "size", "", "exact", logarithmic=True),
+        "certified_radius": Part("evidence", "certified radius", "noise", "lattice steps", "exact"),
+        "locality_bound": Part("evidence", "bound on the irreducible error", "noise", "relative", "exact"),
+    }
     radii: tuple[NonNegativeInt, ...] = Field((), description="further radii beyond which correlations are summed")
     sigma_min: float = Field(0.05, gt=0, allow_inf_nan=False, description="noise at which the reverse process stops")
     sigma_max: float = Field(10.0, gt=0, allow_inf_nan=False, description="noise at which it starts")

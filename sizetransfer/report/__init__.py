@@ -1,9 +1,62 @@
-"""Figures and the report of a run, the comparison of two runs, and the picture of a sample."""
+"""Figures and the report of a run, the comparison of two runs, and the picture of a sample.
 
-from sizetransfer.report.differences import compare_runs
-from sizetransfer.report.figure_sample import draw_sample
-from sizetransfer.report.figures import check_figures
-from sizetransfer.report.page import write_report
-from sizetransfer.report.scene import Camera
+What a plugin's figure needs is here: it takes a :class:`ReportData` and returns a :class:`Drawing` or :class:`Omitted`.
+All of it is imported when first asked for, because it needs matplotlib.
+"""
 
-__all__ = ["Camera", "check_figures", "compare_runs", "draw_sample", "write_report"]
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from sizetransfer.hooks import FigureFunction, hookimpl
+
+if TYPE_CHECKING:
+    from sizetransfer.report.data import ReportData
+    from sizetransfer.report.differences import compare_runs
+    from sizetransfer.report.drawing import Drawing, Omitted
+    from sizetransfer.report.drawn import check_figures
+    from sizetransfer.report.figure_sample import draw_sample
+    from sizetransfer.report.page import write_report
+    from sizetransfer.report.scene import Camera
+    from sizetransfer.report.style import new_figure
+
+__all__ = [
+    "Camera",
+    "Drawing",
+    "Omitted",
+    "ReportData",
+    "check_figures",
+    "compare_runs",
+    "draw_sample",
+    "new_figure",
+    "write_report",
+]
+
+_MODULES = {
+    "Camera": "scene",
+    "Drawing": "drawing",
+    "Omitted": "drawing",
+    "ReportData": "data",
+    "check_figures": "drawn",
+    "compare_runs": "differences",
+    "draw_sample": "figure_sample",
+    "new_figure": "style",
+    "write_report": "page",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+@hookimpl
+def register_figures(register: Callable[[str, FigureFunction], None]) -> None:
+    """Register every built-in figure."""
+    from sizetransfer.report.figures import BUILT_IN
+
+    for name, function in BUILT_IN.items():
+        register(name, function)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import fnmatch
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import pandas as pd
 
-from sizetransfer.evidence import SCORES, measure_name
+from sizetransfer.declarations import score_of
+from sizetransfer.parts import Part
 from sizetransfer.trials import Experiment
 from sizetransfer.verdict import Verdict, Word
 
@@ -19,12 +21,12 @@ class Criterion:
 
     Attributes:
         measure: the measure's name in the experiment.
-        kind: ``clean-score`` or ``smoothed-score``.
+        part: the name of the error.
         sigma: noise level of the smoothed score; NaN for the clean one.
     """
 
     measure: str
-    kind: str
+    part: str
     sigma: float = math.nan
 
     def __str__(self) -> str:
@@ -34,7 +36,7 @@ class Criterion:
     @property
     def score(self) -> str:
         """Which score: ``clean score`` or ``smoothed score``."""
-        return SCORES[self.kind]
+        return score_of(self.sigma)
 
     @property
     def level(self) -> float:
@@ -43,7 +45,7 @@ class Criterion:
 
     def rows(self, table: pd.DataFrame, teacher: str) -> pd.DataFrame:
         """Those of the estimates that hold this error of the teacher's students."""
-        own = (table["measure"] == self.measure) & (table["part"] == "relative_rmse") & (table["teacher"] == teacher)
+        own = (table["measure"] == self.measure) & (table["part"] == self.part) & (table["teacher"] == teacher)
         return table[
             own & (table["coordinate"].isna() if math.isnan(self.sigma) else table["coordinate"] == self.sigma)
         ]
@@ -52,21 +54,34 @@ class Criterion:
 def criteria(table: pd.DataFrame, experiment: Experiment, teacher: str) -> list[Criterion]:
     """The errors of a teacher's students: the clean score's, else the smoothed score's at each noise level.
 
+    They are what the measures declare as relative errors of the whole score (:mod:`sizetransfer.parts`); where several
+    measures give one, the first of the experiment.
+
     Args:
         table: averages over seeds, of :func:`sizetransfer.averages.estimates`.
         experiment: names of measures.
         teacher: its name.
     """
-    names = {kind: measure_name(experiment, kind) for kind in SCORES}
-    taken = {kind: name for kind, name in names.items() if name is not None}
-    rows = table[(table["teacher"] == teacher) & (table["part"] == "relative_rmse")]
-    for kind, name in taken.items():
-        own = rows[rows["measure"] == name]
-        if len(own):
-            levels = sorted(own["coordinate"].dropna().unique()) if kind == "smoothed-score" else []
-            return [Criterion(name, kind, float(level)) for level in levels] or [Criterion(name, kind)]
+    errors = list(_errors(experiment))
+    own = table[table["teacher"] == teacher]
+    for measure, pattern, part in errors:
+        rows = own[own["measure"] == measure]
+        for name in [one for one in rows["part"].unique() if fnmatch.fnmatchcase(one, pattern)]:
+            levels = sorted(rows[rows["part"] == name]["coordinate"].dropna().unique()) if part.has_coordinate else []
+            return [Criterion(measure, name, float(level)) for level in levels] or [Criterion(measure, name)]
     # Nothing is there yet: what is missing is the first measure.
-    return [Criterion(name, kind) for kind, name in taken.items()][:1]
+    return [Criterion(measure, name) for measure, name, _ in errors][:1]
+
+
+def _errors(experiment: Experiment) -> list[tuple[str, str, Part]]:
+    """Measure, name and description of every error of the whole score, those of the clean score first."""
+    found = [
+        (measure, name, part)
+        for measure, spec in experiment.evaluation.measures.items()
+        for name, part in spec.declarations().items()
+        if part.judged and part.region == "whole"
+    ]
+    return sorted(found, key=lambda one: one[2].has_coordinate)
 
 
 def regime(verdicts: Iterable[Verdict]) -> Word:

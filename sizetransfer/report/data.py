@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
 import pandas as pd
 
 from sizetransfer.averages import estimates
+from sizetransfer.declarations import Declarations
 from sizetransfer.domain import SizeWords
-from sizetransfer.evidence import SCORES, measure_name, radii, words_of
+from sizetransfer.evidence import measure_name, radii, words_of
 from sizetransfer.records import Record
 from sizetransfer.report.criteria import Criterion, criteria
 from sizetransfer.trials import Experiment
@@ -78,11 +80,16 @@ class ReportData:
         """The resolved experiment."""
         return self.run.experiment
 
+    @cached_property
+    def declarations(self) -> Declarations:
+        """What the experiment's measures say of their parts."""
+        return Declarations(self.experiment)
+
     @property
     def largest_size(self) -> int:
         """The largest size at which scores are compared; of all sizes, where none are."""
-        evaluation, names = self.experiment.evaluation, [measure_name(self.experiment, kind) for kind in SCORES]
-        sizes = [size for name in names if name is not None for size in evaluation.sizes_of(name)]
+        evaluation = self.experiment.evaluation
+        sizes = [size for name in self.declarations.judged for size in evaluation.sizes_of(name)]
         return max(sizes or evaluation.sizes)
 
     @property
@@ -139,18 +146,21 @@ class ReportData:
 
     def values(self, kind: str, part: str, **where: object) -> pd.DataFrame:
         """Estimates of one part of the measure of this kind, restricted to ``where``; values that are NaN left out."""
+        return self._rows(measure_name(self.experiment, kind), part, **where)
+
+    def _rows(self, measure: str | None, part: str, **where: object) -> pd.DataFrame:
         table = self.estimates
-        rows = table[(table["measure"] == measure_name(self.experiment, kind)) & (table["part"] == part)]
+        rows = table[(table["measure"] == measure) & (table["part"] == part)]
         for column, value in where.items():
             rows = rows[rows[column] == value]
         return rows[rows["value"].notna()]
 
     def references(self, part: str, teacher: str) -> pd.DataFrame:
-        """Estimates of a linear reference at the noise level of the errors that figures show."""
-        criterion = self.criterion(teacher)
-        if criterion is None:
+        """Estimates of a reference (``null``, ``linear``, ...) at the noise level of the errors that figures show."""
+        criterion, found = self.criterion(teacher), self.declarations.serving(f"reference: {part}")
+        if criterion is None or found is None:
             return self.estimates[:0]
-        return self.values("linear-references", part, teacher=teacher, coordinate=criterion.level)
+        return self._rows(*found, teacher=teacher, coordinate=criterion.level)
 
     def student_label(self, student: str) -> str:
         """``R = 4`` where that names one student, otherwise the student's own name with its radius."""

@@ -28,7 +28,7 @@ A figure whose numbers the run does not have is :class:`Omitted`, with the reaso
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,8 +39,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from sizetransfer.errors import SpecError
 from sizetransfer.evidence import measure_name
+from sizetransfer.hooks import FigureFunction
 from sizetransfer.report import style
 from sizetransfer.report.criteria import regime
 from sizetransfer.report.data import ReportData
@@ -54,42 +54,10 @@ from sizetransfer.report.figure_repair import repair
 from sizetransfer.report.figure_sample import hard_valid_sample
 from sizetransfer.report.figure_smoothed import smoothed_range
 from sizetransfer.report.training import training_curves
-from sizetransfer.specs import did_you_mean
-from sizetransfer.trials import Experiment, PaperValue
+from sizetransfer.trials import PaperValue
 
 LARGEST_RESPONSE_ERROR = 3.0
 NO_ERROR = "no record of the error of a score"
-
-
-def draw(name: str, data: ReportData) -> Drawing | Omitted:
-    """Draw one figure; call it, and save the figure, inside :func:`sizetransfer.report.style.drawing`.
-
-    Raises:
-        SpecError: there is no figure of that name.
-    """
-    _require_known(name)
-    return FIGURES[name](data)
-
-
-def check_figures(experiment: Experiment) -> None:
-    """Refuse an experiment that asks for a figure that there is not, before anything is computed.
-
-    Raises:
-        SpecError: with the nearest names.
-    """
-    for name in experiment.report.figures:
-        _require_known(name)
-
-
-def _require_known(name: str) -> None:
-    if name not in FIGURES:
-        raise SpecError(
-            f"Unknown figure {name!r}.",
-            where="report.figures",
-            expected=f"one of {', '.join(FIGURES)}",
-            got=repr(name),
-            fix=did_you_mean(name, FIGURES) or "choose one of the figures above",
-        )
 
 
 # --- regimes --------------------------------------------------------------------------------------------------
@@ -483,7 +451,7 @@ def _panels(names: list[str], *, width: float, height: float, share_y: bool = Fa
     return _Panels(figure, dict(zip(names, flat, strict=False)), tuple(grid[:, 0]))
 
 
-FIGURES: Mapping[str, Callable[[ReportData], Drawing | Omitted]] = {
+BUILT_IN: Mapping[str, FigureFunction] = {
     "regimes": regimes,
     "size-sweep": size_sweep,
     "radius-sweep": radius_sweep,
@@ -501,3 +469,4 @@ FIGURES: Mapping[str, Callable[[ReportData], Drawing | Omitted]] = {
     "hard-valid-sample": hard_valid_sample,
     "training": training,
 }
+"""The figures of this package, which register like anybody's."""

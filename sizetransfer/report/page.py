@@ -17,8 +17,10 @@ from jinja2 import Environment, StrictUndefined
 from sizetransfer.experiments.storage import make_directory, remove_partial_files, write_atomically
 from sizetransfer.report import style, tables
 from sizetransfer.report.data import ReportData, RunLike, gather
-from sizetransfer.report.drawing import Omitted
-from sizetransfer.report.figures import FIGURES, draw
+from sizetransfer.report.default_figures import default_figures
+from sizetransfer.report.drawing import Drawing, Omitted
+from sizetransfer.report.drawn import draw, known_figures
+from sizetransfer.report.profiles import profile_tables
 from sizetransfer.verdict import describe
 
 ORIGINS = {"P": "the paper", "C": "our choice"}
@@ -71,18 +73,21 @@ def write_report(run: RunLike) -> Path:
 
 
 def render_figures(data: ReportData) -> tuple[list[RenderedFigure], list[Omitted]]:
-    """Draw the figures that the experiment asks for, in its order; all of them where it names none."""
-    rendered, omitted = [], []
+    """Draw the figures that the experiment asks for, in its order, or all of them where it names none.
+
+    After them come the default figures, of measures that no registered figure draws.
+    """
     with style.drawing():
-        for name in data.experiment.report.figures or tuple(FIGURES):
-            drawing = draw(name, data)
-            if isinstance(drawing, Omitted):
-                omitted.append(drawing)
-            else:
-                style.settle(drawing.figure)
-                svg, png = (style.to_bytes(drawing.figure, file_format) for file_format in ("svg", "png"))
-                rendered.append(RenderedFigure(name, drawing.title, drawing.caption, svg, png))
-    return rendered, omitted
+        drawn = [draw(name, data) for name in known_figures(data)]
+        omitted = [drawing for drawing in drawn if isinstance(drawing, Omitted)]
+        found = [drawing for drawing in drawn if isinstance(drawing, Drawing)]
+        return [_rendered(drawing) for drawing in (*found, *default_figures(data))], omitted
+
+
+def _rendered(drawing: Drawing) -> RenderedFigure:
+    style.settle(drawing.figure)
+    svg, png = (style.to_bytes(drawing.figure, file_format) for file_format in ("svg", "png"))
+    return RenderedFigure(drawing.name, drawing.title, drawing.caption, svg, png)
 
 
 def render_page(data: ReportData, figures: list[RenderedFigure], omitted: list[Omitted]) -> str:
@@ -117,6 +122,7 @@ def _context(data: ReportData) -> dict[str, Any]:
         "reuse": tables.reuse(run.manifest),
         "renewed": tables.renewed(run.manifest),
         "tables": tables.measured_tables(data),
+        "profiles": profile_tables(data),
         "specification": yaml.safe_dump(experiment.to_json(), sort_keys=False, allow_unicode=True, width=110),
         "manifest_rows": list(tables.manifest_rows(run.manifest)),
         "manifest": json.dumps(dict(run.manifest), indent=2, ensure_ascii=False, default=str),

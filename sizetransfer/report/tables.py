@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from sizetransfer.averages import Estimate
@@ -287,8 +288,10 @@ def measured_tables(data: ReportData) -> list[MeasuredTable]:
     The smoothed score's error has a table for each noise level.
     """
     table = data.estimates
-    levels = [name for name, spec in data.experiment.evaluation.measures.items() if spec.kind == "smoothed-score"]
-    scalars = table[table["coordinate"].isna() | table["measure"].isin(levels)]
+    parts = [data.declarations.part(*names) for names in zip(table["measure"], table["part"], strict=True)]
+    scalars = table[
+        table["coordinate"].isna() | np.array([part is not None and part.judged for part in parts], dtype=bool)
+    ]
     tables = [
         _measured_table(str(measure), str(part), float(rows["coordinate"].iloc[0]), rows, data)
         for (measure, part, _), rows in scalars.groupby(["measure", "part", "coordinate"], sort=False, dropna=False)
@@ -308,9 +311,12 @@ def _measured_table(measure: str, part: str, level: float, rows: pd.DataFrame, d
                 lines.append((teacher, data.student_label(student), _seeds(own), texts))
     title = part if math.isnan(level) else f"{part} at σ = {level:g}"
     shown = (data.criterion(teacher) for teacher in data.experiment.teachers)
-    used = {(one.measure, one.sigma) for one in shown if one}
-    same = [name for name, sigma in used if name == measure and (sigma == level or math.isnan(sigma + level))]
-    return MeasuredTable(measure, title, sizes, lines, main=part == "relative_rmse" and bool(same))
+    main = any(
+        (one.measure, one.part) == (measure, part) and (one.sigma == level or math.isnan(one.sigma + level))
+        for one in shown
+        if one
+    )
+    return MeasuredTable(measure, title, sizes, lines, main=main)
 
 
 def _seeds(cells: Sequence[Mapping[Any, Any] | None]) -> str:

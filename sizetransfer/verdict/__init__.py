@@ -12,7 +12,7 @@ too uncertain, ends as *undecided* with what would decide it.
 >>> judge(cell).word
 'undecided'
 >>> judge(cell).what_would_decide
-('the null error from the same fields: the measure linear-references',)
+('the null error from the same fields: a measure of linear references',)
 """
 
 from sizetransfer.verdict.evidence import (

@@ -176,7 +176,7 @@ def _learning_doubts(case: Case, one: Learning) -> Iterator[Doubt]:
     if not one.skill.known:
         yield Doubt(
             f"what a filter of radius 0 does for the {name} is not known",
-            "the null error from the same fields: the measure linear-references",
+            "the null error from the same fields: a measure of linear references",
         )
     elif not one.skill.lower(rule.alpha) >= rule.skill:
         text = f"a skill of {one.skill.value:.3g} for the {name} is not told from {rule.skill:g} at {case.confidence}"
@@ -330,7 +330,7 @@ def _locality_doubts(case: Case) -> Iterator[Doubt]:
             radius = case.cell.radius
             references = f"the linear references of radius {radius} and of the whole lattice at the training size"
             # Before training they were asked for: what they lacked were fields.
-            source = "more reference fields" if case.cell.of_radius else "the measure linear-references"
+            source = "more reference fields" if case.cell.of_radius else "a measure of linear references"
             yield Doubt(text, f"{references}: {source}")
     for cost in case.found.costs:
         if not cost.squared.upper(rule.alpha) <= rule.locality**2:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
+from typing import ClassVar, Literal
 
 import numpy as np
 import pandas as pd
@@ -14,7 +16,9 @@ import sizetransfer as st
 from sizetransfer.errors import SpecError
 from sizetransfer.evidence import cells, place_of, sums_at, verdicts, verdicts_as_data
 from sizetransfer.experiments.opened import _without_earlier_thresholds, read_run
+from sizetransfer.parts import Part, generated, relative_error
 from sizetransfer.registry import default_registry
+from sizetransfer.specs import MeasureSpec
 from sizetransfer.trials import Experiment
 from sizetransfer.verdict import VerdictSpec
 
@@ -162,7 +166,7 @@ def test_without_references_the_null_follows_from_field_and_score():
     verdict = judge(table, moments, measured=("clean-score",))["R=4"]
     assert verdict.shown.headline["null"] == pytest.approx(0.6)
     assert verdict.word == "undecided"
-    assert any("measure linear-references" in remedy for remedy in verdict.what_would_decide)
+    assert any("measure of linear references" in remedy for remedy in verdict.what_would_decide)
 
 
 def test_sums_pair_students_of_one_seed_and_references_of_all():
@@ -264,3 +268,104 @@ def test_fields_generated_given_labels_are_a_consequence():
     cell = next(one for one in cells(pd.DataFrame(made), experiment) if one.teacher == "medium-range")
     (found,) = cell.trainings[0].consequences
     assert (found.source, found.site_variance.value, found.nearest.value) == ("rollout", 0.97, 0.93)
+
+
+# --- measures of third parties ----------------------------------------------------------------------------------------
+
+
+class StrangeErrorSpec(MeasureSpec):
+    """An error of the score that nobody knows by its name, and a part of it by distance that is not judged."""
+
+    kind: Literal["strange-error"] = "strange-error"
+    parts: ClassVar[Mapping[str, Part]] = {
+        "off": relative_error("error of the noisy score", "noise"),
+        "off_clean": relative_error("error of the clean score"),
+        "off_by_distance": relative_error("error by distance", "distance"),
+        "nothing_known": Part("evidence", "null", "noise", "relative", serves="reference: null"),
+        "radius_known": Part("evidence", "linear", "noise", "relative", serves="reference: linear"),
+        "anything_known": Part("evidence", "best", "noise", "relative", serves="reference: best"),
+        "how_long": Part("evidence", "length", unit="lattice steps²", serves="law: squared correlation length"),
+        **generated("rollout", "the stranger"),
+    }
+
+    def measure(self, teacher, student, size, *, sigma, seed):
+        raise AssertionError("nothing is measured here")
+
+
+def strange(parts, *, measures=None, **more):
+    """Verdict and cell of one student of records ``(measure, part, level, size, value)``."""
+    records = [
+        record(measure=measure, part=part, coordinate=level, size=size, train_size=32, value=value, n=32, **error)
+        for measure, part, level, size, value, error in parts
+    ]
+    experiment = make_experiment(
+        teachers=("medium-range",),
+        students=("R=4",),
+        seeds=(0,),
+        sizes=(32, 64),
+        train_size=32,
+        measures=measures or {"mine": StrangeErrorSpec()},
+        **more,
+    )
+    table = pd.DataFrame(records)
+    (verdict,), (cell,) = verdicts(table, experiment), cells(table, experiment)
+    return verdict, cell
+
+
+def known(*values, error=0.0):
+    return (*values, {"standard_error": error})
+
+
+REFERENCE = [known("mine", f"{name}_known", 0.0, 32, value) for name, value in (("nothing", 0.6), ("radius", 0.25))]
+
+
+def test_a_strangers_error_of_the_score_leads_to_a_verdict():
+    errors = [known("mine", "off_clean", math.nan, size, 0.26, error=0.001) for size in (32, 64)]
+    made = [known("mine", name, math.nan, 64, 0.99, error=0.001) for name in ("site variance", "nearest covariance")]
+    best = [known("mine", "anything_known", 0.0, 32, 0.24), known("mine", "how_long", math.nan, 64, 4.0)]
+    verdict, cell = strange([*errors, *made, *best, *REFERENCE])
+    assert verdict.label == "transfers (clean score)"
+    assert verdict.shown.headline["null"] == 0.6
+    (consequence,) = cell.trainings[0].consequences
+    assert (consequence.source, consequence.size, consequence.site_variance.value) == ("rollout", 64, 0.99)
+
+
+def test_a_stranger_is_told_that_an_error_grows_noise_level_by_noise_level():
+    errors = [
+        known("mine", "off", level, size, value, error=0.001)
+        for level, values in ((0.3, (0.2, 0.2)), (1.0, (0.2, 0.4)))
+        for size, value in zip((32, 64), values, strict=True)
+    ]
+    nulls = [known("mine", "nothing_known", level, 32, 0.9) for level in (0.3, 1.0)]
+    verdict, _ = strange(errors + nulls)
+    assert verdict.word == "degrades with size"
+    assert {level.sigma for level in verdict.shown.levels} == {0.3, 1.0}
+
+
+def test_an_error_by_distance_is_no_error_of_the_whole_score():
+    _, cell = strange([known("mine", "off_by_distance", 1.0, 32, 0.9), known("mine", "off", 0.3, 32, 0.2)])
+    assert [(one.sigma, one.error.value) for one in cell.trainings[0].errors] == [(0.3, 0.2)]
+
+
+def test_of_two_measures_of_one_error_the_first_of_the_experiment_counts():
+    both = {"mine": StrangeErrorSpec(), "theirs": st.measure("smoothed-score")}
+    errors = [
+        known("theirs", "relative_rmse", 0.3, 32, 0.5),
+        known("mine", "off", 0.3, 32, 0.2),
+        known("theirs", "relative_rmse", 1.0, 32, 0.4),
+    ]
+    for measures, first in ((both, 0.2), (dict(reversed(both.items())), 0.5)):
+        _, cell = strange(errors, measures=measures)
+        assert {one.sigma: one.error.value for one in cell.trainings[0].errors} == {0.3: first, 1.0: 0.4}
+
+
+def test_sums_give_a_number_as_it_was_made_of_them():
+    """A stranger's relative error may be a plain ratio; then it is not the root of one."""
+    table = pd.DataFrame([record(measure="mine", part="off", coordinate=0.3, size=32, train_size=32, value=0.25, n=2)])
+    experiment = make_experiment(
+        teachers=("medium-range",), students=("R=4",), seeds=(0,), train_size=32, measures={"mine": StrangeErrorSpec()}
+    )
+    for pair, value in ((((0.2, 0.3), (1.0, 1.0)), 0.25), (((0.0525, 0.0725), (1.0, 1.0)), 0.25)):
+        sums = sums_at(table.to_dict("records"), [pair], {})
+        (cell,) = cells(table, experiment, sums)
+        assert cell.trainings[0].errors[0].error.value == pytest.approx(value)

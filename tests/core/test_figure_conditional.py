@@ -11,7 +11,7 @@ from sizetransfer.measures.conditional_generation import ConditionalGenerationSp
 from sizetransfer.report import style
 from sizetransfer.report.data import gather
 from sizetransfer.report.drawing import Omitted
-from sizetransfer.report.figures import draw
+from sizetransfer.report.drawn import draw
 
 TEACHERS = ("local", "wide")
 CLASSES = [("motif", "bent", "mean", 1), ("motif", "path-end", "mean", 0), ("motif", "path-end", "variance", 0)]

@@ -10,7 +10,7 @@ from sizetransfer.measures.generation import GenerationSpec
 from sizetransfer.report import style
 from sizetransfer.report.data import gather
 from sizetransfer.report.drawing import Omitted
-from sizetransfer.report.figures import draw
+from sizetransfer.report.drawn import draw
 from sizetransfer.sampling import SamplerSpec
 from sizetransfer.specs import NoiseSchedule
 from sizetransfer.trials import PaperValue, ReportSpec

@@ -11,7 +11,7 @@ from synthetic_run import SyntheticRun, make_experiment, record
 from sizetransfer.report import style
 from sizetransfer.report.data import gather
 from sizetransfer.report.drawing import Omitted
-from sizetransfer.report.figures import draw
+from sizetransfer.report.drawn import draw
 
 TEACHERS = ("local", "wide")
 RADII = {"R=4": 4, "R=8": 8}

@@ -16,8 +16,8 @@ from sizetransfer.measures.zero_field import ZeroFieldSpec
 from sizetransfer.report import style
 from sizetransfer.report.data import gather
 from sizetransfer.report.drawing import Omitted
+from sizetransfer.report.drawn import draw
 from sizetransfer.report.figure_ising import CouplingAxis
-from sizetransfer.report.figures import draw
 from sizetransfer.teachers.ising import IsingTeacherSpec
 
 # In no order, and with names that say nothing of the coupling.

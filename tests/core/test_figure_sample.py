@@ -17,7 +17,7 @@ from sizetransfer.oracle import Context, Division, Sample, SiteClasses, Teacher
 from sizetransfer.report import Camera, draw_sample, figure_sample, style
 from sizetransfer.report.data import gather
 from sizetransfer.report.drawing import Omitted
-from sizetransfer.report.figures import draw
+from sizetransfer.report.drawn import draw
 from sizetransfer.report.scene import Scene
 from sizetransfer.specs import FieldInfo, TeacherSpec, TrainingSpec
 

@@ -562,3 +562,40 @@ def test_discovery_works_in_a_new_process(plugins: PluginFactory) -> None:
 def test_the_geometry_of_a_teacher_is_known_before_it_is_built() -> None:
     for kind, entry in default_registry().kinds("teacher").items():
         assert entry.spec_class.geometry == entry.spec_class().build().field.geometry, kind
+
+
+# --- figures ----------------------------------------------------------------------------------------------------------
+
+FIGURE = """
+from sizetransfer.hooks import hookimpl
+
+@hookimpl
+def register_figures(register):
+    register({name!r}, {function})
+"""
+
+
+def test_figures_come_in_through_a_hook(plugins: PluginFactory) -> None:
+    plugins.install("painter", FIGURE.format(name="bars", function="len"))
+    found = registry()
+    assert found.figure("bars") is len
+    assert found.figures() == {"bars": len}
+    assert record_of(found, "painter").provides == ("figure bars",)
+    assert "regimes" in Registry(find_plugins=list).figures()
+
+
+@pytest.mark.parametrize(("name", "function"), [("no/file", "len"), ("", "len"), (3, "len"), ("bars", "7")])
+def test_what_is_no_figure_is_refused(plugins: PluginFactory, name: object, function: str) -> None:
+    plugins.install("painter", FIGURE.format(name=name, function=function))
+    found = registry()
+    assert found.figures() == {}
+    assert "A figure is a name that a file can have and a function" in str(record_of(found, "painter").error)
+
+
+def test_names_that_are_asked_for_and_not_there_are_refused_with_their_place(plugins: PluginFactory) -> None:
+    plugins.install("painter", FIGURE.format(name="bars", function="len"))
+    found = registry()
+    found.require("figure", ["bars"], where="report.figures")
+    with pytest.raises(SpecError, match="Did you mean 'bars'") as caught:
+        found.require("figure", ["bars", "bras"], where="report.figures")
+    assert caught.value.where == "report.figures"

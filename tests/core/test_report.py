@@ -30,7 +30,9 @@ from sizetransfer.errors import SpecError
 from sizetransfer.report import compare_runs, style, write_report
 from sizetransfer.report.criteria import regime
 from sizetransfer.report.data import gather
-from sizetransfer.report.figures import FIGURES, Drawing, Omitted, draw
+from sizetransfer.report.drawing import Drawing, Omitted
+from sizetransfer.report.drawn import draw
+from sizetransfer.report.figures import BUILT_IN
 from sizetransfer.report.tables import (
     VERDICT_COLUMNS,
     answer,
@@ -193,7 +195,7 @@ def test_response_errors_without_a_reference_are_named_not_drawn(drawn, tmp_path
 
 def test_a_figure_without_numbers_says_why(drawn, tmp_path, data):
     empty = gather(SyntheticRun(tmp_path, make_experiment(), pd.DataFrame()))
-    for name in FIGURES:
+    for name in BUILT_IN:
         omitted = drawn(name, empty)
         assert isinstance(omitted, Omitted)
         assert omitted.reason
@@ -474,7 +476,7 @@ def test_without_a_clean_score_every_noise_level_of_the_smoothed_score_is_judged
 
 def test_figures_show_the_clean_score_where_there_is_one(tmp_path):
     data = gather(smoothed_run(tmp_path, clean=True))
-    assert data.criterion("critical").kind == "clean-score"
+    assert data.criterion("critical").score == "clean score"
     assert {level.sigma for verdict in data.verdicts for level in verdict.shown.levels} == {0.0, 0.3, 1.0}
     assert "σ" not in answer(data)
 

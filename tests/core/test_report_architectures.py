@@ -19,9 +19,9 @@ from sizetransfer.report import style, tables
 from sizetransfer.report.criteria import regime
 from sizetransfer.report.data import gather
 from sizetransfer.report.drawing import Omitted
+from sizetransfer.report.drawn import draw
 from sizetransfer.report.figure_architectures import group
 from sizetransfer.report.figure_repair import first_break
-from sizetransfer.report.figures import draw
 from sizetransfer.report.page import render_page
 from sizetransfer.verdict import VerdictSpec, describe
 

@@ -14,7 +14,7 @@ from sizetransfer.measures.smoothed_response import SmoothedResponseSpec
 from sizetransfer.report import style
 from sizetransfer.report.data import gather
 from sizetransfer.report.drawing import Omitted
-from sizetransfer.report.figures import draw
+from sizetransfer.report.drawn import draw
 from sizetransfer.response import ResponseProfile
 
 SIZE, SIGMAS = 16, (0.3, 1.0)

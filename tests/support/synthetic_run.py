@@ -14,6 +14,7 @@ import pandas as pd
 from sizetransfer.errors import RunError
 from sizetransfer.evidence import verdicts
 from sizetransfer.records import Record
+from sizetransfer.registry import default_registry
 from sizetransfer.specs import Geometry, MeasureSpec, StudentSpec, TeacherSpec, TrainingSpec
 from sizetransfer.trials import EvaluationSpec, Experiment, PaperValue, ReportSpec
 from sizetransfer.verdict import Verdict, VerdictSpec
@@ -45,6 +46,14 @@ class DummyStudentSpec(StudentSpec):
 
 
 class _DummyMeasure(MeasureSpec):
+    """Declares the parts of the built-in measure of its kind, and measures nothing."""
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **keywords: Any) -> None:
+        own = default_registry().lookup("measure", cls.kind_name())
+        cls.parts, cls.figures = own.parts, own.figures
+        super().__pydantic_init_subclass__(**keywords)
+
     def measure(self, teacher, student, size, *, sigma, seed):
         raise AssertionError("synthetic runs measure nothing")
 
