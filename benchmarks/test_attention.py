@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
-from sizetransfer.domain import Lattice, pad
-from sizetransfer.oracle import Context
+from sizetransfer.contracts.domain import Lattice, pad
+from sizetransfer.contracts.oracle import Context
+from sizetransfer.contracts.specs import FieldInfo
 from sizetransfer.registry import default_registry
-from sizetransfer.specs import FieldInfo
 from sizetransfer.students.sliding_attention import WindowAttention, relative_index
 
 WIDTH, HEADS, WINDOW = 32, 4, 2

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sizetransfer.arithmetic import arithmetic, seed_generators, undisturbed
-from sizetransfer.randomness import normal, stream
+from sizetransfer.contracts.arithmetic import arithmetic, seed_generators, undisturbed
+from sizetransfer.contracts.randomness import normal, stream
 
 SHAPES = [(8,), (8, 1, 16, 16), (8, 1, 32, 32), (8, 1, 512, 512)]
 shapes = pytest.mark.parametrize("shape", SHAPES, ids=str)

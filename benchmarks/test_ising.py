@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sizetransfer.ising import CRITICAL, IsingModel, zero_field
-from sizetransfer.ising.perfect import TorusSampler
-from sizetransfer.ising.rows import rows_of
-from sizetransfer.randomness import stream
+from sizetransfer.contracts.randomness import stream
+from sizetransfer.systems.ising import CRITICAL, IsingModel, zero_field
+from sizetransfer.systems.ising.perfect import TorusSampler
+from sizetransfer.systems.ising.rows import rows_of
 
 
 @pytest.mark.parametrize("size", [8, 10])

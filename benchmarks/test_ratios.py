@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from sizetransfer.domain import pad
-from sizetransfer.teachers.layers import SymmetricConvolution, power_law_kernel
+from sizetransfer.contracts.domain import pad
+from sizetransfer.numerics.layers import SymmetricConvolution, power_law_kernel
 
 
 def plain_smoothing(x, kernel):

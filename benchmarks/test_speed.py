@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import sizetransfer as st
-from sizetransfer.randomness import stream
+from sizetransfer.contracts.randomness import stream
 
 
 @pytest.fixture(scope="module", params=["short-range-simple", "medium-range", "long-range-stress"])

@@ -21,13 +21,13 @@ import torch
 from ising_students import MessageStudent
 
 import sizetransfer as st
+from sizetransfer.contracts.noise import perturb
+from sizetransfer.contracts.oracle import draw_fields
+from sizetransfer.contracts.randomness import stream
+from sizetransfer.contracts.specs import NoiseSchedule
 from sizetransfer.measures.linear_references import LinearReferencesSpec
 from sizetransfer.measures.second_order_forecast import SecondOrderForecastSpec
-from sizetransfer.noise import perturb
-from sizetransfer.oracle import draw_fields
-from sizetransfer.randomness import stream
-from sizetransfer.sampling import SamplerSpec, sample
-from sizetransfer.specs import NoiseSchedule
+from sizetransfer.scores.sampling import SamplerSpec, sample
 from sizetransfer.verdict import (
     WORDS,
     CellEvidence,

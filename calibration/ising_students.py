@@ -13,7 +13,7 @@ from __future__ import annotations
 import torch
 
 import sizetransfer as st
-from sizetransfer.specs import FieldInfo
+from sizetransfer.contracts.specs import FieldInfo
 
 DIRECTIONS = ((0, 1), (0, -1), (1, 1), (1, -1))
 """Axis and step from a neighbour to the site."""

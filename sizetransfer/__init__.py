@@ -30,9 +30,8 @@ if TYPE_CHECKING:
         teacher,
         write_report,
     )
-    from sizetransfer.comparison import Theorem1, theorem1_bound
-    from sizetransfer.domain import Domain, Graph, Lattice
-    from sizetransfer.errors import (
+    from sizetransfer.contracts.domain import Domain, Graph, Lattice
+    from sizetransfer.contracts.errors import (
         ConformanceError,
         NonFiniteError,
         OracleError,
@@ -41,10 +40,8 @@ if TYPE_CHECKING:
         SizetransferError,
         SpecError,
     )
-    from sizetransfer.events import Event
-    from sizetransfer.experiments import Run
-    from sizetransfer.hooks import hookimpl
-    from sizetransfer.oracle import (
+    from sizetransfer.contracts.events import Event
+    from sizetransfer.contracts.oracle import (
         Context,
         Exactness,
         HasCovariance,
@@ -56,13 +53,23 @@ if TYPE_CHECKING:
         Sample,
         Teacher,
     )
-    from sizetransfer.parts import Part
-    from sizetransfer.records import Measurement
-    from sizetransfer.specs import FieldInfo, MeasureSpec, NoiseSchedule, StudentSpec, TeacherSpec, TrainingSpec
-    from sizetransfer.student import Student
+    from sizetransfer.contracts.parts import Part
+    from sizetransfer.contracts.records import Measurement
+    from sizetransfer.contracts.specs import (
+        FieldInfo,
+        MeasureSpec,
+        NoiseSchedule,
+        StudentSpec,
+        TeacherSpec,
+        TrainingSpec,
+    )
+    from sizetransfer.contracts.student import Student
+    from sizetransfer.registry.hooks import hookimpl
+    from sizetransfer.runs import Run
+    from sizetransfer.runs.trials import EvaluationSpec, Experiment
+    from sizetransfer.scores.training import train
     from sizetransfer.students.wrapped import nearest_timestep, wrap_module
-    from sizetransfer.training import train
-    from sizetransfer.trials import EvaluationSpec, Experiment
+    from sizetransfer.theorem1 import Theorem1, theorem1_bound
 
     __version__: str
 
@@ -180,7 +187,7 @@ _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 
 def __getattr__(name: str) -> object:
     if name == "__version__":
-        from sizetransfer.plugins import core_version
+        from sizetransfer.registry.plugins import core_version
 
         return core_version()
     if name not in _HOMES:

@@ -9,19 +9,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from sizetransfer.errors import SpecError, exit_refused
-from sizetransfer.events import OnEvent, ignore
+from sizetransfer.contracts.errors import SpecError, exit_refused
+from sizetransfer.contracts.events import OnEvent, ignore
+from sizetransfer.contracts.specs import Family, FieldInfo, KindSpec, MeasureSpec, StudentSpec, TeacherSpec
 from sizetransfer.registry import default_registry
-from sizetransfer.specs import Family, FieldInfo, KindSpec, MeasureSpec, StudentSpec, TeacherSpec
-from sizetransfer.trials import Experiment
+from sizetransfer.runs.trials import Experiment
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from sizetransfer.experiments import Run
-    from sizetransfer.oracle import Teacher
-    from sizetransfer.prediction import Prediction, PredictionSpec
-    from sizetransfer.student import Student
+    from sizetransfer.contracts.oracle import Teacher
+    from sizetransfer.contracts.student import Student
+    from sizetransfer.diagnosis import Prediction, PredictionSpec
+    from sizetransfer.runs import Run
 
 
 def teacher(kind: str, /, **fields: object) -> Teacher:
@@ -55,7 +55,7 @@ def student(kind: str, field: FieldInfo, /, *, seed: int = 0, **fields: object) 
     Raises:
         SpecError: an unknown kind, preset or field, or a value that the field does not take; or no ``FieldInfo``.
     """
-    from sizetransfer.randomness import seeded_initialisation
+    from sizetransfer.contracts.randomness import seeded_initialisation
 
     if not isinstance(field, FieldInfo):
         raise SpecError(
@@ -90,7 +90,7 @@ def diagnose(
         train: train the specified student with so many steps, at the smallest size.
         device: ``auto``, or a torch device, for teachers that are specified; others stay where they are.
         dtype: ``float32`` or ``float64``, likewise; by default ``float32``, as in a run.
-        question: fields of :class:`sizetransfer.prediction.PredictionSpec`: sizes, sigmas, epsilon, shares, patch, ...
+        question: fields of :class:`sizetransfer.diagnosis.PredictionSpec`: sizes, sigmas, epsilon, shares, patch, ...
 
     Raises:
         SpecError: an unknown kind, preset or field, a noise level that is not positive, or a patch outside the lattice.
@@ -104,11 +104,11 @@ def diagnose(
         >>> print(found.verdict.label)
         transfers (of the radius)
     """
-    from sizetransfer.arithmetic import arithmetic
-    from sizetransfer.oracle import Teacher as TeacherModule
-    from sizetransfer.prediction import PredictionSpec, predict
-    from sizetransfer.randomness import seeded_initialisation
-    from sizetransfer.student import Student as StudentModule
+    from sizetransfer.contracts.arithmetic import arithmetic
+    from sizetransfer.contracts.oracle import Teacher as TeacherModule
+    from sizetransfer.contracts.randomness import seeded_initialisation
+    from sizetransfer.contracts.student import Student as StudentModule
+    from sizetransfer.diagnosis import PredictionSpec, predict
 
     asked = PredictionSpec.parse(question, where="diagnose")
     names = ("teacher", "student")
@@ -143,7 +143,7 @@ def _placed(teacher: Teacher, device: str, dtype: str | None) -> Teacher:
     """The teacher on a device and in a dtype, as in a run."""
     import torch
 
-    from sizetransfer.experiments.environment import choose_device
+    from sizetransfer.runs.environment import choose_device
 
     if dtype not in {None, "float32", "float64"}:
         raise SpecError(
@@ -157,15 +157,15 @@ def _placed(teacher: Teacher, device: str, dtype: str | None) -> Teacher:
 
 
 def _fit_for_diagnosis(teacher: Teacher, student: Student, asked: PredictionSpec) -> None:
-    from sizetransfer.arithmetic import arithmetic
+    from sizetransfer.contracts.arithmetic import arithmetic
 
     with arithmetic(teacher.anchor.dtype, teacher.anchor.device):
         student.fit(teacher, asked.sizes_for(teacher, student.radius)[0], seed=asked.seed)
 
 
 def _train_for_diagnosis(teacher: Teacher, student: Student | None, asked: PredictionSpec, steps: int) -> None:
-    from sizetransfer.specs import TrainingSpec
-    from sizetransfer.training import train
+    from sizetransfer.contracts.specs import TrainingSpec
+    from sizetransfer.scores.training import train
 
     if student is None or steps < 1:
         raise SpecError(
@@ -268,7 +268,7 @@ def load(
     Raises:
         SpecError: no such experiment or preset, malformed YAML, or wrong fields.
     """
-    from sizetransfer import experiments
+    from sizetransfer import runs as experiments
 
     return experiments.load(name_or_path, preset=preset, overrides=overrides or {})
 
@@ -309,7 +309,7 @@ def run(
         SpecError: the experiment is wrong, or asks for a figure that there is not.
         RunError: the run directory belongs to another experiment, or cannot be written.
     """
-    from sizetransfer import experiments
+    from sizetransfer import runs as experiments
     from sizetransfer.report import check_figures
 
     if not isinstance(experiment, Experiment):
@@ -356,7 +356,7 @@ def measure_run(
         SpecError: an unknown kind or a wrong field.
         RunError: the directory holds no run, or names code that is not trusted.
     """
-    from sizetransfer import experiments
+    from sizetransfer import runs as experiments
 
     specs = [cast(MeasureSpec, chosen("measure", choice)) for choice in measures]
     finished = experiments.measure_run(path, specs, sizes, trust=trust, on_event=on_event, **where)
@@ -380,7 +380,7 @@ def open_run(path: Path | str, *, trust: bool = False) -> Run:
     Raises:
         RunError: it is not one, or something in it is corrupted.
     """
-    from sizetransfer import experiments
+    from sizetransfer import runs as experiments
 
     return experiments.read_run(path, trust=trust)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from sizetransfer.hooks import hookimpl
-from sizetransfer.specs import MeasureSpec
+from sizetransfer.contracts.specs import MeasureSpec
+from sizetransfer.registry.hooks import hookimpl
 
 
 @hookimpl
@@ -22,7 +22,7 @@ def register_measures(register: Callable[[type[MeasureSpec]], None]) -> None:
     from sizetransfer.measures.shell_response import ShellResponseSpec
     from sizetransfer.measures.smoothed_response import SmoothedResponseSpec
     from sizetransfer.measures.smoothed_score import SmoothedScoreSpec
-    from sizetransfer.measures.zero_field import ZeroFieldSpec
+    from sizetransfer.systems.ising.zero_field_measure import ZeroFieldSpec
 
     register(CleanScoreSpec)
     register(ResponseSpec)

@@ -25,14 +25,14 @@ from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor
 
-from sizetransfer.domain import Domain, Lattice
-from sizetransfer.oracle import HasScore, Sample, Teacher, draw_fields
-from sizetransfer.parts import Part, relative_error
-from sizetransfer.randomness import batches
-from sizetransfer.records import Measurement, jackknife, root_ratio
-from sizetransfer.response import require_finite, student_score, teacher_score
-from sizetransfer.specs import MeasureSpec
-from sizetransfer.student import Student
+from sizetransfer.contracts.domain import Domain, Lattice
+from sizetransfer.contracts.oracle import HasScore, Sample, Teacher, draw_fields
+from sizetransfer.contracts.parts import Part, relative_error
+from sizetransfer.contracts.randomness import batches
+from sizetransfer.contracts.records import Measurement, jackknife, root_ratio
+from sizetransfer.contracts.specs import MeasureSpec
+from sizetransfer.contracts.student import Student
+from sizetransfer.scores.response import require_finite, student_score, teacher_score
 
 
 class CleanScoreSpec(MeasureSpec):
@@ -74,7 +74,7 @@ class CleanScoreSpec(MeasureSpec):
     def measure(
         self, teacher: Teacher, student: Student, size: int, *, sigma: float, seed: int
     ) -> Iterable[Measurement]:
-        """Measure at one size; see :meth:`sizetransfer.specs.MeasureSpec.measure`."""
+        """Measure at one size; see :meth:`sizetransfer.contracts.specs.MeasureSpec.measure`."""
         margin = self._margin(student, teacher.domain(size))
         squared, parts = [], []
         for batch, generator in batches(self.fields, self.batch, seed, "clean-score", size):

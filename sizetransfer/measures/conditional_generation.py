@@ -2,19 +2,19 @@ r"""Generated fields against exact ones in the same context, class by class of s
 
 Where a field is drawn *given* discrete labels, as the hard-valid teacher's X given ports S and types M, the reverse
 process is run in the context of exact fields, and a statistic over all sites would hide what the labels do. A teacher
-that knows which sites are alike (:class:`~sizetransfer.oracle.HasSiteClasses`) is therefore compared class by class, k,
-with E over the fields and over the sites, or pairs, of the class:
+that knows which sites are alike (:class:`~sizetransfer.contracts.oracle.HasSiteClasses`) is therefore compared class by
+class, k, with E over the fields and over the sites, or pairs, of the class:
 
 - ``mean`` :math:`\mu_k = E_k x`, ``variance`` :math:`v_k = E_k(x-\mu_k)^2`, ``fourth_moment`` :math:`E_k(x-\mu_k)^4`,
   for each class of sites of each division (by type, say);
 - ``covariance`` :math:`E_k\,x_i x_j - \mu_k^2` for each class of pairs, with mean and variance over both ends.
 
 Generated, exact and control fields live in one set of contexts: the control's are drawn anew given the labels
-(:class:`~sizetransfer.oracle.HasConditionalSamples`), so that what the labels vary by is in no difference. Deviations
-are in units of the exact field of the class: :math:`\sqrt{v_k}` for the mean, :math:`v_k` for variance and covariance
-(so that this is a correlation), the fourth moment for the fourth moment. Noise, starts and jackknife are those of
-:mod:`sizetransfer.measures.generation`, and so are the ratios of second moments, over all sites, and the control: the
-best known score in the student's place. It sees no labels, so that it may do worse than the student.
+(:class:`~sizetransfer.contracts.oracle.HasConditionalSamples`), so that what the labels vary by is in no difference.
+Deviations are in units of the exact field of the class: :math:`\sqrt{v_k}` for the mean, :math:`v_k` for variance and
+covariance (so that this is a correlation), the fourth moment for the fourth moment. Noise, starts and jackknife are
+those of :mod:`sizetransfer.measures.generation`, and so are the ratios of second moments, over all sites, and the
+control: the best known score in the student's place. It sees no labels, so that it may do worse than the student.
 """
 
 from __future__ import annotations
@@ -29,6 +29,19 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
+from sizetransfer.contracts.oracle import (
+    Division,
+    HasConditionalSamples,
+    HasSiteClasses,
+    Sample,
+    Teacher,
+    draw_fields,
+    redraw_fields,
+)
+from sizetransfer.contracts.parts import Part
+from sizetransfer.contracts.randomness import Stream, batches
+from sizetransfer.contracts.records import Measurement
+from sizetransfer.contracts.student import Student
 from sizetransfer.measures.exact_law import ControlScore, ExactLaw
 from sizetransfer.measures.generated_parts import BY_CLASS_PARTS, REVERSE_PROCESS_PARTS
 from sizetransfer.measures.generation import (
@@ -43,20 +56,7 @@ from sizetransfer.measures.generation import (
     within,
 )
 from sizetransfer.measures.marginal_ratios import plain
-from sizetransfer.oracle import (
-    Division,
-    HasConditionalSamples,
-    HasSiteClasses,
-    Sample,
-    Teacher,
-    draw_fields,
-    redraw_fields,
-)
-from sizetransfer.parts import Part
-from sizetransfer.randomness import Stream, batches
-from sizetransfer.records import Measurement
-from sizetransfer.sampling import Score
-from sizetransfer.student import Student
+from sizetransfer.scores.sampling import Score
 
 OF_SITES = ("mean", "variance", "fourth_moment")
 OF_PAIRS = ("covariance",)
@@ -90,7 +90,7 @@ class ConditionalGenerationSpec(ReverseProcessSpec):
     def measure(
         self, teacher: Teacher, student: Student, size: int, *, sigma: float, seed: int
     ) -> Iterable[Measurement]:
-        """Measure at one size; see :meth:`sizetransfer.specs.MeasureSpec.measure`.
+        """Measure at one size; see :meth:`sizetransfer.contracts.specs.MeasureSpec.measure`.
 
         Raises:
             OracleError: the teacher is not defined at that size.

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sizetransfer.domain import Domain, Lattice
+from sizetransfer.contracts.domain import Domain, Lattice
 
 
 def correlation_length(correlation: Float[Tensor, "*size"], domain: Domain) -> float:

@@ -13,8 +13,8 @@ estimates is too large rather than too small. A mean mode of variance :math:`\ka
 misses at most 1/121 of its variance at the end.
 
 The best known score is the exact smoothed score where the teacher has it within its reach; else the best linear filter
-(:mod:`sizetransfer.references`), fitted to the same ``FIELDS`` fields: of the whole torus, or, in boxes and where sites
-are dead, of the radius ``RADIUS``, without conditions.
+(:mod:`sizetransfer.scores.references`), fitted to the same ``FIELDS`` fields: of the whole torus, or, in boxes and
+where sites are dead, of the radius ``RADIUS``, without conditions.
 """
 
 from __future__ import annotations
@@ -28,14 +28,22 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sizetransfer.domain import Lattice
-from sizetransfer.errors import OracleError
-from sizetransfer.oracle import HasCovariance, HasReach, HasSmoothedScore, Sample, Teacher, draw_fields, joined
-from sizetransfer.randomness import batches
-from sizetransfer.references import Sight, estimate_moments, exact_moments
-from sizetransfer.references.consequence import spectrum
-from sizetransfer.references.moments import TorusMoments
-from sizetransfer.sampling import Score
+from sizetransfer.contracts.domain import Lattice
+from sizetransfer.contracts.errors import OracleError
+from sizetransfer.contracts.oracle import (
+    HasCovariance,
+    HasReach,
+    HasSmoothedScore,
+    Sample,
+    Teacher,
+    draw_fields,
+    joined,
+)
+from sizetransfer.contracts.randomness import batches
+from sizetransfer.scores.references import Sight, estimate_moments, exact_moments
+from sizetransfer.scores.references.consequence import spectrum
+from sizetransfer.scores.references.moments import TorusMoments
+from sizetransfer.scores.sampling import Score
 
 FIELDS = 64
 """Exact fields that an unknown spectrum, or a linear filter, is estimated from."""

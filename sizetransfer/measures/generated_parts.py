@@ -1,12 +1,12 @@
-"""What measures of generated fields say of their numbers (:mod:`sizetransfer.parts`)."""
+"""What measures of generated fields say of their numbers (:mod:`sizetransfer.contracts.parts`)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
 
+from sizetransfer.contracts.parts import Part, generated
 from sizetransfer.measures.marginal_ratios import RATIOS
-from sizetransfer.parts import Part, generated
 
 _RATIOS = dict(zip(RATIOS, generated("rollout", "generated fields").values(), strict=True))
 _DISTANCES = {

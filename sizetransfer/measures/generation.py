@@ -1,8 +1,9 @@
 r"""Local statistics of generated fields against exact ones: the check at the level of samples (paper appendix C.2).
 
-The student drives a reverse process (:mod:`sizetransfer.sampling`) from white noise down to :math:`\sigma_{\min}`; the
-exact fields are the teacher's with noise of that level added, because :math:`p_{\sigma_{\min}}`, not the clean law, is
-what an exact reverse process ends in. With E over fields, sites and pairs, and :math:`\mu = E x`, the observables are
+The student drives a reverse process (:mod:`sizetransfer.scores.sampling`) from white noise down to
+:math:`\sigma_{\min}`; the exact fields are the teacher's with noise of that level added, because
+:math:`p_{\sigma_{\min}}`, not the clean law, is what an exact reverse process ends in. With E over fields, sites and
+pairs, and :math:`\mu = E x`, the observables are
 
 - ``mean`` :math:`\mu`, ``variance`` :math:`E(x-\mu)^2`, ``fourth_moment`` :math:`E(x-\mu)^4`;
 - ``nearest`` and ``next_nearest``: :math:`E\,x_i x_j - \mu^2` over neighbours along the axes, and along the diagonals
@@ -43,19 +44,19 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from sizetransfer.domain import Lattice
-from sizetransfer.errors import NonFiniteError, SpecError
+from sizetransfer.contracts.domain import Lattice
+from sizetransfer.contracts.errors import NonFiniteError, SpecError
+from sizetransfer.contracts.oracle import Context, Sample, Teacher, draw_fields
+from sizetransfer.contracts.parts import Part
+from sizetransfer.contracts.randomness import Stream, batches
+from sizetransfer.contracts.records import Measurement
+from sizetransfer.contracts.specs import Geometry, MeasureSpec, NoiseSchedule, TrainingSpec
+from sizetransfer.contracts.student import Student
 from sizetransfer.measures.exact_law import ControlScore, ExactLaw, smallest_wave, whole_torus
 from sizetransfer.measures.generated_parts import OBSERVABLE_PARTS, REVERSE_PROCESS_PARTS
 from sizetransfer.measures.marginal_ratios import marginals, plain, ratios
-from sizetransfer.oracle import Context, Sample, Teacher, draw_fields
-from sizetransfer.parts import Part
-from sizetransfer.randomness import Stream, batches
-from sizetransfer.records import Measurement
-from sizetransfer.sampling import SamplerSpec, Score, Streams, draw_noise, generate, sample
-from sizetransfer.specs import Geometry, MeasureSpec, NoiseSchedule, TrainingSpec
-from sizetransfer.student import Student
-from sizetransfer.tiling import tiled
+from sizetransfer.scores.sampling import SamplerSpec, Score, Streams, draw_noise, generate, sample
+from sizetransfer.scores.tiling import tiled
 
 OBSERVABLES = ("mean", "variance", "fourth_moment", "nearest", "next_nearest")
 MARGINALS = ("site", "patch")
@@ -190,7 +191,7 @@ class GenerationSpec(ReverseProcessSpec):
     def measure(
         self, teacher: Teacher, student: Student, size: int, *, sigma: float, seed: int
     ) -> Iterable[Measurement]:
-        """Measure at one size; see :meth:`sizetransfer.specs.MeasureSpec.measure`.
+        """Measure at one size; see :meth:`sizetransfer.contracts.specs.MeasureSpec.measure`.
 
         Raises:
             SpecError: the teacher's fields do not live on a lattice, or on one too small for second neighbours, or a

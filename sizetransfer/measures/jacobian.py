@@ -22,13 +22,15 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from sizetransfer.domain import Domain
+from sizetransfer.contracts.domain import Domain
+from sizetransfer.contracts.oracle import HasScore, Teacher, draw_fields
+from sizetransfer.contracts.parts import Axis, Part
+from sizetransfer.contracts.randomness import stream
+from sizetransfer.contracts.records import Measurement, jackknife, mean, root_ratio
+from sizetransfer.contracts.specs import MeasureSpec
+from sizetransfer.contracts.student import Student
 from sizetransfer.measures.response import NEGLIGIBLE
-from sizetransfer.oracle import HasScore, Teacher, draw_fields
-from sizetransfer.parts import Axis, Part
-from sizetransfer.randomness import stream
-from sizetransfer.records import Measurement, jackknife, mean, root_ratio
-from sizetransfer.response import (
+from sizetransfer.scores.response import (
     Region,
     ResponseProfile,
     ScoreFunction,
@@ -40,8 +42,6 @@ from sizetransfer.response import (
     student_score,
     teacher_score,
 )
-from sizetransfer.specs import MeasureSpec
-from sizetransfer.student import Student
 
 
 def _error(label: str) -> Part:
@@ -88,7 +88,7 @@ class JacobianSpec(MeasureSpec):
     def measure(
         self, teacher: Teacher, student: Student, size: int, *, sigma: float, seed: int
     ) -> Iterable[Measurement]:
-        """Measure at one size; see :meth:`sizetransfer.specs.MeasureSpec.measure`."""
+        """Measure at one size; see :meth:`sizetransfer.contracts.specs.MeasureSpec.measure`."""
         sample = draw_fields(teacher, self.fields, size, generator=stream(seed, "jacobian", size))
         domain = sample.context.domain
         exact, learned = teacher_score(teacher, sample), student_score(student, sigma, sample.context)

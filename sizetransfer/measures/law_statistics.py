@@ -24,10 +24,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sizetransfer.domain import Graph, Lattice
-from sizetransfer.oracle import Sample
-from sizetransfer.records import Measurement
-from sizetransfer.references.moments import default_margin
+from sizetransfer.contracts.domain import Graph, Lattice
+from sizetransfer.contracts.oracle import Sample
+from sizetransfer.contracts.records import Measurement
+from sizetransfer.scores.references.moments import default_margin
 
 
 def law_statistics(sample: Sample, *, dimension: int, margin: int | None = None) -> tuple[Measurement, ...]:
@@ -36,7 +36,7 @@ def law_statistics(sample: Sample, *, dimension: int, margin: int | None = None)
     Args:
         sample: the fields.
         dimension: d of the formula.
-        margin: of the bulk of an open box; by default :func:`sizetransfer.references.moments.default_margin`.
+        margin: of the bulk of an open box; by default :func:`sizetransfer.scores.references.moments.default_margin`.
     """
     domain = sample.context.domain
     closed = isinstance(domain, Lattice) and all(domain.closed_axes) and sample.context.mask is None

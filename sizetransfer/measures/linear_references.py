@@ -2,7 +2,7 @@ r"""What others than the student reach: linear references, the law's own statist
 
 Every number is of the teacher and the student's radius alone; the student's weights take no part, and fields are named
 by the specification's own seed, so that all trainings are held against the same numbers. At each noise level
-(:mod:`sizetransfer.references`), relative errors of
+(:mod:`sizetransfer.scores.references`), relative errors of
 
 - ``null``: the best filter of radius 0; ``linear``: of the student's radius; ``best``: the least of any radius up to
   the whole lattice: cross-fitted, with the sums of every field, or exact for Gaussian fields. In open boxes, where a
@@ -17,10 +17,10 @@ Of the law: site variance, nearest-neighbour covariance, :math:`S(0)`, and the s
 elsewhere :math:`\sum_r r^2C(r) / (2d\sum_r C(r))` over pairs of the bulk at most a quarter of the box apart.
 
 On tori whose sites are alike or alternate, what a linear score generates
-(:mod:`sizetransfer.references.consequence`), in closed form for Gaussian fields, else to second order: by the best
-filter of the radius *of this size*, from the noise that this size needs, :math:`\sigma_{\max}^2 = 10 \max_k S(k)`; and
-as a forecast by the filter fitted at the training size and run here, from exact noisy fields at the training's largest
-noise.
+(:mod:`sizetransfer.scores.references.consequence`), in closed form for Gaussian fields, else to second order: by the
+best filter of the radius *of this size*, from the noise that this size needs, :math:`\sigma_{\max}^2 = 10 \max_k S(k)`;
+and as a forecast by the filter fitted at the training size and run here, from exact noisy fields at the training's
+largest noise.
 """
 
 from __future__ import annotations
@@ -36,12 +36,9 @@ from jaxtyping import Float
 from pydantic import Field, NonNegativeInt
 from torch import Tensor
 
-from sizetransfer.domain import Domain, Graph, Lattice
-from sizetransfer.measures.law_statistics import law_statistics
-from sizetransfer.measures.periodic_law import EVERYTHING, LawQuestion, fingerprint, periodic_moments
-from sizetransfer.measures.smoothed_score import NoiseLevel
-from sizetransfer.noise import perturb
-from sizetransfer.oracle import (
+from sizetransfer.contracts.domain import Domain, Graph, Lattice
+from sizetransfer.contracts.noise import perturb
+from sizetransfer.contracts.oracle import (
     HasCovariance,
     HasLocalPosterior,
     HasPosterior,
@@ -52,12 +49,17 @@ from sizetransfer.oracle import (
     Teacher,
     draw_fields,
 )
-from sizetransfer.parts import Part, generated
-from sizetransfer.randomness import stream
-from sizetransfer.records import Measurement, root_ratio
-from sizetransfer.references import Sight, exact_moments, linear_references
-from sizetransfer.references.balls import steps_of
-from sizetransfer.references.consequence import (
+from sizetransfer.contracts.parts import Part, generated
+from sizetransfer.contracts.randomness import stream
+from sizetransfer.contracts.records import Measurement, root_ratio
+from sizetransfer.contracts.specs import MeasureSpec, NoiseSchedule, TrainingSpec
+from sizetransfer.contracts.student import Student
+from sizetransfer.measures.law_statistics import law_statistics
+from sizetransfer.measures.periodic_law import EVERYTHING, LawQuestion, fingerprint, periodic_moments
+from sizetransfer.measures.smoothed_score import NoiseLevel
+from sizetransfer.scores.references import Sight, exact_moments, linear_references
+from sizetransfer.scores.references.balls import steps_of
+from sizetransfer.scores.references.consequence import (
     COARSE_STEP,
     STEP,
     gain,
@@ -66,13 +68,11 @@ from sizetransfer.references.consequence import (
     ratios,
     spectrum,
 )
-from sizetransfer.references.moments import GraphMoments, TorusMoments
-from sizetransfer.response import reference_sites
-from sizetransfer.specs import MeasureSpec, NoiseSchedule, TrainingSpec
-from sizetransfer.student import Student
+from sizetransfer.scores.references.moments import GraphMoments, TorusMoments
+from sizetransfer.scores.response import reference_sites
 
 GENERATED = ("site_variance", "nearest", "zero_mode", "smallest_wave")
-"""Statistics of generated over exact fields, in the order of :func:`sizetransfer.references.consequence.marginals`."""
+"""Statistics of generated over exact fields, in the order of :func:`.consequence.marginals`."""
 
 ENOUGH = 10.0
 """The largest noise variance that a size needs, in units of the law's largest eigenvalue."""
@@ -154,7 +154,7 @@ class LinearReferencesSpec(MeasureSpec):
     def measure(
         self, teacher: Teacher, student: Student, size: int, *, sigma: float, seed: int
     ) -> Iterable[Measurement]:
-        """Measure at one size; see :meth:`sizetransfer.specs.MeasureSpec.measure`."""
+        """Measure at one size; see :meth:`sizetransfer.contracts.specs.MeasureSpec.measure`."""
         radii = self._radii(teacher, student, size)
         every = True if self.conditions is None else self.conditions
         question = _Question(self, fingerprint(teacher, size), size, radii, Sight(condition=every), teacher)

@@ -5,8 +5,8 @@ squared error per component is the irreducible gap
 
 .. math:: g_r = [(C+v)^{-1}]_{ii} - [(C+v)_{BB}^{-1}]_{ii}, \qquad v = \sigma^2
 
-(:mod:`sizetransfer.gaussian`). It is a conditional expectation, so for a student :math:`\hat s` of radius r the squared
-error splits without a mixed term:
+(:mod:`sizetransfer.numerics.gaussian`). It is a conditional expectation, so for a student :math:`\hat s` of radius r
+the squared error splits without a mixed term:
 
 .. math:: E\,|\hat s - s|^2 = g_r + E\,|\hat s - s^{(r)}|^2 .
 
@@ -26,16 +26,16 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from sizetransfer.domain import Domain, Graph
-from sizetransfer.noise import perturb
-from sizetransfer.oracle import Context, HasCovariance, HasSmoothedScore, Sample, Teacher, draw_fields
-from sizetransfer.parts import Part
-from sizetransfer.randomness import batches
-from sizetransfer.records import Measurement, jackknife, root_ratio
-from sizetransfer.response import require_finite, student_score
-from sizetransfer.specs import MeasureSpec
-from sizetransfer.student import Student
-from sizetransfer.students.optimal_local import BestFilter, best_filter
+from sizetransfer.contracts.domain import Domain, Graph
+from sizetransfer.contracts.noise import perturb
+from sizetransfer.contracts.oracle import Context, HasCovariance, HasSmoothedScore, Sample, Teacher, draw_fields
+from sizetransfer.contracts.parts import Part
+from sizetransfer.contracts.randomness import batches
+from sizetransfer.contracts.records import Measurement, jackknife, root_ratio
+from sizetransfer.contracts.specs import MeasureSpec
+from sizetransfer.contracts.student import Student
+from sizetransfer.scores.response import require_finite, student_score
+from sizetransfer.systems.gaussian.student import BestFilter, best_filter
 
 
 class LocalitySpec(MeasureSpec):
@@ -71,7 +71,7 @@ class LocalitySpec(MeasureSpec):
     def measure(
         self, teacher: Teacher, student: Student, size: int, *, sigma: float, seed: int
     ) -> Iterable[Measurement]:
-        """Measure at one size; see :meth:`sizetransfer.specs.MeasureSpec.measure`."""
+        """Measure at one size; see :meth:`sizetransfer.contracts.specs.MeasureSpec.measure`."""
         law = cast(HasCovariance, teacher)
         domain = teacher.domain(size)
         best = partial(best_filter, domain, covariance=partial(law.covariance, size))

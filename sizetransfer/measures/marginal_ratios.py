@@ -24,8 +24,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sizetransfer.records import Measurement, ratio
-from sizetransfer.references.consequence import UNCORRELATED
+from sizetransfer.contracts.records import Measurement, ratio
+from sizetransfer.scores.references.consequence import UNCORRELATED
 
 RATIOS = ("site_variance_ratio", "nearest_covariance_ratio", "zero_mode_ratio", "smallest_wave_ratio")
 """Names of the ratios, in the order of the moments; the last two are there on tori alone."""

@@ -12,12 +12,12 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from sizetransfer.domain import Lattice
-from sizetransfer.oracle import HasCovariance, HasScore, Sample, Teacher, draw_fields
-from sizetransfer.randomness import stream
-from sizetransfer.references import Sight, estimate_moments, exact_moments
-from sizetransfer.references.errors import others
-from sizetransfer.references.moments import TorusMoments
+from sizetransfer.contracts.domain import Lattice
+from sizetransfer.contracts.oracle import HasCovariance, HasScore, Sample, Teacher, draw_fields
+from sizetransfer.contracts.randomness import stream
+from sizetransfer.scores.references import Sight, estimate_moments, exact_moments
+from sizetransfer.scores.references.errors import others
+from sizetransfer.scores.references.moments import TorusMoments
 
 EVERYTHING = Sight()
 

@@ -21,12 +21,14 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from sizetransfer.errors import SpecError
-from sizetransfer.oracle import Context, HasScore, Teacher, draw_fields
-from sizetransfer.parts import Part
-from sizetransfer.randomness import stream, uniform
-from sizetransfer.records import Measurement, root_ratio
-from sizetransfer.response import (
+from sizetransfer.contracts.errors import SpecError
+from sizetransfer.contracts.oracle import Context, HasScore, Teacher, draw_fields
+from sizetransfer.contracts.parts import Part
+from sizetransfer.contracts.randomness import stream, uniform
+from sizetransfer.contracts.records import Measurement, root_ratio
+from sizetransfer.contracts.specs import MeasureSpec
+from sizetransfer.contracts.student import Student
+from sizetransfer.scores.response import (
     Region,
     ScoreFunction,
     at_sites,
@@ -36,8 +38,6 @@ from sizetransfer.response import (
     student_score,
     teacher_score,
 )
-from sizetransfer.specs import MeasureSpec
-from sizetransfer.student import Student
 
 # Teacher responses below this share of the near response are rounding, not signal, in single precision.
 NEGLIGIBLE = 1e-4
@@ -79,7 +79,7 @@ class ResponseSpec(MeasureSpec):
     def measure(
         self, teacher: Teacher, student: Student, size: int, *, sigma: float, seed: int
     ) -> Iterable[Measurement]:
-        """Measure at one size; see :meth:`sizetransfer.specs.MeasureSpec.measure`."""
+        """Measure at one size; see :meth:`sizetransfer.contracts.specs.MeasureSpec.measure`."""
         sample = draw_fields(teacher, self.fields, size, generator=stream(seed, "response", size))
         scores = (teacher_score(teacher, sample), student_score(student, sigma, sample.context))
         wanted = torch.tensor(reference_sites(sample.context.domain, self.fields, self.margin))[:, None]

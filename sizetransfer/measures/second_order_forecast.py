@@ -1,12 +1,12 @@
 r"""What a student generates, forecast to second order from its own answers to exact noisy fields.
 
 At noise levels from the training's largest to its smallest the student is asked for the score of exact noisy fields;
-its best linear approximation there (:mod:`sizetransfer.references.approximation`), with the classes of alternating
-sites apart, takes the law's second moments through the reverse process
-(:mod:`sizetransfer.references.consequence`). Between the levels it is the exact linear score plus the difference from
-it, multiplied by v and taken linearly in :math:`\ln v`. It starts from exact noisy fields at the training's largest
-noise. For linear students of Gaussian fields it is what they generate; a wrong gain, a wrong range or a student that
-did not learn at large noise are seen in it, which errors at noise levels up to the site deviation do not show. A
+its best linear approximation there (:mod:`sizetransfer.scores.references.approximation`), with the classes of
+alternating sites apart, takes the law's second moments through the reverse process
+(:mod:`sizetransfer.scores.references.consequence`). Between the levels it is the exact linear score plus the difference
+from it, multiplied by v and taken linearly in :math:`\ln v`. It starts from exact noisy fields at the training's
+largest noise. For linear students of Gaussian fields it is what they generate; a wrong gain, a wrong range or a student
+that did not learn at large noise are seen in it, which errors at noise levels up to the site deviation do not show. A
 rollout, :mod:`sizetransfer.measures.generation`, is the generation itself and costs a hundred times as much.
 
 Fields are left out in parts, of the law and of the student's answers together; values are corrected by that jackknife.
@@ -22,23 +22,23 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from sizetransfer.errors import OracleError
+from sizetransfer.contracts.errors import OracleError
+from sizetransfer.contracts.noise import perturb
+from sizetransfer.contracts.oracle import Teacher, draw_fields
+from sizetransfer.contracts.parts import Part, generated
+from sizetransfer.contracts.randomness import batches, stream
+from sizetransfer.contracts.records import Measurement
+from sizetransfer.contracts.specs import Geometry, MeasureSpec, NoiseSchedule, TrainingSpec
+from sizetransfer.contracts.student import Student
 from sizetransfer.measures.periodic_law import EVERYTHING, LawQuestion, alternates, fingerprint, periodic_moments
-from sizetransfer.noise import perturb
-from sizetransfer.oracle import Teacher, draw_fields
-from sizetransfer.parts import Part, generated
-from sizetransfer.randomness import batches, stream
-from sizetransfer.records import Measurement
-from sizetransfer.references.approximation import ResponseMoments
-from sizetransfer.references.cells import Cells
-from sizetransfer.references.consequence import COARSE_STEP, generated_spectrum, marginals, ratios, spectrum
-from sizetransfer.references.moments import TorusMoments
-from sizetransfer.response import require_finite, student_score
-from sizetransfer.specs import Geometry, MeasureSpec, NoiseSchedule, TrainingSpec
-from sizetransfer.student import Student
+from sizetransfer.scores.references.approximation import ResponseMoments
+from sizetransfer.scores.references.cells import Cells
+from sizetransfer.scores.references.consequence import COARSE_STEP, generated_spectrum, marginals, ratios, spectrum
+from sizetransfer.scores.references.moments import TorusMoments
+from sizetransfer.scores.response import require_finite, student_score
 
 FORECAST = ("forecast_site_variance", "forecast_nearest", "forecast_zero_mode", "forecast_smallest_wave")
-"""Generated over exact statistics, in the order of :func:`sizetransfer.references.consequence.marginals`."""
+"""Generated over exact statistics, in the order of :func:`sizetransfer.scores.references.consequence.marginals`."""
 
 SPACING = 0.7
 """Of the noise levels, in ln v, at most."""
@@ -88,7 +88,7 @@ class SecondOrderForecastSpec(MeasureSpec):
     def measure(
         self, teacher: Teacher, student: Student, size: int, *, sigma: float, seed: int
     ) -> Iterable[Measurement]:
-        """Measure at one size; see :meth:`sizetransfer.specs.MeasureSpec.measure`."""
+        """Measure at one size; see :meth:`sizetransfer.contracts.specs.MeasureSpec.measure`."""
         laws = periodic_moments(self._law(teacher, size))
         if not laws:
             self.check(teacher, size)

@@ -6,9 +6,9 @@ For the smoothed score s at noise :math:`\sigma` and a site i (paper eq. (9), (2
     \qquad v = \sigma^2,
 
 are compared with those of the best score of the student's receptive radius, whose posterior is the one given the field
-within the radius (:class:`~sizetransfer.oracle.HasLocalPosterior`), and with the student's. What separates the first
-two is locality; what separates the last two is training. The number of the paper's figure 4 is the shell response
-:math:`\sum_{d(i,j)=p}\partial s_i/\partial x_j` at a probe distance p inside the radius.
+within the radius (:class:`~sizetransfer.contracts.oracle.HasLocalPosterior`), and with the student's. What separates
+the first two is locality; what separates the last two is training. The number of the paper's figure 4 is the shell
+response :math:`\sum_{d(i,j)=p}\partial s_i/\partial x_j` at a probe distance p inside the radius.
 
 All is taken twice: at x = 0, where no field holds the spins and the response is that of the clean law, the largest of
 all for ferromagnets; and at noisy fields drawn from the teacher, which are what a diffusion model meets.
@@ -26,18 +26,18 @@ import torch
 from pydantic import Field, NonNegativeInt
 from torch import Tensor
 
-from sizetransfer.domain import Domain, Site
-from sizetransfer.errors import SpecError
+from sizetransfer.contracts.domain import Domain, Site
+from sizetransfer.contracts.errors import SpecError
+from sizetransfer.contracts.noise import perturb
+from sizetransfer.contracts.oracle import Context, HasLocalPosterior, HasPosterior, HasReach, Teacher, draw_fields
+from sizetransfer.contracts.parts import Part, relative_error
+from sizetransfer.contracts.randomness import batches, stream
+from sizetransfer.contracts.records import Measurement, jackknife, mean, root_ratio
+from sizetransfer.contracts.specs import MeasureSpec
+from sizetransfer.contracts.student import Student
 from sizetransfer.measures.correlation_length import correlation_length
 from sizetransfer.measures.smoothed_score import NoiseLevel
-from sizetransfer.noise import perturb
-from sizetransfer.oracle import Context, HasLocalPosterior, HasPosterior, HasReach, Teacher, draw_fields
-from sizetransfer.parts import Part, relative_error
-from sizetransfer.randomness import batches, stream
-from sizetransfer.records import Measurement, jackknife, mean, root_ratio
-from sizetransfer.response import ResponseProfile, jacobian_row, require_finite, shell_sums, student_score
-from sizetransfer.specs import MeasureSpec
-from sizetransfer.student import Student
+from sizetransfer.scores.response import ResponseProfile, jacobian_row, require_finite, shell_sums, student_score
 
 Index = tuple[slice | int, ...]
 _Table = Mapping[str, Tensor]
@@ -103,7 +103,7 @@ class ShellResponseSpec(MeasureSpec):
     def measure(
         self, teacher: Teacher, student: Student, size: int, *, sigma: float, seed: int
     ) -> Iterable[Measurement]:
-        """Measure at one size; see :meth:`sizetransfer.specs.MeasureSpec.measure`.
+        """Measure at one size; see :meth:`sizetransfer.contracts.specs.MeasureSpec.measure`.
 
         Raises:
             SpecError: no site is as far away as the probe.

@@ -3,9 +3,9 @@ r"""How far the *smoothed* score of a teacher responds, at every noise level: wh
 The response range of equation (5) belongs to a score field; the one that a diffusion model learns is the smoothed
 score at noise :math:`\sigma`, of which the clean score is the limit :math:`\sigma \to 0`. Its response
 :math:`\partial s_i/\partial x_j` is a posterior covariance (paper eq. (9)), estimated by
-:mod:`sizetransfer.posterior`; the page of that module says how sums of absolute values are taken without the floor
-that noise puts under them. A radius shorter than the range at some noise level limits the student there, whatever it
-is at the others.
+:mod:`sizetransfer.scores.posterior`; the page of that module says how sums of absolute values are taken without the
+floor that noise puts under them. A radius shorter than the range at some noise level limits the student there, whatever
+it is at the others.
 """
 
 from __future__ import annotations
@@ -19,22 +19,16 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from sizetransfer.chains import Mixing, NotMixedError
-from sizetransfer.noise import perturb
-from sizetransfer.oracle import HasScore, Sample, Teacher, draw_fields
-from sizetransfer.parts import Part
-from sizetransfer.posterior import Posterior, PosteriorSpec, Responses, sample_posterior
-from sizetransfer.randomness import stream
-from sizetransfer.records import Measurement, jackknife, mean
-from sizetransfer.response import (
-    ResponseProfile,
-    jacobian_row,
-    reference_sites,
-    shell_sums,
-    teacher_score,
-)
-from sizetransfer.specs import MeasureSpec
-from sizetransfer.student import Student
+from sizetransfer.contracts.noise import perturb
+from sizetransfer.contracts.oracle import HasScore, Sample, Teacher, draw_fields
+from sizetransfer.contracts.parts import Part
+from sizetransfer.contracts.randomness import stream
+from sizetransfer.contracts.records import Measurement, jackknife, mean
+from sizetransfer.contracts.specs import MeasureSpec
+from sizetransfer.contracts.student import Student
+from sizetransfer.numerics.chains import Mixing, NotMixedError
+from sizetransfer.scores.posterior import Posterior, PosteriorSpec, Responses, sample_posterior
+from sizetransfer.scores.response import ResponseProfile, jacobian_row, reference_sites, shell_sums, teacher_score
 
 
 class SmoothedResponseSpec(MeasureSpec):
@@ -84,7 +78,7 @@ class SmoothedResponseSpec(MeasureSpec):
     def measure(
         self, teacher: Teacher, student: Student, size: int, *, sigma: float, seed: int
     ) -> Iterable[Measurement]:
-        """Measure at one size; see :meth:`sizetransfer.specs.MeasureSpec.measure`."""
+        """Measure at one size; see :meth:`sizetransfer.contracts.specs.MeasureSpec.measure`."""
         sample = draw_fields(teacher, self.fields, size, generator=stream(seed, "smoothed-response", size))
         radii = sorted({*self.radii, *([] if student.radius is None else [student.radius])})
         yield from self._clean(teacher, sample)

@@ -17,14 +17,14 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from sizetransfer.noise import perturb
-from sizetransfer.oracle import HasReach, HasSmoothedScore, Sample, Teacher, draw_fields
-from sizetransfer.parts import Part, relative_error
-from sizetransfer.randomness import batches
-from sizetransfer.records import Measurement, root_ratio
-from sizetransfer.response import require_finite, student_score
-from sizetransfer.specs import MeasureSpec
-from sizetransfer.student import Student
+from sizetransfer.contracts.noise import perturb
+from sizetransfer.contracts.oracle import HasReach, HasSmoothedScore, Sample, Teacher, draw_fields
+from sizetransfer.contracts.parts import Part, relative_error
+from sizetransfer.contracts.randomness import batches
+from sizetransfer.contracts.records import Measurement, root_ratio
+from sizetransfer.contracts.specs import MeasureSpec
+from sizetransfer.contracts.student import Student
+from sizetransfer.scores.response import require_finite, student_score
 
 NoiseLevel = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -53,7 +53,7 @@ class SmoothedScoreSpec(MeasureSpec):
     def measure(
         self, teacher: Teacher, student: Student, size: int, *, sigma: float, seed: int
     ) -> Iterable[Measurement]:
-        """Measure at one size; see :meth:`sizetransfer.specs.MeasureSpec.measure`."""
+        """Measure at one size; see :meth:`sizetransfer.contracts.specs.MeasureSpec.measure`."""
         for level in self.sigmas:
             squared = [
                 _squared(teacher, student, draw_fields(teacher, batch, size, generator=generator), level, generator)

@@ -10,17 +10,17 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from sizetransfer.hooks import FigureFunction, hookimpl
+from sizetransfer.registry.hooks import FigureFunction, hookimpl
 
 if TYPE_CHECKING:
     from sizetransfer.report.data import ReportData
-    from sizetransfer.report.differences import compare_runs
     from sizetransfer.report.drawing import Drawing, Omitted
     from sizetransfer.report.drawn import check_figures
-    from sizetransfer.report.figure_sample import draw_sample
     from sizetransfer.report.page import write_report
-    from sizetransfer.report.scene import Camera
     from sizetransfer.report.style import new_figure
+    from sizetransfer.runs.compare import compare_runs
+    from sizetransfer.systems.hard_valid.pictures import draw_sample
+    from sizetransfer.systems.hard_valid.scene import Camera
 
 __all__ = [
     "Camera",

@@ -1,4 +1,4 @@
-"""What the axes that parts declare are called, and how they are drawn (:mod:`sizetransfer.parts`)."""
+"""What the axes that parts declare are called, and how they are drawn (:mod:`sizetransfer.contracts.parts`)."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLocator
 
-from sizetransfer.domain import SizeWords
-from sizetransfer.parts import Axis
+from sizetransfer.contracts.domain import SizeWords
+from sizetransfer.contracts.parts import Axis
 from sizetransfer.report import style
 
 

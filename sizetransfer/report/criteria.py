@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from sizetransfer.declarations import score_of
-from sizetransfer.parts import Part
-from sizetransfer.trials import Experiment
+from sizetransfer.contracts.parts import Part
+from sizetransfer.runs.declarations import score_of
+from sizetransfer.runs.trials import Experiment
 from sizetransfer.verdict import Verdict, Word
 
 
@@ -54,11 +54,11 @@ class Criterion:
 def criteria(table: pd.DataFrame, experiment: Experiment, teacher: str) -> list[Criterion]:
     """The errors of a teacher's students: the clean score's, else the smoothed score's at each noise level.
 
-    They are what the measures declare as relative errors of the whole score (:mod:`sizetransfer.parts`); where several
-    measures give one, the first of the experiment.
+    They are what the measures declare as relative errors of the whole score (:mod:`sizetransfer.contracts.parts`);
+    where several measures give one, the first of the experiment.
 
     Args:
-        table: averages over seeds, of :func:`sizetransfer.averages.estimates`.
+        table: averages over seeds, of :func:`sizetransfer.numerics.averages.estimates`.
         experiment: names of measures.
         teacher: its name.
     """

@@ -11,13 +11,13 @@ from typing import Any, Protocol
 
 import pandas as pd
 
-from sizetransfer.averages import estimates
-from sizetransfer.declarations import Declarations
-from sizetransfer.domain import SizeWords
-from sizetransfer.evidence import measure_name, radii, words_of
-from sizetransfer.records import Record
+from sizetransfer.contracts.domain import SizeWords
+from sizetransfer.contracts.records import Record
+from sizetransfer.numerics.averages import estimates
 from sizetransfer.report.criteria import Criterion, criteria
-from sizetransfer.trials import Experiment
+from sizetransfer.runs.declarations import Declarations
+from sizetransfer.runs.evidence import measure_name, radii, words_of
+from sizetransfer.runs.trials import Experiment
 from sizetransfer.verdict import Verdict
 
 
@@ -28,7 +28,7 @@ class RunLike(Protocol):
         path: the run directory.
         experiment: the resolved experiment.
         manifest: versions, device, times and counts.
-        records: rows of :class:`sizetransfer.records.Record`; may be incomplete or empty.
+        records: rows of :class:`sizetransfer.contracts.records.Record`; may be incomplete or empty.
         verdicts: what the records mean.
         failures: ``trial``, ``label`` and ``error`` of every trial that failed, with ``measure`` and ``size`` of a
             measure that did.
@@ -65,7 +65,7 @@ class ReportData:
 
     Attributes:
         run: the run.
-        estimates: averages over seeds (:func:`sizetransfer.averages.estimates`).
+        estimates: averages over seeds (:func:`sizetransfer.numerics.averages.estimates`).
         radii: receptive radius of every student with records, ascending, ``None`` (global) last.
         verdicts: of every teacher and student; none where no error of the score was measured.
     """

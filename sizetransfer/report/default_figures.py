@@ -2,7 +2,7 @@
 
 One figure for a measure and an axis: a panel for each teacher and part, a line for each student, values with error bars
 of one standard error against the axis, at the largest size at which the part was measured. Everything that is written
-follows from what the measure declares of its parts (:mod:`sizetransfer.parts`).
+follows from what the measure declares of its parts (:mod:`sizetransfer.contracts.parts`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sizetransfer.parts import Axis, Part
+from sizetransfer.contracts.parts import Axis, Part
 from sizetransfer.report import style
 from sizetransfer.report.axes import AXES
 from sizetransfer.report.data import ReportData

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from sizetransfer.plugins import describe
 from sizetransfer.registry import Registry, default_registry
+from sizetransfer.registry.plugins import describe
 from sizetransfer.report.data import ReportData
 from sizetransfer.report.drawing import Drawing, Omitted
-from sizetransfer.trials import Experiment
+from sizetransfer.runs.trials import Experiment
 
 
 def draw(name: str, data: ReportData, *, registry: Registry | None = None) -> Drawing | Omitted:

@@ -10,10 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator
 
-from sizetransfer.evidence import measure_name
 from sizetransfer.report import style
 from sizetransfer.report.data import ReportData
 from sizetransfer.report.drawing import Drawing, Omitted
+from sizetransfer.runs.evidence import measure_name
 
 
 def smoothed_range(data: ReportData) -> Drawing | Omitted:

@@ -39,8 +39,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from sizetransfer.evidence import measure_name
-from sizetransfer.hooks import FigureFunction
+from sizetransfer.registry.hooks import FigureFunction
 from sizetransfer.report import style
 from sizetransfer.report.criteria import regime
 from sizetransfer.report.data import ReportData
@@ -48,13 +47,14 @@ from sizetransfer.report.drawing import Drawing, Omitted
 from sizetransfer.report.figure_architectures import architecture_responses, architectures
 from sizetransfer.report.figure_conditional import conditional_generation
 from sizetransfer.report.figure_generation import generation
-from sizetransfer.report.figure_hard_valid import bulk_and_boundary, far_to_near
-from sizetransfer.report.figure_ising import ising_response, ising_size
-from sizetransfer.report.figure_repair import repair
-from sizetransfer.report.figure_sample import hard_valid_sample
 from sizetransfer.report.figure_smoothed import smoothed_range
 from sizetransfer.report.training import training_curves
-from sizetransfer.trials import PaperValue
+from sizetransfer.runs.evidence import measure_name
+from sizetransfer.runs.trials import PaperValue
+from sizetransfer.systems.flow.figure_repair import repair
+from sizetransfer.systems.hard_valid.figures import bulk_and_boundary, far_to_near
+from sizetransfer.systems.hard_valid.pictures import hard_valid_sample
+from sizetransfer.systems.ising.figures import ising_response, ising_size
 
 LARGEST_RESPONSE_ERROR = 3.0
 NO_ERROR = "no record of the error of a score"

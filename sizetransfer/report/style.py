@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullFormatter, NullLocator
 
-from sizetransfer.domain import LATTICE_WORDS, SizeWords
+from sizetransfer.contracts.domain import LATTICE_WORDS, SizeWords
 from sizetransfer.report.data import ReportData
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#5B5B5B")

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sizetransfer.averages import Estimate
+from sizetransfer.numerics.averages import Estimate
 from sizetransfer.report.data import ReportData
-from sizetransfer.trials import PaperValue
+from sizetransfer.runs.trials import PaperValue
 from sizetransfer.verdict import Verdict
 
 MISSING = "–"

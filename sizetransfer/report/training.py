@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from sizetransfer.errors import RunError
+from sizetransfer.contracts.errors import RunError
 from sizetransfer.report.data import RunLike
 
 _POINTS = 200

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from sizetransfer.hooks import hookimpl
-from sizetransfer.specs import StudentSpec
+from sizetransfer.contracts.specs import StudentSpec
+from sizetransfer.registry.hooks import hookimpl
 
 
 @hookimpl
@@ -13,12 +13,12 @@ def register_students(register: Callable[[type[StudentSpec]], None]) -> None:
     """Register every built-in student."""
     from sizetransfer.students.best_linear import BestLinearSpec
     from sizetransfer.students.cnn import CNNStudentSpec
-    from sizetransfer.students.optimal_local import OptimalLocalSpec
-    from sizetransfer.students.optimal_local_ising import OptimalLocalIsingSpec
     from sizetransfer.students.sliding_attention import SlidingAttentionSpec
     from sizetransfer.students.spectral import SpectralStudentSpec
     from sizetransfer.students.unet import UNetStudentSpec
     from sizetransfer.students.wrapped import ModuleSpec
+    from sizetransfer.systems.gaussian.student import OptimalLocalSpec
+    from sizetransfer.systems.ising.student import OptimalLocalIsingSpec
 
     register(BestLinearSpec)
     register(CNNStudentSpec)

@@ -3,10 +3,10 @@ r"""The best linear score of receptive radius r for any teacher: what a convolut
 .. math:: \hat s_i(x, \sigma) = -\big[(C_{BB} + \sigma^2)^{-1}(x_B - \mu_B)\big]_i
 
 with the covariance C of the teacher's fields around a site, one for every value of the condition, a sublattice say
-(:mod:`sizetransfer.references`). It has no gradients: instead of steps of training it is fitted, once, to fields of the
-teacher at the training size (:meth:`BestLinearStudent.fit`), and runs at every size. What it keeps are the second
-moments, in double precision whatever its dtype, so that one fit serves every noise level; a diagonalisation for each
-class turns them into filters. Before it is fitted it is the best score of white noise, :math:`-x/(\sigma_d^2 +
+(:mod:`sizetransfer.scores.references`). It has no gradients: instead of steps of training it is fitted, once, to fields
+of the teacher at the training size (:meth:`BestLinearStudent.fit`), and runs at every size. What it keeps are the
+second moments, in double precision whatever its dtype, so that one fit serves every noise level; a diagonalisation for
+each class turns them into filters. Before it is fitted it is the best score of white noise, :math:`-x/(\sigma_d^2 +
 \sigma^2)`.
 
 On a torus that is smaller than the ball, and without a radius, the filter sees each site once, and its kernel is placed
@@ -24,15 +24,15 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from sizetransfer.domain import Graph
-from sizetransfer.errors import SpecError
-from sizetransfer.noise import expand
-from sizetransfer.oracle import Context, Teacher, draw_fields
-from sizetransfer.randomness import stream
-from sizetransfer.references.filters import AnyFilter
-from sizetransfer.references.moments import GraphMoments, Moments, TorusMoments, WindowMoments, estimate_moments
-from sizetransfer.specs import FieldInfo, Geometry, StudentSpec
-from sizetransfer.student import Student
+from sizetransfer.contracts.domain import Graph
+from sizetransfer.contracts.errors import SpecError
+from sizetransfer.contracts.noise import expand
+from sizetransfer.contracts.oracle import Context, Teacher, draw_fields
+from sizetransfer.contracts.randomness import stream
+from sizetransfer.contracts.specs import FieldInfo, Geometry, StudentSpec
+from sizetransfer.contracts.student import Student
+from sizetransfer.scores.references.filters import AnyFilter
+from sizetransfer.scores.references.moments import GraphMoments, Moments, TorusMoments, WindowMoments, estimate_moments
 
 _MOMENTS: Mapping[str, Callable[..., Moments]] = {
     "products": TorusMoments,
@@ -70,8 +70,8 @@ def _unknown(expected: str, got: str, fix: str) -> SpecError:
 class BestLinearStudent(Student):
     """Best linear score of a teacher's fields (see the module's formula).
 
-    Its buffers are the moments, by the names of their dataclass (:mod:`sizetransfer.references.moments`), and on a
-    graph the edges besides.
+    Its buffers are the moments, by the names of their dataclass (:mod:`sizetransfer.scores.references.moments`), and on
+    a graph the edges besides.
     """
 
     # Each noise level gets its filter once, so the shapes within depend on the values of sigma.
@@ -84,7 +84,7 @@ class BestLinearStudent(Student):
         self._filter: AnyFilter | None = None
 
     def fit(self, teacher: Teacher, size: int, *, seed: int) -> None:
-        """Estimate the moments from the teacher's fields at one size; see :meth:`sizetransfer.student.Student.fit`."""
+        """Estimate the moments from the teacher's fields at one size; see :meth:`.Student.fit`."""
         with torch.no_grad():
             sample = draw_fields(teacher, self.spec.fields, size, generator=stream(seed, "best-linear", size))
             moments = estimate_moments(sample, self.radius)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from sizetransfer.errors import OracleError
-from sizetransfer.oracle import Context
+from sizetransfer.contracts.errors import OracleError
+from sizetransfer.contracts.oracle import Context
 
 
 def condition_channels(context: Context, channels: int, *, like: Tensor) -> list[Tensor]:

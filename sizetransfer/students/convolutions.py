@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sizetransfer.domain import pad
-from sizetransfer.errors import SpecError
-from sizetransfer.noise import fourier_features
-from sizetransfer.oracle import Context
-from sizetransfer.specs import FieldInfo
+from sizetransfer.contracts.domain import pad
+from sizetransfer.contracts.errors import SpecError
+from sizetransfer.contracts.noise import fourier_features
+from sizetransfer.contracts.oracle import Context
+from sizetransfer.contracts.specs import FieldInfo
 from sizetransfer.students.conditions import condition_channels
 
 CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from sizetransfer.errors import SpecError
+from sizetransfer.contracts.errors import SpecError
+from sizetransfer.contracts.specs import FieldInfo, StudentSpec
 from sizetransfer.registry import default_registry
-from sizetransfer.specs import FieldInfo, StudentSpec
 
 
 def require_geometry(spec: StudentSpec, field: FieldInfo) -> None:

@@ -28,11 +28,11 @@ from jaxtyping import Float
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from sizetransfer.domain import pad
-from sizetransfer.errors import OracleError, SpecError
-from sizetransfer.oracle import Context
-from sizetransfer.specs import FieldInfo, StudentSpec
-from sizetransfer.student import Student
+from sizetransfer.contracts.domain import pad
+from sizetransfer.contracts.errors import OracleError, SpecError
+from sizetransfer.contracts.oracle import Context
+from sizetransfer.contracts.specs import FieldInfo, StudentSpec
+from sizetransfer.contracts.student import Student
 from sizetransfer.students.conditions import condition_channels
 from sizetransfer.students.convolutions import NoiseEmbedding, require_dimension
 from sizetransfer.students.geometry import require_geometry

@@ -31,9 +31,9 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from sizetransfer.oracle import Context
-from sizetransfer.specs import FieldInfo, StudentSpec
-from sizetransfer.student import Student
+from sizetransfer.contracts.oracle import Context
+from sizetransfer.contracts.specs import FieldInfo, StudentSpec
+from sizetransfer.contracts.student import Student
 from sizetransfer.students.convolutions import (
     CONVOLUTIONS,
     Convolution,

@@ -26,10 +26,10 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from sizetransfer.errors import OracleError
-from sizetransfer.oracle import Context
-from sizetransfer.specs import FieldInfo, StudentSpec
-from sizetransfer.student import Student
+from sizetransfer.contracts.errors import OracleError
+from sizetransfer.contracts.oracle import Context
+from sizetransfer.contracts.specs import FieldInfo, StudentSpec
+from sizetransfer.contracts.student import Student
 from sizetransfer.students.convolutions import (
     Convolution,
     NoiseEmbedding,

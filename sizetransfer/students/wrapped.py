@@ -35,11 +35,11 @@ from jaxtyping import Float
 from pydantic import Field, field_validator
 from torch import Tensor, nn
 
-from sizetransfer.errors import ConformanceError, SizetransferError, SpecError
-from sizetransfer.noise import expand
-from sizetransfer.oracle import Context
-from sizetransfer.specs import FieldInfo, Geometry, StudentSpec, did_you_mean
-from sizetransfer.student import Student
+from sizetransfer.contracts.errors import ConformanceError, SizetransferError, SpecError
+from sizetransfer.contracts.noise import expand
+from sizetransfer.contracts.oracle import Context
+from sizetransfer.contracts.specs import FieldInfo, Geometry, StudentSpec, did_you_mean
+from sizetransfer.contracts.student import Student
 
 Prediction = Literal["score", "clean", "noise"]
 Timestep = Callable[[Tensor], Tensor]

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from sizetransfer.hooks import hookimpl
-from sizetransfer.specs import TeacherSpec
+from sizetransfer.contracts.specs import TeacherSpec
+from sizetransfer.registry.hooks import hookimpl
 
 
 @hookimpl
 def register_teachers(register: Callable[[type[TeacherSpec]], None]) -> None:
     """Register every built-in teacher."""
-    from sizetransfer.teachers.flow import FlowTeacherSpec
-    from sizetransfer.teachers.gaussian import GaussianTeacherSpec
-    from sizetransfer.teachers.gaussian_graph import GaussianGraphTeacherSpec
-    from sizetransfer.teachers.hard_valid import HardValidTeacherSpec
-    from sizetransfer.teachers.ising import IsingTeacherSpec
-    from sizetransfer.teachers.phi4 import Phi4TeacherSpec
+    from sizetransfer.systems.flow.teacher import FlowTeacherSpec
+    from sizetransfer.systems.gaussian.graph import GaussianGraphTeacherSpec
+    from sizetransfer.systems.gaussian.teacher import GaussianTeacherSpec
+    from sizetransfer.systems.hard_valid import HardValidTeacherSpec
+    from sizetransfer.systems.ising.teacher import IsingTeacherSpec
+    from sizetransfer.systems.phi4.teacher import Phi4TeacherSpec
 
     register(FlowTeacherSpec)
     register(GaussianTeacherSpec)

@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationInfo, model_validator
 
-from sizetransfer.errors import SpecError
-from sizetransfer.specs import Spec
+from sizetransfer.contracts.errors import SpecError
+from sizetransfer.contracts.specs import Spec
 
 EARLIER: Mapping[str, str] = {
     "significance": "alpha, the level of every test",

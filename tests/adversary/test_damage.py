@@ -12,11 +12,11 @@ import adversary_zoo
 import pytest
 from adversary_zoo import remains
 
-from sizetransfer.errors import RunError
-from sizetransfer.experiments.opened import read_run
-from sizetransfer.experiments.runner import run
-from sizetransfer.experiments.storage import RunWarning, sealed, to_bytes
+from sizetransfer.contracts.errors import RunError
 from sizetransfer.report import write_report
+from sizetransfer.runs.opened import read_run
+from sizetransfer.runs.runner import run
+from sizetransfer.runs.storage import RunWarning, sealed, to_bytes
 
 VIEW = ("experiment.json", "manifest.json", "records.parquet")
 WRITTEN_ONLY = ("records.csv", "verdicts.json", "report.html", "figures/training.svg", "figures/training.png")
@@ -161,11 +161,11 @@ def test_the_store(finished, tmp_path, name, way):
 @pytest.mark.parametrize("way", ["middle bit", pytest.param("cut", marks=LONG), "other", "folder"])
 def test_a_checkpoint(finished, tmp_path, way, monkeypatch):
     """Of a run that stopped in the second training."""
-    import sizetransfer.training
+    import sizetransfer.scores.training
 
     out = tmp_path / "run"
     kept: list[bytes] = []
-    save = sizetransfer.training.save_file
+    save = sizetransfer.scores.training.save_file
 
     def stop_at_the_fourth(tensors, path, **keywords):
         save(tensors, path, **keywords)
@@ -174,7 +174,7 @@ def test_a_checkpoint(finished, tmp_path, way, monkeypatch):
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(sizetransfer.training, "save_file", stop_at_the_fourth)
+        patch.setattr(sizetransfer.scores.training, "save_file", stop_at_the_fourth)
         with pytest.raises(KeyboardInterrupt):
             give(out)
     (checkpoint,) = out.rglob("checkpoint.safetensors")

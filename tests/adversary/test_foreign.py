@@ -17,19 +17,20 @@ import pytest
 from adversary_zoo import remains
 
 from sizetransfer import api
-from sizetransfer.errors import RunError, SizetransferError
-from sizetransfer.experiments.extending import measure_run
-from sizetransfer.experiments.opened import read_run
-from sizetransfer.experiments.runner import run
-from sizetransfer.experiments.storage import RunWarning, digest, sealed, to_bytes
+from sizetransfer.contracts.errors import RunError, SizetransferError
 from sizetransfer.registry import Registry
-from sizetransfer.report import compare_runs, write_report
+from sizetransfer.report import write_report
+from sizetransfer.runs.compare import compare_runs
+from sizetransfer.runs.extending import measure_run
+from sizetransfer.runs.opened import read_run
+from sizetransfer.runs.runner import run
+from sizetransfer.runs.storage import RunWarning, digest, sealed, to_bytes
 
 KEY = "0123456789abcdef"
 
 
 def registry() -> Registry:
-    built_in = ("tiny_zoo", "adversary_zoo", "sizetransfer.students", "sizetransfer.experiments")
+    built_in = ("tiny_zoo", "adversary_zoo", "sizetransfer.students", "sizetransfer.runs")
     return Registry(built_in=built_in, find_plugins=list)
 
 
@@ -40,7 +41,7 @@ DATA = {**adversary_zoo.EXPERIMENT, "students": STUDENTS}
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Path:
     """What the stranger sends."""
-    from sizetransfer.trials import Experiment
+    from sizetransfer.runs.trials import Experiment
 
     out = tmp_path_factory.mktemp("made") / "run"
     experiment = Experiment.parse(DATA, lookup=registry().lookup)
@@ -172,7 +173,7 @@ STRANGE = {
 
 def everything(out: Path) -> None:
     """Whatever a user does with a run directory that was sent; each ends well, or with an error for users."""
-    from sizetransfer.run_commands import show_run
+    from sizetransfer.cli.run_commands import show_run
 
     for act in (
         lambda: show_run(opened(out), as_json=False),

@@ -22,8 +22,8 @@ from hostile_table import OUTCOMES, PAGE, TABLE, Row, page
 from plugin_factory import PluginFactory
 
 from sizetransfer.cli import cli
-from sizetransfer.experiments.opened import read_run
 from sizetransfer.registry import default_registry
+from sizetransfer.runs.opened import read_run
 
 MODEL = {"variance": 2.0}
 EXPERIMENT = {**tiny_zoo.EXPERIMENT, "seeds": [0]}
@@ -71,7 +71,7 @@ def arguments(row: Row, path: Path) -> list[str]:
 @pytest.fixture(scope="module")
 def healthy(tmp_path_factory) -> pd.DataFrame:
     """The records without anything hostile."""
-    from sizetransfer.experiments.runner import run
+    from sizetransfer.runs.runner import run
 
     registry = tiny_zoo.registry()
     out = tmp_path_factory.mktemp("healthy") / "run"
@@ -81,11 +81,11 @@ def healthy(tmp_path_factory) -> pd.DataFrame:
 @pytest.fixture(scope="module")
 def models(tmp_path_factory) -> dict[str, pd.DataFrame]:
     """The records of what is called hostile and does nothing."""
-    from sizetransfer.experiments.runner import run
     from sizetransfer.registry import Registry
-    from sizetransfer.trials import Experiment
+    from sizetransfer.runs.runner import run
+    from sizetransfer.runs.trials import Experiment
 
-    registry = Registry(built_in=("tiny_zoo", "hostile_zoo", "sizetransfer.experiments"), find_plugins=list)
+    registry = Registry(built_in=("tiny_zoo", "hostile_zoo", "sizetransfer.runs"), find_plugins=list)
     folder = tmp_path_factory.mktemp("models")
     found = {}
     for family in ("teacher", "student", "measure"):

@@ -26,7 +26,7 @@ class Killer:
     def __init__(self) -> None:
         self.context = multiprocessing.get_context("forkserver")
         lazy = ["torch._dynamo", "pyarrow.parquet", "safetensors.torch", "sizetransfer.report"]
-        modules = [f"sizetransfer.experiments.{name}" for name in ("executors", "runner", "trial")]
+        modules = [f"sizetransfer.runs.{name}" for name in ("executors", "runner", "trial")]
         self.context.set_forkserver_preload([*lazy, *modules])
 
     def at_event(self, out: Path, noise: str, executor: str, at: int) -> list[str] | None:

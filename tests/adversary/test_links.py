@@ -12,8 +12,8 @@ import adversary_zoo
 import pytest
 from adversary_zoo import remains
 
-from sizetransfer.errors import RunError
-from sizetransfer.experiments.storage import RunWarning
+from sizetransfer.contracts.errors import RunError
+from sizetransfer.runs.storage import RunWarning
 
 KEY = "<key>"
 FILES = (
@@ -58,8 +58,8 @@ def _content(path: Path) -> str:
 
 def give_again(out: Path, *, fresh: bool = False) -> str | None:
     """Give the command again; what the refusal says, if there is one: of the run, or of its only trial."""
-    from sizetransfer.experiments.runner import run
     from sizetransfer.report import write_report
+    from sizetransfer.runs.runner import run
 
     registry = adversary_zoo.registry()
     with warnings.catch_warnings():
@@ -141,7 +141,7 @@ def test_folders_that_are_links(finished, tmp_path, name, content, fresh):
 
 
 def test_a_store_that_was_given_may_be_a_link(finished, tmp_path):
-    from sizetransfer.experiments.runner import run
+    from sizetransfer.runs.runner import run
 
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "store").symlink_to(tmp_path / "elsewhere")
@@ -166,8 +166,8 @@ def test_the_name_of_a_half_written_file_is_no_way_out(finished, tmp_path, monke
                     link.symlink_to(outside)
         whole(path, *arguments, **keywords)
 
-    from sizetransfer.experiments import directory
     from sizetransfer.report import page
+    from sizetransfer.runs import directory
 
     whole = directory.write_atomically
     monkeypatch.setattr(directory, "write_atomically", planted)

@@ -11,8 +11,11 @@ import pytest
 import torch
 from torch import nn
 
-from sizetransfer.arithmetic import GeneratorStates, arithmetic, in_steps, seed_generators, undisturbed
-from sizetransfer.comparison import theorem1_bound
+from sizetransfer.contracts.arithmetic import GeneratorStates, arithmetic, in_steps, seed_generators, undisturbed
+from sizetransfer.contracts.randomness import stream
+from sizetransfer.contracts.specs import MeasureSpec, TrainingSpec
+from sizetransfer.contracts.student import Student
+from sizetransfer.diagnosis import PredictionSpec, predict
 from sizetransfer.measures.clean_score import CleanScoreSpec
 from sizetransfer.measures.generation import GenerationSpec
 from sizetransfer.measures.jacobian import JacobianSpec
@@ -21,18 +24,15 @@ from sizetransfer.measures.response import ResponseSpec
 from sizetransfer.measures.shell_response import ShellResponseSpec
 from sizetransfer.measures.smoothed_response import SmoothedResponseSpec
 from sizetransfer.measures.smoothed_score import SmoothedScoreSpec
-from sizetransfer.posterior import PosteriorSpec
-from sizetransfer.prediction import PredictionSpec, predict
-from sizetransfer.randomness import stream
-from sizetransfer.response import Region
-from sizetransfer.sampling import SamplerSpec, generate
-from sizetransfer.specs import MeasureSpec, TrainingSpec
-from sizetransfer.student import Student
+from sizetransfer.scores.posterior import PosteriorSpec
+from sizetransfer.scores.response import Region
+from sizetransfer.scores.sampling import SamplerSpec, generate
+from sizetransfer.scores.training import train
 from sizetransfer.students.cnn import CNNStudentSpec
-from sizetransfer.students.optimal_local import OptimalLocalSpec
-from sizetransfer.teachers.flow import FlowTeacherSpec
-from sizetransfer.teachers.gaussian import GaussianTeacherSpec
-from sizetransfer.training import train
+from sizetransfer.systems.flow.teacher import FlowTeacherSpec
+from sizetransfer.systems.gaussian.student import OptimalLocalSpec
+from sizetransfer.systems.gaussian.teacher import GaussianTeacherSpec
+from sizetransfer.theorem1 import theorem1_bound
 
 
 def set_globally(read, write, value):

@@ -11,16 +11,16 @@ from statistics import NormalDist
 import pytest
 import torch
 
-from sizetransfer import chains
-from sizetransfer.chains import (
+from sizetransfer.contracts.errors import OracleError
+from sizetransfer.contracts.randomness import stream
+from sizetransfer.numerics import chains
+from sizetransfer.numerics.chains import (
     NotMixedError,
     hybrid_monte_carlo,
     integrated_autocorrelation_time,
     mixing,
     split_r_hat,
 )
-from sizetransfer.errors import OracleError
-from sizetransfer.randomness import stream
 
 BUDGET = 1e-4
 

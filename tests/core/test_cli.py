@@ -20,22 +20,22 @@ from synthetic_run import SmoothedResponseSpec, SyntheticRun, make_experiment, m
 
 from sizetransfer import api
 from sizetransfer import cli as command_line
-from sizetransfer.averages import number
-from sizetransfer.console import RunProgress, TimeLeft, duration, finite
-from sizetransfer.errors import NonFiniteError, PluginError, RunError, SpecError
-from sizetransfer.events import Event
+from sizetransfer.cli.console import RunProgress, TimeLeft, duration, finite
+from sizetransfer.cli.run_commands import parse_settings
+from sizetransfer.contracts.errors import NonFiniteError, PluginError, RunError, SpecError
+from sizetransfer.contracts.events import Event
+from sizetransfer.numerics.averages import number
 from sizetransfer.registry import Registry
-from sizetransfer.run_commands import parse_settings
 
 CORE = '''
 from pathlib import Path
 from typing import ClassVar, Literal
-from sizetransfer.hooks import hookimpl
+from sizetransfer.registry.hooks import hookimpl
 
 @hookimpl
 def register_teachers(register):
     from pydantic import Field
-    from sizetransfer.specs import Spec, TeacherSpec
+    from sizetransfer.contracts.specs import Spec, TeacherSpec
 
     class Mode(Spec):
         """A mode.
@@ -64,7 +64,7 @@ def register_teachers(register):
 
 @hookimpl
 def register_measures(register):
-    from sizetransfer.specs import MeasureSpec
+    from sizetransfer.contracts.specs import MeasureSpec
 
     class CountSpec(MeasureSpec):
         kind: Literal["count"] = "count"
@@ -77,7 +77,7 @@ def register_measures(register):
 @hookimpl
 def register_experiments(register):
     register(Path(__file__).with_name("sea.yaml"))
-''' + HEALTHY.format(kind="plain").replace("from sizetransfer.hooks import hookimpl", "")
+''' + HEALTHY.format(kind="plain").replace("from sizetransfer.registry.hooks import hookimpl", "")
 
 SEA = {
     "title": "The sea",
@@ -476,7 +476,7 @@ def test_compare_and_report_reach_the_interface(
 
 COMMANDS = """
 import click
-from sizetransfer.hooks import hookimpl
+from sizetransfer.registry.hooks import hookimpl
 
 @hookimpl
 def register_commands(cli):
@@ -546,7 +546,7 @@ def test_a_command_of_a_plugin_ends_with_its_own_code(plugins: PluginFactory, ex
     plugins.install(
         "exiting",
         f"""
-        from sizetransfer.hooks import hookimpl
+        from sizetransfer.registry.hooks import hookimpl
 
         @hookimpl
         def register_commands(cli):

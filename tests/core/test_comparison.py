@@ -14,7 +14,9 @@ from scipy import sparse
 from scipy.optimize import linprog
 from torch import Tensor
 
-from sizetransfer.comparison import (
+from sizetransfer.contracts.errors import OracleError
+from sizetransfer.contracts.randomness import stream
+from sizetransfer.theorem1 import (
     Normal,
     TestFunction,
     bounded_lipschitz,
@@ -28,8 +30,6 @@ from sizetransfer.comparison import (
     ising_weights,
     optimal_test_function,
 )
-from sizetransfer.errors import OracleError
-from sizetransfer.randomness import stream
 
 SCREEN = 1e-12  # certified gaps: a few units of rounding, magnified at most a thousandfold by narrow laws
 

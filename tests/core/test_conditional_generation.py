@@ -14,20 +14,20 @@ import pytest
 import torch
 from hard_valid_zoo import build, sample, spec
 
+from sizetransfer.contracts.noise import expand
+from sizetransfer.contracts.oracle import HasConditionalSamples, HasSiteClasses
+from sizetransfer.contracts.randomness import stream
+from sizetransfer.contracts.specs import NoiseSchedule
+from sizetransfer.contracts.student import Student
 from sizetransfer.measures import conditional_generation as measure
 from sizetransfer.measures.conditional_generation import ConditionalGenerationSpec
 from sizetransfer.measures.exact_law import ControlScore, ExactLaw
-from sizetransfer.noise import expand
-from sizetransfer.oracle import HasConditionalSamples, HasSiteClasses
-from sizetransfer.randomness import stream
 from sizetransfer.registry import default_registry
-from sizetransfer.sampling import STEPS, SamplerSpec
-from sizetransfer.specs import NoiseSchedule
-from sizetransfer.student import Student
+from sizetransfer.scores.sampling import STEPS, SamplerSpec
 from sizetransfer.students.cnn import CNNStudentSpec
-from sizetransfer.teachers.flow import FlowTeacherSpec
-from sizetransfer.teachers.hard_valid import DIRECTIONS, ValidPorts
-from sizetransfer.teachers.hard_valid.motifs import MOTIFS, motifs, neighbours
+from sizetransfer.systems.flow.teacher import FlowTeacherSpec
+from sizetransfer.systems.hard_valid import DIRECTIONS, ValidPorts
+from sizetransfer.systems.hard_valid.motifs import MOTIFS, motifs, neighbours
 
 SIGNIFICANCE = 5.0
 SIZE = 6

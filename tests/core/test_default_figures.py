@@ -10,9 +10,10 @@ import pandas as pd
 import pytest
 from synthetic_run import SyntheticRun, make_experiment, record
 
-from sizetransfer.parts import Part
-from sizetransfer.plugins import Plugin, PluginRecord
+from sizetransfer.contracts.parts import Part
+from sizetransfer.contracts.specs import MeasureSpec
 from sizetransfer.registry import Registry
+from sizetransfer.registry.plugins import Plugin, PluginRecord
 from sizetransfer.report import style
 from sizetransfer.report.axes import AXES
 from sizetransfer.report.data import gather
@@ -20,7 +21,6 @@ from sizetransfer.report.default_figures import default_figures
 from sizetransfer.report.drawing import Drawing, Omitted
 from sizetransfer.report.drawn import draw
 from sizetransfer.report.profiles import profile_tables
-from sizetransfer.specs import MeasureSpec
 
 
 class PaletteSpec(MeasureSpec):

@@ -11,15 +11,15 @@ from click.testing import CliRunner
 
 import sizetransfer as st
 from sizetransfer import cli as command_line
-from sizetransfer.errors import SpecError
-from sizetransfer.ising import IsingModel
+from sizetransfer.contracts.errors import SpecError
+from sizetransfer.contracts.oracle import Context, Sample
+from sizetransfer.diagnosis import PredictionSpec
+from sizetransfer.diagnosis.evidence import Candidate, Surroundings, _Numbers
+from sizetransfer.diagnosis.figure import draw_prediction
+from sizetransfer.diagnosis.pairs import change_of_pairs, pair_statistics
 from sizetransfer.measures.law_statistics import law_statistics
-from sizetransfer.oracle import Context, Sample
-from sizetransfer.prediction import PredictionSpec
-from sizetransfer.prediction.evidence import Candidate, Surroundings, _Numbers
-from sizetransfer.prediction.pairs import change_of_pairs, pair_statistics
 from sizetransfer.report import style
-from sizetransfer.report.figure_prediction import draw_prediction
+from sizetransfer.systems.ising import IsingModel
 from sizetransfer.verdict import Number
 
 # --- spins --------------------------------------------------------------------------------------------------------

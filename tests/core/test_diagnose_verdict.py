@@ -8,14 +8,14 @@ from click.testing import CliRunner
 
 import sizetransfer as st
 from sizetransfer import cli as command_line
-from sizetransfer.errors import RunError, SpecError
-from sizetransfer.oracle import Context
-from sizetransfer.prediction import predict
-from sizetransfer.prediction.evidence import linear_response
-from sizetransfer.prediction.law import exact_law, filter_error, generated_ratios
-from sizetransfer.references import exact_moments
-from sizetransfer.references.consequence import consequence, gain
-from sizetransfer.specs import NoiseSchedule
+from sizetransfer.contracts.errors import RunError, SpecError
+from sizetransfer.contracts.oracle import Context
+from sizetransfer.contracts.specs import NoiseSchedule
+from sizetransfer.diagnosis import predict
+from sizetransfer.diagnosis.evidence import linear_response
+from sizetransfer.diagnosis.law import exact_law, filter_error, generated_ratios
+from sizetransfer.scores.references import exact_moments
+from sizetransfer.scores.references.consequence import consequence, gain
 
 RING = {"kind": "gaussian", "dim": 1, "mass": 0.5}
 ASKED = {"sizes": (16, 32), "sigmas": (0.5,)}

@@ -11,9 +11,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sizetransfer.domain import Lattice, pad
-from sizetransfer.errors import OracleError
-from sizetransfer.ising import Cylinder
+from sizetransfer.contracts.domain import Lattice, pad
+from sizetransfer.contracts.errors import OracleError
+from sizetransfer.systems.ising import Cylinder
 
 LENGTHS = {1: 9, 2: 6, 3: 4}
 NORMS = {

@@ -6,8 +6,8 @@ import pickle
 
 import pytest
 
-from sizetransfer import errors
-from sizetransfer.errors import NonFiniteError, RunError, SizetransferError, SpecError
+from sizetransfer.contracts import errors
+from sizetransfer.contracts.errors import NonFiniteError, RunError, SizetransferError, SpecError
 
 KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, SizetransferError)]
 

@@ -13,13 +13,13 @@ import pytest
 from synthetic_run import MEASURES, LinearReferencesSpec, make_experiment, record
 
 import sizetransfer as st
-from sizetransfer.errors import SpecError
-from sizetransfer.evidence import cells, place_of, sums_at, verdicts, verdicts_as_data
-from sizetransfer.experiments.opened import _without_earlier_thresholds, read_run
-from sizetransfer.parts import Part, generated, relative_error
+from sizetransfer.contracts.errors import SpecError
+from sizetransfer.contracts.parts import Part, generated, relative_error
+from sizetransfer.contracts.specs import MeasureSpec
 from sizetransfer.registry import default_registry
-from sizetransfer.specs import MeasureSpec
-from sizetransfer.trials import Experiment
+from sizetransfer.runs.evidence import cells, place_of, sums_at, verdicts, verdicts_as_data
+from sizetransfer.runs.opened import _without_earlier_thresholds, read_run
+from sizetransfer.runs.trials import Experiment
 from sizetransfer.verdict import VerdictSpec
 
 EXACT = {"standard_error": 0.0, "n": 1}

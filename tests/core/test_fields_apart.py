@@ -7,24 +7,24 @@ import math
 import pytest
 import torch
 
+from sizetransfer.contracts.oracle import Context, Sample, Teacher, draw_fields, redraw_fields
+from sizetransfer.contracts.randomness import normal, stream
+from sizetransfer.contracts.specs import FieldInfo
 from sizetransfer.measures.clean_score import CleanScoreSpec
 from sizetransfer.measures.conditional_generation import ConditionalGenerationSpec
 from sizetransfer.measures.generation import GenerationSpec
 from sizetransfer.measures.locality import LocalitySpec
 from sizetransfer.measures.shell_response import ShellResponseSpec
 from sizetransfer.measures.smoothed_score import SmoothedScoreSpec
-from sizetransfer.oracle import Context, Sample, Teacher, draw_fields, redraw_fields
-from sizetransfer.randomness import normal, stream
-from sizetransfer.sampling import SamplerSpec
-from sizetransfer.specs import FieldInfo
+from sizetransfer.scores.sampling import SamplerSpec
 from sizetransfer.students.cnn import CNNStudentSpec
-from sizetransfer.teachers.flow import FlowTeacherSpec
-from sizetransfer.teachers.gaussian import GaussianTeacherSpec
-from sizetransfer.teachers.gaussian_graph import GaussianGraphTeacherSpec
-from sizetransfer.teachers.graph_solver import GraphSolver
-from sizetransfer.teachers.hard_valid import HardValidTeacherSpec
-from sizetransfer.teachers.ising import IsingTeacherSpec
-from sizetransfer.teachers.phi4 import Phi4TeacherSpec
+from sizetransfer.systems.flow.teacher import FlowTeacherSpec
+from sizetransfer.systems.gaussian.graph import GaussianGraphTeacherSpec
+from sizetransfer.systems.gaussian.graph_solver import GraphSolver
+from sizetransfer.systems.gaussian.teacher import GaussianTeacherSpec
+from sizetransfer.systems.hard_valid import HardValidTeacherSpec
+from sizetransfer.systems.ising.teacher import IsingTeacherSpec
+from sizetransfer.systems.phi4.teacher import Phi4TeacherSpec
 
 FIELDS = 5
 TEACHERS = {

@@ -6,14 +6,14 @@ import pandas as pd
 import pytest
 from synthetic_run import SyntheticRun, make_experiment, record
 
+from sizetransfer.contracts.specs import NoiseSchedule
 from sizetransfer.measures.generation import GenerationSpec
 from sizetransfer.report import style
 from sizetransfer.report.data import gather
 from sizetransfer.report.drawing import Omitted
 from sizetransfer.report.drawn import draw
-from sizetransfer.sampling import SamplerSpec
-from sizetransfer.specs import NoiseSchedule
-from sizetransfer.trials import PaperValue, ReportSpec
+from sizetransfer.runs.trials import PaperValue, ReportSpec
+from sizetransfer.scores.sampling import SamplerSpec
 
 TEACHERS = ("medium-range", "long-range-stress")
 SIZES = (24, 64)

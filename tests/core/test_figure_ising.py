@@ -9,16 +9,16 @@ import pytest
 from synthetic_run import DummyTeacherSpec, SyntheticRun, make_experiment, record
 
 import sizetransfer as st
-from sizetransfer.experiments.loading import load
-from sizetransfer.ising import CRITICAL
 from sizetransfer.measures.shell_response import ShellResponseSpec
-from sizetransfer.measures.zero_field import ZeroFieldSpec
 from sizetransfer.report import style
 from sizetransfer.report.data import gather
 from sizetransfer.report.drawing import Omitted
 from sizetransfer.report.drawn import draw
-from sizetransfer.report.figure_ising import CouplingAxis
-from sizetransfer.teachers.ising import IsingTeacherSpec
+from sizetransfer.runs.loading import load
+from sizetransfer.systems.ising import CRITICAL
+from sizetransfer.systems.ising.figures import CouplingAxis
+from sizetransfer.systems.ising.teacher import IsingTeacherSpec
+from sizetransfer.systems.ising.zero_field_measure import ZeroFieldSpec
 
 # In no order, and with names that say nothing of the coupling.
 COUPLINGS = {"hot": 0.5, "critical": 1.0, "warm": 0.9}

@@ -12,14 +12,16 @@ from hard_valid_zoo import build, sample, spec
 from matplotlib.collections import PatchCollection
 from synthetic_run import make_run
 
-from sizetransfer.errors import SpecError
-from sizetransfer.oracle import Context, Division, Sample, SiteClasses, Teacher
-from sizetransfer.report import Camera, draw_sample, figure_sample, style
+from sizetransfer.contracts.errors import SpecError
+from sizetransfer.contracts.oracle import Context, Division, Sample, SiteClasses, Teacher
+from sizetransfer.contracts.specs import FieldInfo, TeacherSpec, TrainingSpec
+from sizetransfer.report import style
 from sizetransfer.report.data import gather
 from sizetransfer.report.drawing import Omitted
 from sizetransfer.report.drawn import draw
-from sizetransfer.report.scene import Scene
-from sizetransfer.specs import FieldInfo, TeacherSpec, TrainingSpec
+from sizetransfer.systems.hard_valid import pictures as figure_sample
+from sizetransfer.systems.hard_valid.pictures import draw_sample
+from sizetransfer.systems.hard_valid.scene import Camera, Scene
 
 SIDE_VIEW = Camera(azimuth=-90, elevation=0, distance=4)
 """Along the y axis: x to the right, z up, small y near."""

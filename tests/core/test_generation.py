@@ -14,21 +14,21 @@ import pytest
 import torch
 from torch import Tensor
 
-from sizetransfer.domain import Graph, Lattice
-from sizetransfer.errors import NonFiniteError, SpecError
+from sizetransfer.contracts.domain import Graph, Lattice
+from sizetransfer.contracts.errors import NonFiniteError, SpecError
+from sizetransfer.contracts.oracle import Context, Sample, Teacher
+from sizetransfer.contracts.randomness import stream
+from sizetransfer.contracts.records import Measurement
+from sizetransfer.contracts.specs import FieldInfo, NoiseSchedule
+from sizetransfer.contracts.student import Student
 from sizetransfer.measures import generation
 from sizetransfer.measures.exact_law import ExactLaw
 from sizetransfer.measures.generation import GenerationSpec
-from sizetransfer.oracle import Context, Sample, Teacher
-from sizetransfer.randomness import stream
-from sizetransfer.records import Measurement
 from sizetransfer.registry import default_registry
-from sizetransfer.sampling import STEPS, SamplerSpec
-from sizetransfer.specs import FieldInfo, NoiseSchedule
-from sizetransfer.student import Student
+from sizetransfer.scores.sampling import STEPS, SamplerSpec
 from sizetransfer.students.cnn import CNNStudentSpec
-from sizetransfer.teachers.flow import FlowTeacherSpec
-from sizetransfer.teachers.gaussian import GaussianTeacher, GaussianTeacherSpec
+from sizetransfer.systems.flow.teacher import FlowTeacherSpec
+from sizetransfer.systems.gaussian.teacher import GaussianTeacher, GaussianTeacherSpec
 
 SIGNIFICANCE = 5.0
 SIZE = 8

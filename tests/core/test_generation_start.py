@@ -8,14 +8,14 @@ import pytest
 import torch
 
 import sizetransfer as st
+from sizetransfer.contracts.specs import NoiseSchedule, TrainingSpec
+from sizetransfer.contracts.student import Student
 from sizetransfer.measures.exact_law import ExactLaw
 from sizetransfer.measures.generation import GenerationSpec
 from sizetransfer.measures.marginal_ratios import RATIOS
-from sizetransfer.sampling import SamplerSpec
-from sizetransfer.specs import NoiseSchedule, TrainingSpec
-from sizetransfer.student import Student
-from sizetransfer.teachers.flow import FlowTeacherSpec
-from sizetransfer.teachers.gaussian import GaussianTeacherSpec
+from sizetransfer.scores.sampling import SamplerSpec
+from sizetransfer.systems.flow.teacher import FlowTeacherSpec
+from sizetransfer.systems.gaussian.teacher import GaussianTeacherSpec
 
 # Four ratios of two starts: a chance failure has a probability below 1e-3.
 SIGNIFICANCE = 4.0

@@ -8,17 +8,12 @@ import pytest
 import torch
 
 import sizetransfer as st
-from sizetransfer.comparison import (
-    PosteriorInfluence,
-    covariance_weights,
-    ferromagnet_certificate,
-    influence_table,
-    rollout_errors,
-)
-from sizetransfer.errors import OracleError
-from sizetransfer.ising import CRITICAL, IsingModel, Limits
-from sizetransfer.noise import perturb
-from sizetransfer.randomness import stream
+from sizetransfer.contracts.errors import OracleError
+from sizetransfer.contracts.noise import perturb
+from sizetransfer.contracts.randomness import stream
+from sizetransfer.systems.ising import CRITICAL, IsingModel, Limits
+from sizetransfer.systems.ising.certificate import ferromagnet_certificate
+from sizetransfer.theorem1 import PosteriorInfluence, covariance_weights, influence_table, rollout_errors
 
 RATIOS = (0.3, 0.7, 0.95, 1.0, 1.3)
 
@@ -215,7 +210,7 @@ def test_diagnose_certifies_nothing_of_antiferromagnets():
 
 
 def test_diagnose_asks_only_what_the_solver_reaches():
-    from sizetransfer.prediction import PredictionSpec
+    from sizetransfer.diagnosis import PredictionSpec
 
     for fields in ({}, {"boundary": "cylinder"}, {"boundary": "open"}):
         teacher = st.teacher("ising", **fields)

@@ -9,11 +9,11 @@ import pytest
 import torch
 from brute_ising import enumerate_spins
 
-from sizetransfer.ising import CRITICAL, IsingModel, swendsen_wang, zero_field
-from sizetransfer.ising.clusters import clusters
-from sizetransfer.ising.perfect import TorusSampler, torus_sampler_cost
-from sizetransfer.ising.rows import rows_of
-from sizetransfer.randomness import stream
+from sizetransfer.contracts.randomness import stream
+from sizetransfer.systems.ising import CRITICAL, IsingModel, swendsen_wang, zero_field
+from sizetransfer.systems.ising.clusters import clusters
+from sizetransfer.systems.ising.perfect import TorusSampler, torus_sampler_cost
+from sizetransfer.systems.ising.rows import rows_of
 
 CPU = torch.device("cpu")
 STANDARD_ERRORS = 5.0

@@ -9,10 +9,10 @@ import torch
 from brute_ising import enumerate_spins
 from tolerances import TOLERANCE, assert_rounding
 
-from sizetransfer.errors import OracleError
-from sizetransfer.ising import CRITICAL, IsingModel, Limits, TooLargeError, torus
-from sizetransfer.ising.rows import Rows
-from sizetransfer.randomness import stream
+from sizetransfer.contracts.errors import OracleError
+from sizetransfer.contracts.randomness import stream
+from sizetransfer.systems.ising import CRITICAL, IsingModel, Limits, TooLargeError, torus
+from sizetransfer.systems.ising.rows import Rows
 
 BOUNDARIES = ("torus", "cylinder", "open")
 SHAPES = ((4, 4), (3, 4), (4, 3), (2, 2), (2, 3), (5, 2))

@@ -9,9 +9,9 @@ import torch
 from brute_ising import enumerate_spins
 from tolerances import TOLERANCE
 
-from sizetransfer.errors import OracleError
-from sizetransfer.ising import CRITICAL, IsingModel, Limits, TooLargeError, cache, pfaffian, zero_field
-from sizetransfer.ising.infinite import correlation_length, dual, energy, magnetisation
+from sizetransfer.contracts.errors import OracleError
+from sizetransfer.systems.ising import CRITICAL, IsingModel, Limits, TooLargeError, cache, pfaffian, zero_field
+from sizetransfer.systems.ising.infinite import correlation_length, dual, energy, magnetisation
 
 SHAPES = ((2, 2), (3, 3), (2, 3), (4, 5), (6, 8), (8, 8))
 RATIOS = (0.0, 0.1, 0.5, 0.9, 0.999, 1 - 1e-6, 1.0, 1.01, 1.5)

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import tiny_zoo
 
-from sizetransfer.errors import RunError
-from sizetransfer.experiments.keys import planned, require_same_code, specification_key
-from sizetransfer.experiments.workplace import parse_trial
-from sizetransfer.trials import Trial
+from sizetransfer.contracts.errors import RunError
+from sizetransfer.runs.keys import planned, require_same_code, specification_key
+from sizetransfer.runs.trials import Trial
+from sizetransfer.runs.workplace import parse_trial
 
 EVALUATION = {"sizes": [6, 8], "measures": {"error": {"kind": "tiny-error", "fields": 4}}}
 WRITTEN = {**tiny_zoo.EXPERIMENT, "evaluation": EVALUATION}

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 import sizetransfer as st
+from sizetransfer.contracts.specs import NoiseSchedule, TrainingSpec
+from sizetransfer.contracts.student import Student
 from sizetransfer.measures import linear_references as measured
 from sizetransfer.measures.linear_references import LinearReferencesSpec
 from sizetransfer.measures.periodic_law import LawQuestion
-from sizetransfer.specs import NoiseSchedule, TrainingSpec
-from sizetransfer.student import Student
 
 TRAINING = TrainingSpec(size=16, noise=NoiseSchedule(sigma_max=50.0))
 

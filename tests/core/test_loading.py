@@ -9,9 +9,9 @@ import pytest
 import tiny_zoo
 import yaml
 
-from sizetransfer.errors import SpecError
-from sizetransfer.experiments.loading import load, merged
-from sizetransfer.experiments.runner import run
+from sizetransfer.contracts.errors import SpecError
+from sizetransfer.runs.loading import load, merged
+from sizetransfer.runs.runner import run
 
 PRESETS = {
     "quick": {"training": {"steps": 2}, "seeds": [0], "students": {"narrow": None, "wide": {"kind": "tiny-line"}}},

@@ -11,10 +11,10 @@ from dense_gaussian import best_local, graph_precision, lattice_precision, noisy
 from tolerances import inverse_rounding
 
 import sizetransfer as st
-from sizetransfer.errors import NonFiniteError
+from sizetransfer.contracts.errors import NonFiniteError
+from sizetransfer.contracts.oracle import HasCovariance, HasSmoothedScore
+from sizetransfer.contracts.student import Student
 from sizetransfer.measures.locality import LocalitySpec
-from sizetransfer.oracle import HasCovariance, HasSmoothedScore
-from sizetransfer.student import Student
 
 SIGNIFICANCE = 5.0
 EDGES = [[0, 1], [2, 0], [1, 3], [1, 4], [4, 5], [5, 6], [6, 0], [6, 7], [7, 8], [8, 9], [9, 2]]

@@ -11,17 +11,17 @@ from tolerances import TOLERANCE
 from torch import Tensor
 
 import sizetransfer as st
-from sizetransfer.domain import Lattice
-from sizetransfer.errors import SpecError
+from sizetransfer.contracts.domain import Lattice
+from sizetransfer.contracts.errors import SpecError
+from sizetransfer.contracts.oracle import Context, Sample, Teacher, draw_fields
+from sizetransfer.contracts.randomness import normal, stream
+from sizetransfer.contracts.specs import FieldInfo
+from sizetransfer.contracts.student import Student
 from sizetransfer.measures import clean_score, response
 from sizetransfer.measures.clean_score import CleanScoreSpec
 from sizetransfer.measures.jacobian import JacobianSpec
 from sizetransfer.measures.response import ResponseSpec
-from sizetransfer.oracle import Context, Sample, Teacher, draw_fields
-from sizetransfer.randomness import normal, stream
-from sizetransfer.response import Region, own_sites, reference_sites
-from sizetransfer.specs import FieldInfo
-from sizetransfer.student import Student
+from sizetransfer.scores.response import Region, own_sites, reference_sites
 
 ROUNDING = 1e-9
 SIZE = 5

@@ -14,20 +14,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from sizetransfer.domain import Lattice
-from sizetransfer.errors import NonFiniteError, SpecError
+from sizetransfer.contracts.domain import Lattice
+from sizetransfer.contracts.errors import NonFiniteError, SpecError
+from sizetransfer.contracts.noise import expand
+from sizetransfer.contracts.oracle import Context, Sample, Teacher, draw_fields
+from sizetransfer.contracts.randomness import normal
+from sizetransfer.contracts.records import Measurement
+from sizetransfer.contracts.specs import FieldInfo
+from sizetransfer.contracts.student import Student
 from sizetransfer.measures import clean_score, jacobian, response
 from sizetransfer.measures.clean_score import CleanScoreSpec
 from sizetransfer.measures.jacobian import JacobianSpec
 from sizetransfer.measures.response import ResponseSpec
-from sizetransfer.noise import expand
-from sizetransfer.oracle import Context, Sample, Teacher, draw_fields
-from sizetransfer.randomness import normal
-from sizetransfer.records import Measurement
-from sizetransfer.response import Region
-from sizetransfer.specs import FieldInfo
-from sizetransfer.student import Student
-from sizetransfer.teachers.flow import FlowTeacherSpec
+from sizetransfer.scores.response import Region
+from sizetransfer.systems.flow.teacher import FlowTeacherSpec
 
 SIGNIFICANCE = 5.0
 ROUNDING = 1e-9

@@ -12,12 +12,12 @@ import tiny_zoo
 import torch
 
 import sizetransfer as st
-from sizetransfer.errors import PluginError, SpecError
-from sizetransfer.experiments import memory, preflight
-from sizetransfer.experiments.memory import available_memory, check_memory, peak_bytes
-from sizetransfer.experiments.runner import run
-from sizetransfer.oracle import HasScore
-from sizetransfer.student import Student
+from sizetransfer.contracts.errors import PluginError, SpecError
+from sizetransfer.contracts.oracle import HasScore
+from sizetransfer.contracts.student import Student
+from sizetransfer.runs import memory, preflight
+from sizetransfer.runs.memory import available_memory, check_memory, peak_bytes
+from sizetransfer.runs.runner import run
 
 GIBIBYTE = 2**30
 FLOW = {"kind": "flow", "preset": "medium-range"}
@@ -27,7 +27,7 @@ import os, re, sys
 from pathlib import Path
 import torch
 import sizetransfer as st
-from sizetransfer.randomness import stream
+from sizetransfer.contracts.randomness import stream
 
 torch.set_num_threads(1)
 teacher = st.teacher("flow", preset="medium-range").frozen()

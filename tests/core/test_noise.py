@@ -9,9 +9,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sizetransfer.errors import SpecError
-from sizetransfer.noise import draw_sigma, expand, fourier_features, perturb, sigma_grid
-from sizetransfer.specs import NoiseSchedule
+from sizetransfer.contracts.errors import SpecError
+from sizetransfer.contracts.noise import draw_sigma, expand, fourier_features, perturb, sigma_grid
+from sizetransfer.contracts.specs import NoiseSchedule
 
 SCHEDULE = NoiseSchedule(sigma_min=0.05, sigma_max=1.0)
 SIGNIFICANCE = 4.0  # standard errors; with fixed seeds a deviation beyond it is a defect

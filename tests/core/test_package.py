@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import sizetransfer as st
-from sizetransfer.errors import SpecError
+from sizetransfer.contracts.errors import SpecError
 
 STATE = """
 import random, sys
@@ -83,7 +83,7 @@ def test_the_function_student_stays_when_the_module_is_imported() -> None:
 
 
 def test_the_version_is_that_of_the_distribution() -> None:
-    assert st.__version__ == importlib.import_module("sizetransfer.plugins").core_version()
+    assert st.__version__ == importlib.import_module("sizetransfer.registry.plugins").core_version()
 
 
 def test_teachers_and_students_are_built_by_kind() -> None:

@@ -10,10 +10,10 @@ import pytest
 from hard_valid_zoo import build
 
 import sizetransfer as st
-from sizetransfer.errors import SpecError
-from sizetransfer.parts import SERVICES, Part, declared, relative_error
+from sizetransfer.contracts.errors import SpecError
+from sizetransfer.contracts.parts import SERVICES, Part, declared, relative_error
+from sizetransfer.contracts.specs import MeasureSpec, NoiseSchedule, TrainingSpec
 from sizetransfer.registry import default_registry
-from sizetransfer.specs import MeasureSpec, NoiseSchedule, TrainingSpec
 
 TORUS = ("gaussian", {"mass": 1.0})
 SPINS = ("ising", {"beta": 0.3})

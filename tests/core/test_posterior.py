@@ -16,19 +16,19 @@ import pytest
 import torch
 from tolerances import rounding
 
-from sizetransfer.chains import NotMixedError
-from sizetransfer.domain import Lattice
-from sizetransfer.errors import OracleError
-from sizetransfer.noise import perturb
-from sizetransfer.oracle import Context, Teacher
-from sizetransfer.posterior import Estimate, Posterior, PosteriorSpec, Responses, sample_posterior, sampling
-from sizetransfer.posterior.weights import best_weights
-from sizetransfer.randomness import stream
-from sizetransfer.response import ResponseProfile, reference_sites
-from sizetransfer.specs import FieldInfo
-from sizetransfer.teachers.flow import FlowTeacherSpec
-from sizetransfer.teachers.gaussian import GaussianTeacherSpec
-from sizetransfer.teachers.phi4 import Phi4TeacherSpec, ring
+from sizetransfer.contracts.domain import Lattice
+from sizetransfer.contracts.errors import OracleError
+from sizetransfer.contracts.noise import perturb
+from sizetransfer.contracts.oracle import Context, Teacher
+from sizetransfer.contracts.randomness import stream
+from sizetransfer.contracts.specs import FieldInfo
+from sizetransfer.numerics.chains import NotMixedError
+from sizetransfer.scores.posterior import Estimate, Posterior, PosteriorSpec, Responses, sample_posterior, sampling
+from sizetransfer.scores.posterior.weights import best_weights
+from sizetransfer.scores.response import ResponseProfile, reference_sites
+from sizetransfer.systems.flow.teacher import FlowTeacherSpec
+from sizetransfer.systems.gaussian.teacher import GaussianTeacherSpec
+from sizetransfer.systems.phi4.teacher import Phi4TeacherSpec, ring
 
 BUDGET = 1e-4
 CHAINS = 48
@@ -124,9 +124,11 @@ def test_chains_without_metropolis_are_caught(monkeypatch):
         error = torch.stack([estimate.standard_error[:, 0, 0, i] for i, estimate in enumerate(estimates)], 1)
         return float(((variance - exact) / error).abs().max())
 
-    monkeypatch.setattr("sizetransfer.chains._StepSize.settle", lambda self: setattr(self, "step", 1.0))
+    monkeypatch.setattr("sizetransfer.numerics.chains._StepSize.settle", lambda self: setattr(self, "step", 1.0))
     assert largest_score() < bound(12)
-    monkeypatch.setattr("sizetransfer.chains._accept", lambda log_ratio, generator: torch.ones_like(log_ratio).bool())
+    monkeypatch.setattr(
+        "sizetransfer.numerics.chains._accept", lambda log_ratio, generator: torch.ones_like(log_ratio).bool()
+    )
     assert largest_score() > 1.5 * bound(12)
 
 

@@ -15,15 +15,15 @@ from click.testing import CliRunner, Result
 
 import sizetransfer as st
 from sizetransfer import cli as command_line
-from sizetransfer.comparison import Quantity
-from sizetransfer.comparison import api as theorem_api
-from sizetransfer.errors import OracleError, SpecError
-from sizetransfer.oracle import Context, Sample, Teacher
-from sizetransfer.prediction import PredictionRule, PredictionSpec, ResponseRow, describe_prediction_rule, predict
-from sizetransfer.prediction.forecast import _forecast, _standing
-from sizetransfer.prediction.responses import covering_radius, outside_share, source_of
-from sizetransfer.randomness import normal
-from sizetransfer.specs import FieldInfo
+from sizetransfer.contracts.errors import OracleError, SpecError
+from sizetransfer.contracts.oracle import Context, Sample, Teacher
+from sizetransfer.contracts.randomness import normal
+from sizetransfer.contracts.specs import FieldInfo
+from sizetransfer.diagnosis import PredictionRule, PredictionSpec, ResponseRow, describe_prediction_rule, predict
+from sizetransfer.diagnosis.forecast import _forecast, _standing
+from sizetransfer.diagnosis.responses import covering_radius, outside_share, source_of
+from sizetransfer.theorem1 import Quantity
+from sizetransfer.theorem1 import api as theorem_api
 
 EXACT = 1e-10
 RING = {"kind": "gaussian", "dim": 1, "mass": 0.4}

@@ -18,19 +18,19 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 import sizetransfer as st
-from sizetransfer.domain import Lattice
-from sizetransfer.errors import ConformanceError, NonFiniteError, OracleError
-from sizetransfer.oracle import Context, Sample, Teacher
-from sizetransfer.promises import check_once, checked, hold_radius, watched, weights_unchanged
-from sizetransfer.promises.measured import is_size
-from sizetransfer.randomness import normal, seeded_initialisation, stream
-from sizetransfer.records import Measurement
-from sizetransfer.response import jacobian_row, student_score
-from sizetransfer.specs import FieldInfo, TrainingSpec
-from sizetransfer.student import Student
+from sizetransfer.contracts.domain import Lattice
+from sizetransfer.contracts.errors import ConformanceError, NonFiniteError, OracleError
+from sizetransfer.contracts.oracle import Context, Sample, Teacher
+from sizetransfer.contracts.randomness import normal, seeded_initialisation, stream
+from sizetransfer.contracts.records import Measurement
+from sizetransfer.contracts.specs import FieldInfo, TrainingSpec
+from sizetransfer.contracts.student import Student
+from sizetransfer.runs.promises import check_once, checked, hold_radius, watched, weights_unchanged
+from sizetransfer.runs.promises.measured import is_size
+from sizetransfer.scores.response import jacobian_row, student_score
+from sizetransfer.scores.tiling import tiled
+from sizetransfer.scores.training import train
 from sizetransfer.students.wrapped import wrap_module
-from sizetransfer.tiling import tiled
-from sizetransfer.training import train
 
 SIGMAS = (0.1, 1.0)
 

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sizetransfer.randomness import (
+from sizetransfer.contracts.randomness import (
     Stream,
     _philox,
     batches,
@@ -267,7 +267,7 @@ def test_bits_are_fair():
 @pytest.mark.parametrize(("dtype", "reach"), [(torch.float32, 6.76), (torch.float64, 9.49)], ids=["float32", "float64"])
 def test_tails_of_normal_numbers_reach_far(dtype, reach):
     """The largest number that there is, that of a radius whose bits are all zero."""
-    from sizetransfer.randomness import _normals
+    from sizetransfer.contracts.randomness import _normals
 
     words = torch.zeros(2, 2, 1, 2, 1, 1, dtype=torch.int64)
     assert float(_normals(words, dtype).max()) == pytest.approx(reach, abs=0.01)

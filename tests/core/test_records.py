@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tolerances import TOLERANCE
 
-from sizetransfer.records import Measurement, Record, mean, ratio, root_ratio
+from sizetransfer.contracts.records import Measurement, Record, mean, ratio, root_ratio
 
 positive = st.floats(1e-3, 1e3)
 

@@ -12,11 +12,12 @@ from dense_gaussian import best_local, graph_precision, lattice_precision, noisy
 from torch import Tensor
 
 import sizetransfer as st
-from sizetransfer.domain import Lattice
-from sizetransfer.errors import OracleError
-from sizetransfer.oracle import Context, Sample
-from sizetransfer.randomness import normal, stream
-from sizetransfer.references import (
+from sizetransfer.contracts.domain import Lattice
+from sizetransfer.contracts.errors import OracleError
+from sizetransfer.contracts.oracle import Context, Sample
+from sizetransfer.contracts.randomness import normal, stream
+from sizetransfer.contracts.specs import NoiseSchedule
+from sizetransfer.scores.references import (
     LinearFilter,
     Sight,
     estimate_moments,
@@ -24,12 +25,11 @@ from sizetransfer.references import (
     linear_references,
     squared_errors,
 )
-from sizetransfer.references.balls import steps_of
-from sizetransfer.references.cells import Cells
-from sizetransfer.references.consequence import consequence, gain, generated_spectrum, marginals, spectrum
-from sizetransfer.references.filters import BallSolver
-from sizetransfer.references.moments import TorusMoments
-from sizetransfer.specs import NoiseSchedule
+from sizetransfer.scores.references.balls import steps_of
+from sizetransfer.scores.references.cells import Cells
+from sizetransfer.scores.references.consequence import consequence, gain, generated_spectrum, marginals, spectrum
+from sizetransfer.scores.references.filters import BallSolver
+from sizetransfer.scores.references.moments import TorusMoments
 
 EXACT = 1e-10
 SIGNIFICANCE = 5.0

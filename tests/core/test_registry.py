@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from plugin_factory import HEALTHY, PluginFactory
 
-from sizetransfer.errors import PluginError, SpecError
-from sizetransfer.events import Event
-from sizetransfer.plugins import PluginRecord, core_version
+from sizetransfer.contracts.errors import PluginError, SpecError
+from sizetransfer.contracts.events import Event
 from sizetransfer.registry import ELSEWHERE, Registry, Sort, default_registry
+from sizetransfer.registry.plugins import PluginRecord, core_version
 
 CORE = (
     HEALTHY.format(kind="plain")
@@ -95,24 +95,24 @@ BROKEN = {
     "malformed": ("def broken(:\n", "import", "SyntaxError"),
     "incomplete": ("import a_module_that_is_not_there", "import", "a_module_that_is_not_there"),
     "misspelt": (
-        "from sizetransfer.hooks import hookimpl\n@hookimpl\ndef register_studnets(register): pass\n",
+        "from sizetransfer.registry.hooks import hookimpl\n@hookimpl\ndef register_studnets(register): pass\n",
         "register",
         "Did you mean 'register_students'?",
     ),
     "wrong arguments": (
-        "from sizetransfer.hooks import hookimpl\n@hookimpl\ndef register_students(register, extra): pass\n",
+        "from sizetransfer.registry.hooks import hookimpl\n@hookimpl\ndef register_students(register, extra): pass\n",
         "register",
         "extra",
     ),
     "unmarked": ("def register_students(register): pass\n", "register", "not marked with hookimpl"),
     "empty": ("students = 3\n", "register", "implements no hook"),
     "raises in its hook": (
-        "from sizetransfer.hooks import hookimpl\n@hookimpl\ndef register_students(register): 1 / 0\n",
+        "from sizetransfer.registry.hooks import hookimpl\n@hookimpl\ndef register_students(register): 1 / 0\n",
         "register",
         "ZeroDivisionError",
     ),
     "no specification": (
-        "from sizetransfer.hooks import hookimpl\n@hookimpl\ndef register_students(register): register(dict)\n",
+        "from sizetransfer.registry.hooks import hookimpl\n@hookimpl\ndef register_students(register): register(dict)\n",
         "register",
         "no subclass of StudentSpec",
     ),
@@ -225,7 +225,7 @@ def test_experiments_are_existing_yaml_files(plugins: PluginFactory, path: str, 
         "more-experiments",
         f"""
         from pathlib import Path
-        from sizetransfer.hooks import hookimpl
+        from sizetransfer.registry.hooks import hookimpl
 
         @hookimpl
         def register_experiments(register):
@@ -298,7 +298,7 @@ def test_an_entry_point_may_name_an_object_of_a_module(plugins: PluginFactory) -
         "def register_students(register)", "def register_students(self, register)"
     )
     body = "\n".join(f"    {line}" for line in code.splitlines() if "import hookimpl" not in line)
-    code = f"from sizetransfer.hooks import hookimpl\nclass Plugin:\n{body}\nplugin = Plugin()\n"
+    code = f"from sizetransfer.registry.hooks import hookimpl\nclass Plugin:\n{body}\nplugin = Plugin()\n"
     plugins.install("toy-students", code, entry_points="[sizetransfer]\nmain = toy_students:plugin\n")
     assert "toy" in registry().kinds("student")
 
@@ -314,7 +314,7 @@ def test_what_a_plugin_prints_does_not_reach_the_output(
 
 
 LISTENER = """
-from sizetransfer.hooks import hookimpl
+from sizetransfer.registry.hooks import hookimpl
 seen = []
 
 @hookimpl
@@ -541,7 +541,8 @@ def test_a_plugin_that_is_the_first_to_import_torch_changes_nothing(plugins: Plu
 
 def test_what_is_wrong_with_a_built_in_is_raised(plugins: PluginFactory) -> None:
     plugins.module(
-        "core_broken", "from sizetransfer.hooks import hookimpl\n@hookimpl\ndef register_student(register): pass\n"
+        "core_broken",
+        "from sizetransfer.registry.hooks import hookimpl\n@hookimpl\ndef register_student(register): pass\n",
     )
     with pytest.raises(PluginError, match="register_students"):
         Registry(built_in=("core_broken",)).kinds("student")
@@ -567,7 +568,7 @@ def test_the_geometry_of_a_teacher_is_known_before_it_is_built() -> None:
 # --- figures ----------------------------------------------------------------------------------------------------------
 
 FIGURE = """
-from sizetransfer.hooks import hookimpl
+from sizetransfer.registry.hooks import hookimpl
 
 @hookimpl
 def register_figures(register):

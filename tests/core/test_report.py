@@ -26,8 +26,8 @@ from synthetic_run import (
     record,
 )
 
-from sizetransfer.errors import SpecError
-from sizetransfer.report import compare_runs, style, write_report
+from sizetransfer.contracts.errors import SpecError
+from sizetransfer.report import style, write_report
 from sizetransfer.report.criteria import regime
 from sizetransfer.report.data import gather
 from sizetransfer.report.drawing import Drawing, Omitted
@@ -45,7 +45,8 @@ from sizetransfer.report.tables import (
     verdict_rows,
 )
 from sizetransfer.report.training import training_curves
-from sizetransfer.trials import PaperValue, ReportSpec
+from sizetransfer.runs.compare import compare_runs
+from sizetransfer.runs.trials import PaperValue, ReportSpec
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}
 REPORTED = ("regimes", "size-sweep", "radius-sweep", "response-profile")

@@ -10,9 +10,7 @@ import tiny_zoo
 import yaml
 from synthetic_run import DummyStudentSpec, SyntheticRun, make_experiment, make_run, record
 
-from sizetransfer.errors import SpecError
-from sizetransfer.evidence import cells, verdicts
-from sizetransfer.experiments.loading import load
+from sizetransfer.contracts.errors import SpecError
 from sizetransfer.measures.locality import LocalitySpec
 from sizetransfer.registry import Registry
 from sizetransfer.report import style, tables
@@ -21,8 +19,10 @@ from sizetransfer.report.data import gather
 from sizetransfer.report.drawing import Omitted
 from sizetransfer.report.drawn import draw
 from sizetransfer.report.figure_architectures import group
-from sizetransfer.report.figure_repair import first_break
 from sizetransfer.report.page import render_page
+from sizetransfer.runs.evidence import cells, verdicts
+from sizetransfer.runs.loading import load
+from sizetransfer.systems.flow.figure_repair import first_break
 from sizetransfer.verdict import VerdictSpec, describe
 
 STUDENTS = ("cnn-4", "cnn-8", "other-4", "other-8")

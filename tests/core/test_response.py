@@ -10,11 +10,13 @@ import torch
 from tolerances import assert_rounding
 from torch import Tensor
 
-from sizetransfer.domain import Lattice
-from sizetransfer.errors import OracleError, SpecError
-from sizetransfer.oracle import Context, Sample, Teacher
-from sizetransfer.randomness import stream
-from sizetransfer.response import (
+from sizetransfer.contracts.domain import Lattice
+from sizetransfer.contracts.errors import OracleError, SpecError
+from sizetransfer.contracts.oracle import Context, Sample, Teacher
+from sizetransfer.contracts.randomness import stream
+from sizetransfer.contracts.specs import FieldInfo
+from sizetransfer.contracts.student import Student
+from sizetransfer.scores.response import (
     Region,
     ResponseProfile,
     finite_difference,
@@ -25,9 +27,7 @@ from sizetransfer.response import (
     student_score,
     teacher_score,
 )
-from sizetransfer.specs import FieldInfo
-from sizetransfer.student import Student
-from sizetransfer.teachers.flow import FlowTeacherSpec
+from sizetransfer.systems.flow.teacher import FlowTeacherSpec
 
 
 def curved(x: Tensor) -> Tensor:

@@ -15,12 +15,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from sizetransfer.domain import Lattice
-from sizetransfer.errors import NonFiniteError, SpecError
-from sizetransfer.noise import expand
-from sizetransfer.oracle import Context
-from sizetransfer.randomness import stream
-from sizetransfer.sampling import (
+from sizetransfer.contracts.domain import Lattice
+from sizetransfer.contracts.errors import NonFiniteError, SpecError
+from sizetransfer.contracts.noise import expand
+from sizetransfer.contracts.oracle import Context
+from sizetransfer.contracts.randomness import stream
+from sizetransfer.contracts.specs import NoiseSchedule
+from sizetransfer.scores.sampling import (
     ORDERS,
     STEPS,
     SamplerSpec,
@@ -32,7 +33,6 @@ from sizetransfer.sampling import (
     rollout,
     sample,
 )
-from sizetransfer.specs import NoiseSchedule
 
 SLOPE_TOLERANCE = 0.25
 TOLERANCE = {torch.float32: 2e-5, torch.float64: 1e-12}

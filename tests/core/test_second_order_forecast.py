@@ -10,16 +10,23 @@ import torch
 from torch import Tensor
 
 import sizetransfer as st
-from sizetransfer.domain import Lattice
-from sizetransfer.errors import OracleError
+from sizetransfer.contracts.domain import Lattice
+from sizetransfer.contracts.errors import OracleError
+from sizetransfer.contracts.oracle import Context, draw_fields
+from sizetransfer.contracts.randomness import normal, stream
+from sizetransfer.contracts.specs import FieldInfo, NoiseSchedule, TrainingSpec
 from sizetransfer.measures.second_order_forecast import FORECAST, SecondOrderForecastSpec, _jackknife, _levels
-from sizetransfer.oracle import Context, draw_fields
-from sizetransfer.randomness import normal, stream
-from sizetransfer.references import estimate_moments, exact_moments
-from sizetransfer.references.approximation import ResponseMoments
-from sizetransfer.references.cells import Cells
-from sizetransfer.references.consequence import consequence, gain, generated_spectrum, marginals, ratios, spectrum
-from sizetransfer.specs import FieldInfo, NoiseSchedule, TrainingSpec
+from sizetransfer.scores.references import estimate_moments, exact_moments
+from sizetransfer.scores.references.approximation import ResponseMoments
+from sizetransfer.scores.references.cells import Cells
+from sizetransfer.scores.references.consequence import (
+    consequence,
+    gain,
+    generated_spectrum,
+    marginals,
+    ratios,
+    spectrum,
+)
 
 NOISE = NoiseSchedule(sigma_min=0.05, sigma_max=20.0)
 

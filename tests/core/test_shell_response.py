@@ -9,15 +9,15 @@ import torch
 from brute_ising import enumerate_spins
 
 import sizetransfer as st
-from sizetransfer.comparison import ferromagnet_certificate
-from sizetransfer.domain import Lattice
-from sizetransfer.errors import OracleError, SizetransferError, SpecError
-from sizetransfer.ising import CRITICAL
+from sizetransfer.contracts.domain import Lattice
+from sizetransfer.contracts.errors import OracleError, SizetransferError, SpecError
+from sizetransfer.contracts.noise import perturb
+from sizetransfer.contracts.oracle import Context, HasLocalPosterior, draw_fields
+from sizetransfer.contracts.randomness import batches, stream
 from sizetransfer.measures.correlation_length import correlation_length
 from sizetransfer.measures.shell_response import ShellResponseSpec
-from sizetransfer.noise import perturb
-from sizetransfer.oracle import Context, HasLocalPosterior, draw_fields
-from sizetransfer.randomness import batches, stream
+from sizetransfer.systems.ising import CRITICAL
+from sizetransfer.systems.ising.certificate import ferromagnet_certificate
 
 SIZE, SIGMAS, SITE = 4, (0.7, 1.5), (2, 2)
 

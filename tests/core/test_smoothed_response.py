@@ -15,7 +15,7 @@ from sizetransfer.report import style
 from sizetransfer.report.data import gather
 from sizetransfer.report.drawing import Omitted
 from sizetransfer.report.drawn import draw
-from sizetransfer.response import ResponseProfile
+from sizetransfer.scores.response import ResponseProfile
 
 SIZE, SIGMAS = 16, (0.3, 1.0)
 POSTERIOR = {"chains": 8, "warmup": 40, "draws": 60, "max_r_hat": 1.2, "min_effective": 40}

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 import sizetransfer as st
+from sizetransfer.contracts.student import Student
 from sizetransfer.measures.smoothed_score import SmoothedScoreSpec
-from sizetransfer.student import Student
 
 ROUNDING = 1e-12
 

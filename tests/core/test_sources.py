@@ -22,11 +22,11 @@ from typing import Any, Literal
 import pytest
 
 import sizetransfer
-from sizetransfer.errors import RunError, SpecError
+from sizetransfer.contracts.errors import RunError, SpecError
+from sizetransfer.contracts.specs import FieldInfo, KindSpec, Spec, StudentSpec
 from sizetransfer.registry import Registry
-from sizetransfer.sources import Sources, files_read, literal_files, sources_of
-from sizetransfer.sources.text import read
-from sizetransfer.specs import FieldInfo, KindSpec, Spec, StudentSpec
+from sizetransfer.runs.sources import Sources, files_read, literal_files, sources_of
+from sizetransfer.runs.sources.text import read
 from sizetransfer.students.wrapped import ModuleSpec
 
 BUILT_IN = Registry(find_plugins=list)
@@ -151,17 +151,19 @@ CASES: dict[str, tuple[dict[str, str], set[str]]] = {
     "standard library": ({"one.py": "import json, sys, os.path, email.message, zoneinfo, _json"}, {"one"}),
     "torch": ({"one.py": "import torch.nn.functional as F\nfrom torch import nn"}, {"one"}),
     "what hooks register": (
-        {"one.py": "from sizetransfer.errors import SpecError\n@hookimpl\ndef register_students(r):\n    import two"}
+        {
+            "one.py": "from sizetransfer.contracts.errors import SpecError\n@hookimpl\ndef register_students(r):\n    import two"
+        }
         | {"two.py": ""},
-        {"one", "sizetransfer", "sizetransfer.errors"},
+        {"one", "sizetransfer", "sizetransfer.contracts.errors"},
     ),
     "a name of the core": (
         {"one.py": "import sizetransfer as st\nclass A(st.SpecError): pass\nst.__version__"},
-        {"one", "sizetransfer", "sizetransfer.errors"},
+        {"one", "sizetransfer", "sizetransfer.contracts.errors"},
     ),
     "a name from the core": (
-        {"one.py": "from sizetransfer import Event, errors"},
-        {"one", "sizetransfer", "sizetransfer.events", "sizetransfer.errors"},
+        {"one.py": "from sizetransfer import Event; from sizetransfer.contracts import errors"},
+        {"one", "sizetransfer", "sizetransfer.contracts.events", "sizetransfer.contracts.errors"},
     ),
     "latin": ({"one.py": "# coding: latin-1\nimport two", "two.py": ""}, {"one", "two"}),
 }
@@ -178,7 +180,7 @@ def test_imports_are_followed_as_they_are_written(tree: Tree, case: str) -> None
 def test_the_whole_core_takes_part_where_its_use_cannot_be_told(tree: Tree, use: str) -> None:
     tree.write({"one.py": f"import sizetransfer as st\n{use}\n"})
     modules = sources_of(["one"]).modules
-    assert {"sizetransfer.report.page", "sizetransfer.training", "sizetransfer.cli"} <= set(modules)
+    assert {"sizetransfer.report.page", "sizetransfer.scores.training", "sizetransfer.cli"} <= set(modules)
 
 
 OPEN_ENDED = {
@@ -347,8 +349,8 @@ def test_edits_of_the_core(tmp_path: Path, edited: str, counts: bool) -> None:
     copy = tmp_path / "sizetransfer"
     shutil.copytree(Path(sizetransfer.__file__).parent, copy, ignore=shutil.ignore_patterns("__pycache__"))
     program = (
-        "import json; from sizetransfer.sources import sources_of\n"
-        "found = sources_of(['sizetransfer.teachers.flow', 'sizetransfer.students.cnn', 'sizetransfer.training'])\n"
+        "import json; from sizetransfer.runs.sources import sources_of\n"
+        "found = sources_of(['sizetransfer.systems.flow.teacher', 'sizetransfer.students.cnn', 'sizetransfer.scores.training'])\n"
         "print(json.dumps([found.digest, found.to_json()]))\n"
     )
 
@@ -368,7 +370,7 @@ def test_edits_of_the_core(tmp_path: Path, edited: str, counts: bool) -> None:
 def test_the_sources_of_what_is_built_in_hold_no_presentation(family: Any) -> None:
     for kind, entry in BUILT_IN.kinds(family).items():
         spec = entry.spec_class.model_construct(factory="torch.nn:Identity")
-        sources = sources_of([*spec.code(), "sizetransfer.training"])
+        sources = sources_of([*spec.code(), "sizetransfer.scores.training"])
         parts = {name.split(".")[1] for name in sources.modules if "." in name}
         assert not parts & PRESENTATION, kind
         assert None not in sources.distributions.values()
@@ -496,8 +498,8 @@ def test_a_set_has_no_order(tree: Tree) -> None:
 EVERY_MODULE = """
 import importlib, pkgutil
 import sizetransfer
-from sizetransfer.sources import live
-from sizetransfer.sources.places import content, find
+from sizetransfer.runs.sources import live
+from sizetransfer.runs.sources.places import content, find
 
 for found in pkgutil.walk_packages(sizetransfer.__path__, "sizetransfer."):
     if "template" not in found.name and not found.name.endswith("__main__"):
@@ -527,11 +529,11 @@ def test_an_edit_between_two_digests_is_seen_whatever_it_is_and_reloading_accept
 
 def test_instrumented_modules_are_no_change() -> None:
     """The suite's import hook makes other code of ``training`` than its file says."""
-    module = importlib.import_module("sizetransfer.training")
+    module = importlib.import_module("sizetransfer.scores.training")
     file = Path(str(module.__file__))
     file.touch()
     assert hasattr(module.train, "__wrapped__")
-    assert "sizetransfer.training" in sources_of(["sizetransfer.training"]).modules
+    assert "sizetransfer.scores.training" in sources_of(["sizetransfer.scores.training"]).modules
 
 
 def run(program: str, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -541,7 +543,7 @@ def run(program: str, folder: Path, *arguments: str) -> subprocess.CompletedProc
 
 MAIN = """
 import linecache
-from sizetransfer.sources import sources_of
+from sizetransfer.runs.sources import sources_of
 
 def cell(text, name):
     kept = [line + "\\n" for line in text.splitlines()]
@@ -568,7 +570,9 @@ def test_cells_of_a_notebook_take_part(tmp_path: Path) -> None:
 
 
 def test_code_whose_text_was_not_kept_is_refused_by_name(tmp_path: Path) -> None:
-    program = "from sizetransfer.sources import sources_of\nclass Net:\n    def f(self): pass\nsources_of(['__main__'])"
+    program = (
+        "from sizetransfer.runs.sources import sources_of\nclass Net:\n    def f(self): pass\nsources_of(['__main__'])"
+    )
     done = run(program, tmp_path)
     assert "SpecError: The code of the module '__main__' cannot be told." in done.stderr
     assert "Net was defined where its text was not kept" in done.stderr
@@ -632,7 +636,7 @@ def test_files_that_string_literals_name(tree: Tree, tmp_path: Path) -> None:
     expected = {"here.pt", "beside.pt", "joined.pt", "called.pt", "b.pt"}
     assert {path.name for path in literal_files(["pack.net"])} == expected
     assert {path.name for path in literal_files(sources_of(["pack.net"]))} == expected
-    assert literal_files(["sizetransfer.training"]) == set()
+    assert literal_files(["sizetransfer.scores.training"]) == set()
 
 
 class Inner(Spec):
@@ -653,7 +657,7 @@ def test_a_specification_names_its_code_and_files(tmp_path: Path) -> None:
     (tmp_path / "v.pt").write_text("x")
     many = (tmp_path / "v.pt", tmp_path / "absent")
     spec = PathStudent(inner=Inner(weights=tmp_path / "w.pt"), many=many)
-    assert spec.code() == (__name__, "sizetransfer.specs")
+    assert spec.code() == (__name__, "sizetransfer.contracts.specs")
     assert set(spec.reads()) == {tmp_path / "w.pt", tmp_path / "v.pt"}
     assert isinstance(spec, KindSpec)
 
@@ -673,8 +677,8 @@ def test_the_specification_of_a_foreign_module_names_its_code_and_files(tree: Tr
 def test_it_costs_little() -> None:
     program = """
         import time
-        from sizetransfer.sources import sources_of
-        roots = ["sizetransfer.teachers.flow", "sizetransfer.students.cnn", "sizetransfer.training"]
+        from sizetransfer.runs.sources import sources_of
+        roots = ["sizetransfer.systems.flow.teacher", "sizetransfer.students.cnn", "sizetransfer.scores.training"]
         for _ in range(2):
             start = time.process_time()
             sources_of(roots)

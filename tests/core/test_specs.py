@@ -10,8 +10,8 @@ from typing import Any, ClassVar, Literal
 import pytest
 from pydantic import Field
 
-from sizetransfer.errors import SpecError
-from sizetransfer.specs import (
+from sizetransfer.contracts.errors import SpecError
+from sizetransfer.contracts.specs import (
     FieldInfo,
     KindSpec,
     MeasureSpec,
@@ -22,7 +22,7 @@ from sizetransfer.specs import (
     TrainingSpec,
     did_you_mean,
 )
-from sizetransfer.trials import EvaluationSpec, Experiment, Trial
+from sizetransfer.runs.trials import EvaluationSpec, Experiment, Trial
 
 
 class Mode(Spec):

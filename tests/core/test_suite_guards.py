@@ -6,9 +6,9 @@ import pytest
 import torch
 from hypothesis import settings
 
-from sizetransfer.noise import fourier_features, perturb
-from sizetransfer.specs import FieldInfo
-from sizetransfer.student import Student
+from sizetransfer.contracts.noise import fourier_features, perturb
+from sizetransfer.contracts.specs import FieldInfo
+from sizetransfer.contracts.student import Student
 
 pytest_plugins = ["pytester"]
 

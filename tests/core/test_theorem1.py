@@ -13,8 +13,10 @@ from gaussian_cases import draw_case, exact, free_field
 from torch import Tensor
 
 import sizetransfer as st
-from sizetransfer import sampling
-from sizetransfer.comparison import (
+from sizetransfer.contracts.errors import OracleError
+from sizetransfer.contracts.randomness import stream
+from sizetransfer.scores import sampling
+from sizetransfer.theorem1 import (
     FieldLaw,
     LinearScore,
     Rollout,
@@ -26,8 +28,6 @@ from sizetransfer.comparison import (
     theorem,
     theorem1_bound,
 )
-from sizetransfer.errors import OracleError
-from sizetransfer.randomness import stream
 
 FEW, MANY = 112, 640
 

@@ -13,7 +13,10 @@ from matrix_cases import draw_matrix_case, to_blocks
 from torch import Tensor
 
 import sizetransfer as st
-from sizetransfer.comparison import (
+from sizetransfer.contracts.errors import OracleError
+from sizetransfer.contracts.randomness import stream
+from sizetransfer.contracts.student import Student
+from sizetransfer.theorem1 import (
     FieldLaw,
     GaussianField,
     LinearScore,
@@ -33,9 +36,6 @@ from sizetransfer.comparison import (
     theorem,
     theorem1_bound,
 )
-from sizetransfer.errors import OracleError
-from sizetransfer.randomness import stream
-from sizetransfer.student import Student
 
 FEW, MANY = 96, 320
 # Sums of a few hundred products of numbers of size one.

@@ -10,7 +10,12 @@ import torch
 from torch import Tensor
 
 import sizetransfer as st
-from sizetransfer.comparison import (
+from sizetransfer.contracts.errors import OracleError
+from sizetransfer.contracts.noise import expand
+from sizetransfer.contracts.oracle import Context
+from sizetransfer.contracts.randomness import stream
+from sizetransfer.contracts.student import Student
+from sizetransfer.theorem1 import (
     FieldLaw,
     GaussianInfluence,
     LinearScore,
@@ -26,11 +31,6 @@ from sizetransfer.comparison import (
     rollout_errors,
     theorem1_bound,
 )
-from sizetransfer.errors import OracleError
-from sizetransfer.noise import expand
-from sizetransfer.oracle import Context
-from sizetransfer.randomness import stream
-from sizetransfer.student import Student
 
 # --- By sampling --------------------------------------------------------------------------------------------------
 

@@ -9,17 +9,17 @@ import torch
 from tolerances import assert_rounding
 from torch import Tensor
 
-from sizetransfer import tiling
-from sizetransfer.domain import Graph, Lattice
-from sizetransfer.errors import SpecError
-from sizetransfer.oracle import Context
-from sizetransfer.randomness import stream
-from sizetransfer.response import jacobian_row, student_score
-from sizetransfer.sampling import SamplerSpec, generate
-from sizetransfer.specs import FieldInfo
-from sizetransfer.student import Student
+from sizetransfer.contracts.domain import Graph, Lattice
+from sizetransfer.contracts.errors import SpecError
+from sizetransfer.contracts.oracle import Context
+from sizetransfer.contracts.randomness import stream
+from sizetransfer.contracts.specs import FieldInfo
+from sizetransfer.contracts.student import Student
+from sizetransfer.scores import tiling
+from sizetransfer.scores.response import jacobian_row, student_score
+from sizetransfer.scores.sampling import SamplerSpec, generate
+from sizetransfer.scores.tiling import TiledStudent, tiled
 from sizetransfer.students.cnn import CNNStudentSpec
-from sizetransfer.tiling import TiledStudent, tiled
 
 # Lattice, tile, periodic: tiles that divide the lattice, that do not, that are one site, that are wider than an axis,
 # and receptive fields that go around the torus.

@@ -15,15 +15,15 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from sizetransfer.errors import NonFiniteError, OracleError, SpecError
-from sizetransfer.noise import draw_sigma, expand, perturb
-from sizetransfer.oracle import Context, Sample, Teacher
-from sizetransfer.randomness import normal, seeded_initialisation, stream
-from sizetransfer.specs import FieldInfo, NoiseSchedule, TrainingSpec
-from sizetransfer.student import Student
+from sizetransfer.contracts.errors import NonFiniteError, OracleError, SpecError
+from sizetransfer.contracts.noise import draw_sigma, expand, perturb
+from sizetransfer.contracts.oracle import Context, Sample, Teacher
+from sizetransfer.contracts.randomness import normal, seeded_initialisation, stream
+from sizetransfer.contracts.specs import FieldInfo, NoiseSchedule, TrainingSpec
+from sizetransfer.contracts.student import Student
+from sizetransfer.scores.training import TrainingResult, denoising_loss, train
 from sizetransfer.students.cnn import CNNStudent, CNNStudentSpec
-from sizetransfer.teachers.flow import FlowTeacher, FlowTeacherSpec
-from sizetransfer.training import TrainingResult, denoising_loss, train
+from sizetransfer.systems.flow.teacher import FlowTeacher, FlowTeacherSpec
 
 SIGNIFICANCE = 4.5
 OBJECTIVES = ["denoising", "target-score", "mixed"]

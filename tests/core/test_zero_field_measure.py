@@ -9,11 +9,11 @@ import torch
 from brute_ising import enumerate_spins
 
 import sizetransfer as st
-from sizetransfer.comparison import ferromagnet_certificate
-from sizetransfer.errors import SpecError
-from sizetransfer.ising import CRITICAL
-from sizetransfer.measures import zero_field as module
-from sizetransfer.measures.zero_field import ZeroFieldSpec
+from sizetransfer.contracts.errors import SpecError
+from sizetransfer.systems.ising import CRITICAL
+from sizetransfer.systems.ising import zero_field_measure as module
+from sizetransfer.systems.ising.certificate import ferromagnet_certificate
+from sizetransfer.systems.ising.zero_field_measure import ZeroFieldSpec
 
 
 def measured(size, ratio=1.0, **settings):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import sizetransfer as st
-from sizetransfer.evidence import verdicts
+from sizetransfer.runs.evidence import verdicts
 
 TRAINED = 1.0
 SIZES = (16, 32)

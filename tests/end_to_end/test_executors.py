@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 import tiny_zoo
 
-from sizetransfer.errors import NonFiniteError, RunError, SizetransferError
-from sizetransfer.experiments.executors import LocalExecutor
-from sizetransfer.experiments.keys import planned, require_same_code
-from sizetransfer.experiments.runner import run
-from sizetransfer.experiments.storage import StorageError
-from sizetransfer.experiments.workplace import Workplace, error_from_json, error_to_json, parse_trial
+from sizetransfer.contracts.errors import NonFiniteError, RunError, SizetransferError
+from sizetransfer.runs.executors import LocalExecutor
+from sizetransfer.runs.keys import planned, require_same_code
+from sizetransfer.runs.runner import run
+from sizetransfer.runs.storage import StorageError
+from sizetransfer.runs.workplace import Workplace, error_from_json, error_to_json, parse_trial
 
 STUDENTS = {"narrow": {"kind": "tiny-line", "radius": 1}, "wide": {"kind": "tiny-line", "radius": 2}}
 DEADLY = {"deadly": {"kind": "tiny-line", "deadly": True}}

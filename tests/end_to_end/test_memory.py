@@ -17,7 +17,7 @@ import re, resource, sys
 from pathlib import Path
 import torch
 import sizetransfer as st
-from sizetransfer.randomness import stream
+from sizetransfer.contracts.randomness import stream
 
 torch.set_num_threads(1)
 teacher = st.teacher("flow", preset="medium-range").frozen()

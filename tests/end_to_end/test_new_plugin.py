@@ -13,8 +13,8 @@ from click.testing import CliRunner
 
 import sizetransfer as st
 from sizetransfer.cli import cli
+from sizetransfer.cli.skeleton import write_plugin
 from sizetransfer.registry import Registry
-from sizetransfer.skeleton import write_plugin
 
 EXAMPLE = Path(__file__).parents[2] / "plugins" / "example"
 
@@ -27,7 +27,7 @@ def contents(directory: Path) -> dict[str, str]:
 @pytest.fixture
 def no_example(monkeypatch: pytest.MonkeyPatch) -> None:
     """A registry without plugins, so that the example's kind is new."""
-    monkeypatch.setattr("sizetransfer.skeleton.default_registry", lambda: Registry(find_plugins=list))
+    monkeypatch.setattr("sizetransfer.cli.skeleton.default_registry", lambda: Registry(find_plugins=list))
 
 
 def test_the_example_is_what_the_command_writes(tmp_path: Path, no_example: None) -> None:

@@ -13,12 +13,12 @@ import pytest
 import torch
 
 import sizetransfer as st
-from sizetransfer.experiments import load
-from sizetransfer.noise import perturb
-from sizetransfer.plugins import Plugin, PluginRecord
-from sizetransfer.randomness import stream
+from sizetransfer.cli.run_commands import parse_settings
+from sizetransfer.contracts.noise import perturb
+from sizetransfer.contracts.randomness import stream
 from sizetransfer.registry import Registry
-from sizetransfer.run_commands import parse_settings
+from sizetransfer.registry.plugins import Plugin, PluginRecord
+from sizetransfer.runs import load
 from sizetransfer_verification import check_student
 
 ROOT = Path(__file__).parents[2]

@@ -15,16 +15,16 @@ import pytest
 import tiny_zoo
 import torch
 
-from sizetransfer.computing import build_student, build_teacher, evaluation_seed
-from sizetransfer.errors import OracleError, RunError, SpecError
-from sizetransfer.experiments import storage
-from sizetransfer.experiments.directory import RunDirectory
-from sizetransfer.experiments.formats import COLUMNS
-from sizetransfer.experiments.opened import read_run
-from sizetransfer.experiments.runner import run as run_experiment
-from sizetransfer.experiments.storage import RunWarning
-from sizetransfer.experiments.store import TrainingDirectory
-from sizetransfer.trials import Experiment
+from sizetransfer.contracts.errors import OracleError, RunError, SpecError
+from sizetransfer.runs import storage
+from sizetransfer.runs.directory import RunDirectory
+from sizetransfer.runs.formats import COLUMNS
+from sizetransfer.runs.opened import read_run
+from sizetransfer.runs.runner import run as run_experiment
+from sizetransfer.runs.storage import RunWarning
+from sizetransfer.runs.store import TrainingDirectory
+from sizetransfer.runs.trials import Experiment
+from sizetransfer.scores.computing import build_student, build_teacher, evaluation_seed
 
 KEY = "0123456789abcdef"
 
@@ -57,7 +57,7 @@ def fork():
     """Processes that have torch in memory and have never used it."""
     context = multiprocessing.get_context("forkserver")
     lazy = ["torch._dynamo", "pyarrow.parquet", "safetensors.torch"]
-    context.set_forkserver_preload([*lazy, "sizetransfer.experiments.executors", "sizetransfer.experiments.runner"])
+    context.set_forkserver_preload([*lazy, "sizetransfer.runs.executors", "sizetransfer.runs.runner"])
     return context
 
 
@@ -399,7 +399,7 @@ def test_full_disk_under_a_checkpoint_is_explained(tmp_path, monkeypatch):
     def full(*arguments, **keywords):
         raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
-    monkeypatch.setattr("sizetransfer.training.save_file", full)
+    monkeypatch.setattr("sizetransfer.scores.training.save_file", full)
     with pytest.raises(RunError, match="ENOSPC"):
         run(tiny_zoo.experiment(), tmp_path)
 

@@ -116,9 +116,9 @@ def test_code_and_weights_that_change_are_trained_and_measured_anew_and_named(pr
 PLUGIN = """
     from typing import Literal
     import torch
-    from sizetransfer.hooks import hookimpl
-    from sizetransfer.specs import StudentSpec
-    from sizetransfer.student import Student
+    from sizetransfer.registry.hooks import hookimpl
+    from sizetransfer.contracts.specs import StudentSpec
+    from sizetransfer.contracts.student import Student
 
     class Shrink(Student):
         def __init__(self, field):
@@ -196,7 +196,7 @@ def test_an_edit_of_the_report_retrains_nothing_and_one_of_the_training_does(pro
     assert "Reused: 1 training and 1 measurement" in command()
     edit("training.py")
     output = command()
-    assert "Trained anew: field / mine / seed 0: sizetransfer.training was changed." in output
+    assert "Trained anew: field / mine / seed 0: sizetransfer.scores.training was changed." in output
     edit("measures/clean_score.py")
     output = command()
     assert "Reused: 1 training and 0 measurements" in output

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import sizetransfer as st
-from sizetransfer.trials import Experiment
+from sizetransfer.runs.trials import Experiment
 
 CNN = {"kind": "cnn", "blocks": 0, "width": 4}
 MESSAGES = {"kind": "message-passing", "depth": 1, "width": 4}

@@ -17,14 +17,14 @@ import pytest
 import tiny_zoo
 from filelock import FileLock
 
-from sizetransfer.errors import RunError, SpecError
-from sizetransfer.experiments.extending import measure_run
-from sizetransfer.experiments.opened import Run, read_run
-from sizetransfer.experiments.runner import run as run_experiment
-from sizetransfer.experiments.storage import RunWarning
-from sizetransfer.experiments.store import Store
+from sizetransfer.contracts.errors import RunError, SpecError
 from sizetransfer.report.page import write_report
-from sizetransfer.trials import Experiment
+from sizetransfer.runs.extending import measure_run
+from sizetransfer.runs.opened import Run, read_run
+from sizetransfer.runs.runner import run as run_experiment
+from sizetransfer.runs.storage import RunWarning
+from sizetransfer.runs.store import Store
+from sizetransfer.runs.trials import Experiment
 
 EVALUATION = tiny_zoo.EXPERIMENT["evaluation"]
 ERROR, FEWER = {"kind": "tiny-error"}, {"kind": "tiny-error", "fields": 3}
@@ -155,7 +155,7 @@ def test_thresholds_change_the_verdicts_and_nothing_else(out):
 
 def test_what_was_reused_is_told_with_its_age_and_where_it_was_computed(out, monkeypatch):
     elsewhere = {"torch": "0.1.2", "device": "cpu", "processor": "an abacus"}
-    monkeypatch.setattr("sizetransfer.experiments.reuse.fingerprint", lambda device: elsewhere)
+    monkeypatch.setattr("sizetransfer.runs.reuse.fingerprint", lambda device: elsewhere)
     viewed = run(tiny_zoo.experiment(), out)
     assert (viewed.reused["trainings"], viewed.reused["measurements"]) == (2, 4)
     assert viewed.reused["oldest"] <= viewed.reused["newest"] <= viewed.manifest["written"]
@@ -341,7 +341,7 @@ TWO = """
 import sys
 sys.path.insert(0, {support!r})
 import tiny_zoo
-from sizetransfer.experiments.runner import run
+from sizetransfer.runs.runner import run
 teachers = {{"white": {{"kind": "tiny-white", "variance": 2.0, "seconds": 0.02}}}}
 done = run(tiny_zoo.experiment(teachers=teachers, name=sys.argv[1]), sys.argv[1], store="store", executor="serial",
            device="cpu", registry=tiny_zoo.registry())

@@ -8,13 +8,13 @@ import pytest
 import torch
 
 import sizetransfer as st
-from sizetransfer.errors import OracleError, SpecError
-from sizetransfer.oracle import Context
-from sizetransfer.randomness import stream
-from sizetransfer.references import exact_moments
-from sizetransfer.specs import TrainingSpec
+from sizetransfer.contracts.errors import OracleError, SpecError
+from sizetransfer.contracts.oracle import Context
+from sizetransfer.contracts.randomness import stream
+from sizetransfer.contracts.specs import TrainingSpec
+from sizetransfer.scores.references import exact_moments
+from sizetransfer.scores.training import train
 from sizetransfer.students.best_linear import BestLinearSpec
-from sizetransfer.training import train
 from sizetransfer_verification.conformance import StudentSubject, run_checks
 
 TEACHERS = {

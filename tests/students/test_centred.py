@@ -6,10 +6,10 @@ import pytest
 import torch
 from tolerances import assert_rounding
 
-from sizetransfer.domain import Lattice
-from sizetransfer.oracle import Context
-from sizetransfer.randomness import seeded_initialisation, stream
-from sizetransfer.specs import FieldInfo
+from sizetransfer.contracts.domain import Lattice
+from sizetransfer.contracts.oracle import Context
+from sizetransfer.contracts.randomness import seeded_initialisation, stream
+from sizetransfer.contracts.specs import FieldInfo
 from sizetransfer.students.cnn import CNNStudentSpec, centred
 
 FIELD = FieldInfo(dim=2, channels=2)

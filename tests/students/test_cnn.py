@@ -9,12 +9,12 @@ import torch
 from tolerances import TOLERANCE, assert_rounding
 from torch import Tensor, nn
 
-from sizetransfer.domain import Lattice
-from sizetransfer.errors import OracleError, SpecError
-from sizetransfer.oracle import Context
-from sizetransfer.randomness import seeded_initialisation, stream
-from sizetransfer.response import jacobian_row, student_score
-from sizetransfer.specs import FieldInfo
+from sizetransfer.contracts.domain import Lattice
+from sizetransfer.contracts.errors import OracleError, SpecError
+from sizetransfer.contracts.oracle import Context
+from sizetransfer.contracts.randomness import seeded_initialisation, stream
+from sizetransfer.contracts.specs import FieldInfo
+from sizetransfer.scores.response import jacobian_row, student_score
 from sizetransfer.students import convolutions
 from sizetransfer.students.cnn import CNNStudent, CNNStudentSpec
 

@@ -11,15 +11,15 @@ from tolerances import TOLERANCE, assert_rounding
 from torch import Tensor
 
 import sizetransfer as st
-from sizetransfer.domain import Lattice, pad
-from sizetransfer.errors import OracleError, SpecError
-from sizetransfer.ising import Cylinder
-from sizetransfer.oracle import Context
-from sizetransfer.randomness import seeded_initialisation
-from sizetransfer.response import jacobian_row
-from sizetransfer.specs import FieldInfo
-from sizetransfer.student import Student
-from sizetransfer.tiling import tiled
+from sizetransfer.contracts.domain import Lattice, pad
+from sizetransfer.contracts.errors import OracleError, SpecError
+from sizetransfer.contracts.oracle import Context
+from sizetransfer.contracts.randomness import seeded_initialisation
+from sizetransfer.contracts.specs import FieldInfo
+from sizetransfer.contracts.student import Student
+from sizetransfer.scores.response import jacobian_row
+from sizetransfer.scores.tiling import tiled
+from sizetransfer.systems.ising import Cylinder
 from sizetransfer_verification.conformance import StudentSubject, run_checks
 
 CYLINDER = Cylinder((12, 8))

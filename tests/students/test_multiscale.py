@@ -10,10 +10,10 @@ from tolerances import assert_rounding
 from torch import Tensor
 
 import sizetransfer as st
-from sizetransfer.domain import Lattice
-from sizetransfer.errors import OracleError, SpecError
-from sizetransfer.oracle import Context
-from sizetransfer.randomness import stream
+from sizetransfer.contracts.domain import Lattice
+from sizetransfer.contracts.errors import OracleError, SpecError
+from sizetransfer.contracts.oracle import Context
+from sizetransfer.contracts.randomness import stream
 from sizetransfer.students.spectral import mirrored, yukawa_bank
 from sizetransfer.students.unet import repeat
 

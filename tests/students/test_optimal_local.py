@@ -11,10 +11,10 @@ from dense_gaussian import best_local, graph_precision, jacobian, lattice_precis
 from tolerances import assert_rounding
 
 import sizetransfer as st
-from sizetransfer.domain import Lattice
-from sizetransfer.errors import OracleError, SpecError
-from sizetransfer.oracle import Context, Teacher
-from sizetransfer.students import optimal_local
+from sizetransfer.contracts.domain import Lattice
+from sizetransfer.contracts.errors import OracleError, SpecError
+from sizetransfer.contracts.oracle import Context, Teacher
+from sizetransfer.systems.gaussian import student as optimal_local
 
 TOLERANCE = 1e-10
 THREE = ((2.0, 0.5, -0.3), (0.5, 1.0, 0.2), (-0.3, 0.2, 1.5))

@@ -8,11 +8,11 @@ from brute_ising import enumerate_spins
 from tolerances import assert_rounding
 
 import sizetransfer as st
-from sizetransfer.errors import OracleError, SpecError
-from sizetransfer.ising import TooLargeError
-from sizetransfer.noise import perturb
-from sizetransfer.oracle import Context
-from sizetransfer.randomness import stream
+from sizetransfer.contracts.errors import OracleError, SpecError
+from sizetransfer.contracts.noise import perturb
+from sizetransfer.contracts.oracle import Context
+from sizetransfer.contracts.randomness import stream
+from sizetransfer.systems.ising import TooLargeError
 
 SIGMA = torch.tensor([0.7, 1.5])
 

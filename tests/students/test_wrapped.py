@@ -8,9 +8,9 @@ from tolerances import assert_rounding
 from torch import Tensor, nn
 
 import sizetransfer as st
-from sizetransfer.domain import Lattice
-from sizetransfer.errors import ConformanceError, SpecError
-from sizetransfer.oracle import Context
+from sizetransfer.contracts.domain import Lattice
+from sizetransfer.contracts.errors import ConformanceError, SpecError
+from sizetransfer.contracts.oracle import Context
 from sizetransfer.students.wrapped import QUANTITIES, ModuleSpec, nearest_timestep, parse_inputs, wrap_module
 
 FIELD = st.FieldInfo(dim=1, sigma_data=1.5)

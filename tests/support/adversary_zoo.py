@@ -17,10 +17,10 @@ import tiny_zoo
 import torch
 from torch import nn
 
-from sizetransfer.hooks import hookimpl
+from sizetransfer.contracts.specs import StudentSpec
 from sizetransfer.registry import Registry
-from sizetransfer.specs import StudentSpec
-from sizetransfer.trials import Experiment
+from sizetransfer.registry.hooks import hookimpl
+from sizetransfer.runs.trials import Experiment
 
 EXPERIMENT = {
     **tiny_zoo.EXPERIMENT,
@@ -66,7 +66,7 @@ def register_students(register):
 
 def registry() -> Registry:
     """The tiny zoo with these students."""
-    return Registry(built_in=("tiny_zoo", "adversary_zoo", "sizetransfer.experiments"), find_plugins=list)
+    return Registry(built_in=("tiny_zoo", "adversary_zoo", "sizetransfer.runs"), find_plugins=list)
 
 
 def experiment(noise: str = "none", **changes: object) -> Experiment:
@@ -77,8 +77,8 @@ def experiment(noise: str = "none", **changes: object) -> Experiment:
 
 def run_and_report(out: str, data: dict[str, Any], executor: str = "serial") -> None:
     """What ``sizetransfer run`` does."""
-    from sizetransfer.experiments.runner import run
     from sizetransfer.report import write_report
+    from sizetransfer.runs.runner import run
 
     spec = Experiment.parse(data, lookup=registry().lookup)
     write_report(run(spec, out, executor=executor, registry="adversary_zoo:registry", device="cpu", workers=1))
@@ -115,9 +115,9 @@ class Events:
 
     def watch(self) -> None:
         """Watch this process from here on."""
-        import sizetransfer.training
+        import sizetransfer.scores.training
 
-        synchronise, save = os.fsync, sizetransfer.training.save_file
+        synchronise, save = os.fsync, sizetransfer.scores.training.save_file
 
         def fsync(descriptor: int) -> None:
             path = str(Path(f"/proc/self/fd/{descriptor}").readlink())
@@ -130,7 +130,7 @@ class Events:
             self.tick("saved", path, lambda: tear(path))
 
         os.fsync = fsync
-        sizetransfer.training.save_file = save_file
+        sizetransfer.scores.training.save_file = save_file
         sys.addaudithook(self._audit)
 
     def _audit(self, event: str, arguments: tuple[Any, ...]) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import queue
 from collections.abc import Callable
 
-from sizetransfer.events import Event
-from sizetransfer.experiments.executors import LocalExecutor, SerialExecutor, _Worker
+from sizetransfer.contracts.events import Event
+from sizetransfer.runs.executors import LocalExecutor, SerialExecutor, _Worker
 
 EXECUTORS: list[tuple[type, str]] = []
 LEFT: list[_Worker] = []

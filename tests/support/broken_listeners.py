@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import torch
 
-from sizetransfer.student import Student
+from sizetransfer.contracts.student import Student
 
 LISTENERS: list[tuple[Callable, str]] = []
 _PRECONDITION = Student.precondition

@@ -9,11 +9,11 @@ from typing import ClassVar, Literal
 
 import torch
 
-from sizetransfer.errors import OracleError
-from sizetransfer.oracle import HasScore
-from sizetransfer.randomness import stream
-from sizetransfer.records import Measurement, root_ratio
-from sizetransfer.specs import MeasureSpec
+from sizetransfer.contracts.errors import OracleError
+from sizetransfer.contracts.oracle import HasScore
+from sizetransfer.contracts.randomness import stream
+from sizetransfer.contracts.records import Measurement, root_ratio
+from sizetransfer.contracts.specs import MeasureSpec
 
 MEASURES: list[tuple[type[MeasureSpec], str]] = []
 

@@ -10,7 +10,7 @@ import itertools
 import torch
 from torch import Tensor
 
-from sizetransfer.domain import Lattice
+from sizetransfer.contracts.domain import Lattice
 
 
 def lattice_precision(size: int, dim: int, mass: float, *, coupling: Tensor | None = None, springs=None) -> Tensor:

@@ -6,9 +6,9 @@ from functools import cache
 
 import torch
 
-from sizetransfer.oracle import Sample
-from sizetransfer.randomness import stream
-from sizetransfer.teachers.flow import FlowTeacher, FlowTeacherSpec
+from sizetransfer.contracts.oracle import Sample
+from sizetransfer.contracts.randomness import stream
+from sizetransfer.systems.flow.teacher import FlowTeacher, FlowTeacherSpec
 
 LINEAR_GAUSSIAN = {"pre_flow_depth": 0, "flow_depth": 0, "smoother_depth": 3, "cutoff": 2, "nonlinear": False}
 ZOO: dict[str, dict[str, object]] = {

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sizetransfer.comparison import FieldLaw, LinearScore, Theorem1, gaussian_theorem1, log_levels
-from sizetransfer.domain import Lattice
-from sizetransfer.randomness import stream
+from sizetransfer.contracts.domain import Lattice
+from sizetransfer.contracts.randomness import stream
+from sizetransfer.theorem1 import FieldLaw, LinearScore, Theorem1, gaussian_theorem1, log_levels
 
 STUDENTS = ("scaled", "biased", "patterned", "best-local", "truncated", "rough", "leaning")
 SAMPLERS = ("continuous", "euler", "heun", "ancestral")

@@ -6,9 +6,9 @@ from functools import cache
 
 import torch
 
-from sizetransfer.oracle import Sample
-from sizetransfer.randomness import stream
-from sizetransfer.teachers.hard_valid import HardValidTeacher, HardValidTeacherSpec
+from sizetransfer.contracts.oracle import Sample
+from sizetransfer.contracts.randomness import stream
+from sizetransfer.systems.hard_valid import HardValidTeacher, HardValidTeacherSpec
 
 NARROW = {"width": 6, "embedding": 3, "coupling_gain": 0.4, "flow_depth": 2}
 ZOO: dict[str, dict[str, object]] = {

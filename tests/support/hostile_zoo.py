@@ -19,9 +19,9 @@ import numpy as np
 import tiny_zoo
 import torch
 
-from sizetransfer.hooks import hookimpl
-from sizetransfer.records import Measurement
-from sizetransfer.specs import StudentSpec
+from sizetransfer.contracts.records import Measurement
+from sizetransfer.contracts.specs import StudentSpec
+from sizetransfer.registry.hooks import hookimpl
 
 LISTENER = "HOSTILE_LISTENER"
 STARTED = "HOSTILE_STARTED"

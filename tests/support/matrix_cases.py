@@ -9,14 +9,7 @@ import torch
 from gaussian_cases import Draw
 from torch import Tensor
 
-from sizetransfer.comparison import (
-    FieldLaw,
-    GaussianField,
-    LinearScore,
-    Theorem1,
-    gaussian_theorem1,
-    log_levels,
-)
+from sizetransfer.theorem1 import FieldLaw, GaussianField, LinearScore, Theorem1, gaussian_theorem1, log_levels
 
 DOMAINS = ("graph", "graph with channels", "torus with channels", "crystal")
 SCORES = ("scaled", "biased", "truncated", "noisy matrix", "one-sided")

@@ -14,12 +14,12 @@ import pytest
 _DISTRIBUTIONS = importlib.metadata.distributions
 
 HEALTHY = """
-from sizetransfer.hooks import hookimpl
+from sizetransfer.registry.hooks import hookimpl
 
 @hookimpl
 def register_students(register):
     from typing import Literal
-    from sizetransfer.specs import StudentSpec
+    from sizetransfer.contracts.specs import StudentSpec
 
     class ToySpec(StudentSpec):
         '''A toy student.'''

@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from sizetransfer.domain import Graph
-from sizetransfer.noise import expand
-from sizetransfer.oracle import Context
-from sizetransfer.specs import FieldInfo, Geometry, StudentSpec
-from sizetransfer.student import Student
+from sizetransfer.contracts.domain import Graph
+from sizetransfer.contracts.noise import expand
+from sizetransfer.contracts.oracle import Context
+from sizetransfer.contracts.specs import FieldInfo, Geometry, StudentSpec
+from sizetransfer.contracts.student import Student
 
 CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 

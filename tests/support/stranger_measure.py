@@ -8,19 +8,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar, Literal
 
-from sizetransfer.hooks import hookimpl
+from sizetransfer.registry.hooks import hookimpl
 
 
 @hookimpl
 def register_measures(register):
     import torch
 
-    from sizetransfer.noise import perturb
-    from sizetransfer.oracle import HasSmoothedScore, draw_fields
-    from sizetransfer.parts import Part, relative_error
-    from sizetransfer.randomness import stream
-    from sizetransfer.records import mean, root_ratio
-    from sizetransfer.specs import MeasureSpec
+    from sizetransfer.contracts.noise import perturb
+    from sizetransfer.contracts.oracle import HasSmoothedScore, draw_fields
+    from sizetransfer.contracts.parts import Part, relative_error
+    from sizetransfer.contracts.randomness import stream
+    from sizetransfer.contracts.records import mean, root_ratio
+    from sizetransfer.contracts.specs import MeasureSpec
 
     class EchoSpec(MeasureSpec):
         """How far the score of noisy fields is like itself, and its error."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from mutant import Mutant
 from small_students import TORUS, SmallCNN, SmallGraphStudent, SmallStudent
 
-from sizetransfer.specs import FieldInfo
+from sizetransfer.contracts.specs import FieldInfo
 from sizetransfer_verification.conformance import StudentSubject
 
 FOUND: list[Mutant] = []

@@ -10,8 +10,8 @@ from pydantic import Field
 from small_students import BOX, CONDITIONED, TORUS, SmallCNN, SmallSpec, scale
 from student_defects import FOUND, defect
 
-from sizetransfer.errors import OracleError
-from sizetransfer.specs import FieldInfo
+from sizetransfer.contracts.errors import OracleError
+from sizetransfer.contracts.specs import FieldInfo
 from sizetransfer_verification.conformance import StudentSubject
 
 # The form of the answer, and what is accepted.

@@ -8,7 +8,7 @@ from small_students import BOX, CYLINDER, GRAPH, SmallCNN, SmallGraphStudent, sc
 from student_defects import defect
 from torch import nn
 
-from sizetransfer.domain import pad
+from sizetransfer.contracts.domain import pad
 
 # Symmetry and locality.
 

@@ -11,12 +11,12 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import pandas as pd
 
-from sizetransfer.errors import RunError
-from sizetransfer.evidence import verdicts
-from sizetransfer.records import Record
+from sizetransfer.contracts.errors import RunError
+from sizetransfer.contracts.records import Record
+from sizetransfer.contracts.specs import Geometry, MeasureSpec, StudentSpec, TeacherSpec, TrainingSpec
 from sizetransfer.registry import default_registry
-from sizetransfer.specs import Geometry, MeasureSpec, StudentSpec, TeacherSpec, TrainingSpec
-from sizetransfer.trials import EvaluationSpec, Experiment, PaperValue, ReportSpec
+from sizetransfer.runs.evidence import verdicts
+from sizetransfer.runs.trials import EvaluationSpec, Experiment, PaperValue, ReportSpec
 from sizetransfer.verdict import Verdict, VerdictSpec
 
 TEACHERS = ("short-range-simple", "medium-range", "long-range-stress")

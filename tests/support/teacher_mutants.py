@@ -12,14 +12,14 @@ import torch
 from mutant import Mutant
 from teacher_kills import KILLS
 
-from sizetransfer.errors import OracleError
-from sizetransfer.noise import expand
-from sizetransfer.oracle import Context, Exactness, Sample, Teacher
-from sizetransfer.randomness import normal
-from sizetransfer.specs import FieldInfo, TeacherSpec
-from sizetransfer.teachers.flow import FlowTeacher, FlowTeacherSpec
-from sizetransfer.teachers.gaussian import GaussianTeacher, GaussianTeacherSpec
-from sizetransfer.teachers.phi4 import Phi4Teacher, Phi4TeacherSpec
+from sizetransfer.contracts.errors import OracleError
+from sizetransfer.contracts.noise import expand
+from sizetransfer.contracts.oracle import Context, Exactness, Sample, Teacher
+from sizetransfer.contracts.randomness import normal
+from sizetransfer.contracts.specs import FieldInfo, TeacherSpec
+from sizetransfer.systems.flow.teacher import FlowTeacher, FlowTeacherSpec
+from sizetransfer.systems.gaussian.teacher import GaussianTeacher, GaussianTeacherSpec
+from sizetransfer.systems.phi4.teacher import Phi4Teacher, Phi4TeacherSpec
 from sizetransfer_verification.conformance import TeacherSubject
 
 # --- healthy --------------------------------------------------------------------------------------------------------

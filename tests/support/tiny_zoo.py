@@ -11,15 +11,15 @@ from typing import Literal
 import torch
 from torch import nn
 
-from sizetransfer.hooks import hookimpl
-from sizetransfer.noise import expand
-from sizetransfer.oracle import Context, HasScore, Sample, Teacher
-from sizetransfer.randomness import normal, stream
-from sizetransfer.records import root_ratio
+from sizetransfer.contracts.noise import expand
+from sizetransfer.contracts.oracle import Context, HasScore, Sample, Teacher
+from sizetransfer.contracts.randomness import normal, stream
+from sizetransfer.contracts.records import root_ratio
+from sizetransfer.contracts.specs import FieldInfo, MeasureSpec, StudentSpec, TeacherSpec
+from sizetransfer.contracts.student import Student
 from sizetransfer.registry import Registry
-from sizetransfer.specs import FieldInfo, MeasureSpec, StudentSpec, TeacherSpec
-from sizetransfer.student import Student
-from sizetransfer.trials import Experiment
+from sizetransfer.registry.hooks import hookimpl
+from sizetransfer.runs.trials import Experiment
 
 EXPERIMENT = {
     "name": "tiny",
@@ -149,7 +149,7 @@ def register_measures(register):
 
 def registry() -> Registry:
     """The zoo and the built-in executors, without whatever else is installed."""
-    return Registry(built_in=("tiny_zoo", "sizetransfer.experiments"), find_plugins=list)
+    return Registry(built_in=("tiny_zoo", "sizetransfer.runs"), find_plugins=list)
 
 
 def experiment(**changes: object) -> Experiment:
@@ -159,7 +159,7 @@ def experiment(**changes: object) -> Experiment:
 
 def run_until(out: str, data: dict, what: str, count: int) -> None:
     """Run in this process, which dies at the ``count``-th ``what``: sample, replace (a rename) or measured."""
-    from sizetransfer.experiments.runner import run
+    from sizetransfer.runs.runner import run
 
     replace = os.replace
 
@@ -175,7 +175,7 @@ def run_until(out: str, data: dict, what: str, count: int) -> None:
 
 def run_locally(out: str, data: dict) -> None:
     """Run with worker processes."""
-    from sizetransfer.experiments.runner import run
+    from sizetransfer.runs.runner import run
 
     spec = Experiment.parse(data, lookup=registry().lookup)
     run(spec, out, executor="local", registry="tiny_zoo:registry", device="cpu")

@@ -17,11 +17,11 @@ from flow_zoo import ZOO, build, sample, spec
 from tolerances import TOLERANCE
 from torch import Tensor
 
-from sizetransfer.errors import OracleError
-from sizetransfer.noise import expand
-from sizetransfer.oracle import HasDensity, HasScore, Sample
-from sizetransfer.randomness import stream
-from sizetransfer.teachers.flow import FlowTeacher
+from sizetransfer.contracts.errors import OracleError
+from sizetransfer.contracts.noise import expand
+from sizetransfer.contracts.oracle import HasDensity, HasScore, Sample
+from sizetransfer.contracts.randomness import stream
+from sizetransfer.systems.flow.teacher import FlowTeacher
 
 # Relative errors that rounding explains, by dtype.
 INVERSE_TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}

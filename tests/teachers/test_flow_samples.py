@@ -9,10 +9,10 @@ import pytest
 import torch
 from flow_zoo import ZOO, build, sample, spec
 
-from sizetransfer.errors import SpecError
-from sizetransfer.oracle import Sample
-from sizetransfer.randomness import normal, stream
-from sizetransfer.teachers.flow import FlowTeacher, FlowTeacherSpec
+from sizetransfer.contracts.errors import SpecError
+from sizetransfer.contracts.oracle import Sample
+from sizetransfer.contracts.randomness import normal, stream
+from sizetransfer.systems.flow.teacher import FlowTeacher, FlowTeacherSpec
 
 over_the_zoo = pytest.mark.parametrize("name", ZOO)
 

@@ -15,10 +15,18 @@ from tolerances import assert_rounding
 from torch.distributions import MultivariateNormal
 
 import sizetransfer as st
-from sizetransfer.errors import OracleError, SpecError
-from sizetransfer.gaussian import FourierModes, NormalModes
-from sizetransfer.oracle import Context, HasCovariance, HasDensity, HasPosterior, HasScore, HasSmoothedScore, Sample
-from sizetransfer.teachers.gaussian import GaussianTeacher, GaussianTeacherSpec
+from sizetransfer.contracts.errors import OracleError, SpecError
+from sizetransfer.contracts.oracle import (
+    Context,
+    HasCovariance,
+    HasDensity,
+    HasPosterior,
+    HasScore,
+    HasSmoothedScore,
+    Sample,
+)
+from sizetransfer.numerics.gaussian import FourierModes, NormalModes
+from sizetransfer.systems.gaussian.teacher import GaussianTeacher, GaussianTeacherSpec
 
 TOLERANCE = 1e-10
 SIGNIFICANCE = 5.0

@@ -11,12 +11,12 @@ from tolerances import assert_rounding
 from torch.distributions import MultivariateNormal
 
 import sizetransfer as st
-from sizetransfer.domain import Graph, edges_within
-from sizetransfer.errors import OracleError, SizetransferError, SpecError
-from sizetransfer.experiments.preflight import plan
-from sizetransfer.oracle import HasCovariance, HasDensity, HasPosterior, HasScore, HasSmoothedScore, Sample
-from sizetransfer.response import reference_sites, shell_sums
-from sizetransfer.teachers.gaussian_graph import GaussianGraphTeacher, separated_positions
+from sizetransfer.contracts.domain import Graph, edges_within
+from sizetransfer.contracts.errors import OracleError, SizetransferError, SpecError
+from sizetransfer.contracts.oracle import HasCovariance, HasDensity, HasPosterior, HasScore, HasSmoothedScore, Sample
+from sizetransfer.runs.preflight import plan
+from sizetransfer.scores.response import reference_sites, shell_sums
+from sizetransfer.systems.gaussian.graph import GaussianGraphTeacher, separated_positions
 
 TOLERANCE = 1e-10
 SIGNIFICANCE = 5.0

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 import sizetransfer as st
-from sizetransfer.errors import OracleError
-from sizetransfer.teachers import gaussian_graph, graph_solver
-from sizetransfer.teachers.graph_solver import GraphSolver
+from sizetransfer.contracts.errors import OracleError
+from sizetransfer.systems.gaussian import graph as gaussian_graph
+from sizetransfer.systems.gaussian import graph_solver
+from sizetransfer.systems.gaussian.graph_solver import GraphSolver
 
 ROUNDING = 1e-10
 CASES = {

@@ -8,8 +8,8 @@ import pytest
 import torch
 from hard_valid_zoo import spec
 
-from sizetransfer.oracle import Exactness
-from sizetransfer.teachers.hard_valid import HardValidTeacher
+from sizetransfer.contracts.oracle import Exactness
+from sizetransfer.systems.hard_valid import HardValidTeacher
 from sizetransfer_verification.conformance import check_teacher
 
 # Checks that say nothing of this law: it has no oracle of noisy fields, no symmetry and no latent map of fields alone.

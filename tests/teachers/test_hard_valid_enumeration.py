@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from sizetransfer.teachers.hard_valid import PatternWeights, PortLaw, ValidPorts, first_violation
-from sizetransfer.teachers.hard_valid.directions import port_bits, unit
+from sizetransfer.systems.hard_valid import PatternWeights, PortLaw, ValidPorts, first_violation
+from sizetransfer.systems.hard_valid.directions import port_bits, unit
 
 PLUS_Z, MINUS_Z = 4, 5  # directions
 VALID = 12_082_896

@@ -13,12 +13,12 @@ from hard_valid_zoo import ZOO, build, sample, spec
 from tolerances import assert_rounding
 from torch import Tensor
 
-from sizetransfer.domain import Lattice
-from sizetransfer.oracle import Sample
-from sizetransfer.randomness import stream
-from sizetransfer.teachers.hard_valid import HardValidTeacher, ValidPorts, ValidState, library
-from sizetransfer.teachers.hard_valid.field import ConditionalCoupling, Given, LocalNetwork, OccupiedSmoother
-from sizetransfer.teachers.layers import power_law_kernel
+from sizetransfer.contracts.domain import Lattice
+from sizetransfer.contracts.oracle import Sample
+from sizetransfer.contracts.randomness import stream
+from sizetransfer.numerics.layers import power_law_kernel
+from sizetransfer.systems.hard_valid import HardValidTeacher, ValidPorts, ValidState, library
+from sizetransfer.systems.hard_valid.field import ConditionalCoupling, Given, LocalNetwork, OccupiedSmoother
 
 # Relative errors that rounding explains, by dtype.
 INVERSE_TOLERANCE = {torch.float64: 1e-12, torch.float32: 2e-5}

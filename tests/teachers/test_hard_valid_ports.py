@@ -15,11 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chi2
 
-from sizetransfer.errors import OracleError, SpecError
-from sizetransfer.randomness import stream
-from sizetransfer.teachers.hard_valid import DIRECTIONS, PatternWeights, PortLaw, ValidPorts, first_violation, library
-from sizetransfer.teachers.hard_valid.blocks import from_blocks, to_blocks
-from sizetransfer.teachers.hard_valid.directions import neighbour, opposite, unit
+from sizetransfer.contracts.errors import OracleError, SpecError
+from sizetransfer.contracts.randomness import stream
+from sizetransfer.systems.hard_valid import DIRECTIONS, PatternWeights, PortLaw, ValidPorts, first_violation, library
+from sizetransfer.systems.hard_valid.blocks import from_blocks, to_blocks
+from sizetransfer.systems.hard_valid.directions import neighbour, opposite, unit
 
 BUDGET = 1e-4
 WEIGHTS = PatternWeights(empty=0.3, edge=0.3, path=0.4)

@@ -12,12 +12,12 @@ from hard_valid_zoo import ZOO, build, sample, spec
 from tolerances import assert_rounding
 
 import sizetransfer as st
-from sizetransfer.errors import OracleError, SpecError
-from sizetransfer.oracle import HasDensity, HasLatent, HasScore, Sample
-from sizetransfer.randomness import stream
-from sizetransfer.specs import TrainingSpec
-from sizetransfer.teachers.hard_valid import DIRECTIONS, HardValidTeacherSpec, ValidPorts, ValidState
-from sizetransfer.training import train
+from sizetransfer.contracts.errors import OracleError, SpecError
+from sizetransfer.contracts.oracle import HasDensity, HasLatent, HasScore, Sample
+from sizetransfer.contracts.randomness import stream
+from sizetransfer.contracts.specs import TrainingSpec
+from sizetransfer.scores.training import train
+from sizetransfer.systems.hard_valid import DIRECTIONS, HardValidTeacherSpec, ValidPorts, ValidState
 
 over_the_zoo = pytest.mark.parametrize("name", ZOO)
 
@@ -66,7 +66,7 @@ def test_ports_and_types_do_not_depend_on_the_precision_of_the_field():
 def test_a_large_batch_is_drawn_in_parts_and_every_part_is_a_field_of_its_own(monkeypatch):
     teacher = build("medium")
     whole = sample(teacher, 4, 5)
-    monkeypatch.setattr("sizetransfer.teachers.hard_valid.teacher._SITES_AT_A_TIME", 100)
+    monkeypatch.setattr("sizetransfer.systems.hard_valid.teacher._SITES_AT_A_TIME", 100)
     assert_rounding(sample(teacher, 4, 5).x, whole.x)
 
 

@@ -12,11 +12,11 @@ import pytest
 import torch
 from scipy.stats import chi2
 
-from sizetransfer.errors import OracleError
-from sizetransfer.randomness import stream
-from sizetransfer.teachers.hard_valid import PatternWeights, PortLaw, ValidPorts, ValidState, library
-from sizetransfer.teachers.hard_valid.blocks import over_sites, to_blocks
-from sizetransfer.teachers.hard_valid.labels import TypeLaw
+from sizetransfer.contracts.errors import OracleError
+from sizetransfer.contracts.randomness import stream
+from sizetransfer.systems.hard_valid import PatternWeights, PortLaw, ValidPorts, ValidState, library
+from sizetransfer.systems.hard_valid.blocks import over_sites, to_blocks
+from sizetransfer.systems.hard_valid.labels import TypeLaw
 
 BUDGET = 1e-4
 

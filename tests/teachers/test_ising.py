@@ -12,11 +12,9 @@ import torch
 from brute_ising import enumerate_spins
 from tolerances import assert_rounding
 
-from sizetransfer.chains import NotMixedError
-from sizetransfer.errors import OracleError, SpecError
-from sizetransfer.ising import CRITICAL, Cylinder, TooLargeError, zero_field
-from sizetransfer.noise import perturb
-from sizetransfer.oracle import (
+from sizetransfer.contracts.errors import OracleError, SpecError
+from sizetransfer.contracts.noise import perturb
+from sizetransfer.contracts.oracle import (
     HasCovariance,
     HasDensity,
     HasEnergy,
@@ -25,9 +23,11 @@ from sizetransfer.oracle import (
     HasScore,
     HasSmoothedScore,
 )
-from sizetransfer.randomness import stream
-from sizetransfer.teachers import ising
-from sizetransfer.teachers.ising import IsingTeacherSpec
+from sizetransfer.contracts.randomness import stream
+from sizetransfer.numerics.chains import NotMixedError
+from sizetransfer.systems.ising import CRITICAL, Cylinder, TooLargeError, zero_field
+from sizetransfer.systems.ising import teacher as ising
+from sizetransfer.systems.ising.teacher import IsingTeacherSpec
 
 BOUNDARIES = ("torus", "cylinder", "open")
 SIGMA = torch.tensor([0.5, 2.0])

@@ -11,11 +11,9 @@ import torch
 from tolerances import assert_rounding
 from torch import Tensor
 
-from sizetransfer.domain import Lattice
-from sizetransfer.errors import OracleError
-from sizetransfer.teachers.flow import FlowTeacherSpec
-from sizetransfer.teachers.hard_valid import HardValidTeacherSpec
-from sizetransfer.teachers.layers import (
+from sizetransfer.contracts.domain import Lattice
+from sizetransfer.contracts.errors import OracleError
+from sizetransfer.numerics.layers import (
     AdditiveSmoother,
     AffineCoupling,
     ExactBuffer,
@@ -25,6 +23,8 @@ from sizetransfer.teachers.layers import (
     power_law_kernel,
     sublattice,
 )
+from sizetransfer.systems.flow.teacher import FlowTeacherSpec
+from sizetransfer.systems.hard_valid import HardValidTeacherSpec
 
 # Relative errors that rounding explains, by dtype; the layers below amplify it less than tenfold.
 INVERSE_TOLERANCE = {torch.float64: 1e-13, torch.float32: 1e-5}

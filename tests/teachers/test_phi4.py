@@ -12,12 +12,12 @@ import pytest
 import torch
 
 import sizetransfer as st
-from sizetransfer.chains import NotMixedError
-from sizetransfer.errors import OracleError, SpecError
-from sizetransfer.oracle import Context, HasDensity, HasEnergy, HasScore, Sample
-from sizetransfer.randomness import stream
-from sizetransfer.teachers import phi4
-from sizetransfer.teachers.phi4 import Phi4TeacherSpec, ring
+from sizetransfer.contracts.errors import OracleError, SpecError
+from sizetransfer.contracts.oracle import Context, HasDensity, HasEnergy, HasScore, Sample
+from sizetransfer.contracts.randomness import stream
+from sizetransfer.numerics.chains import NotMixedError
+from sizetransfer.systems.phi4 import teacher as phi4
+from sizetransfer.systems.phi4.teacher import Phi4TeacherSpec, ring
 
 BUDGET = 1e-4
 ZOO = {
@@ -197,7 +197,9 @@ def test_samples_have_the_moments_of_the_ring(name):
 def test_a_chain_that_stops_at_its_start_is_caught(monkeypatch):
     teacher = build("double-well", dim=1)
     teacher.diagnose(6)
-    monkeypatch.setattr("sizetransfer.chains._accept", lambda log_ratio, generator: torch.zeros_like(log_ratio).bool())
+    monkeypatch.setattr(
+        "sizetransfer.numerics.chains._accept", lambda log_ratio, generator: torch.zeros_like(log_ratio).bool()
+    )
     scores = ring_scores(teacher, 6)
     assert scores.abs().max() > 3 * bound(scores.numel())
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from sizetransfer.records import root_ratio
+from sizetransfer.contracts.records import root_ratio
 from sizetransfer.verdict.distributions import clopper_pearson
 from sizetransfer.verdict.statistics import (
     Estimate,

@@ -8,7 +8,7 @@ import time
 import pytest
 from small_students import TORUS, SmallCNN, SmallSpec
 
-from sizetransfer.errors import ConformanceError, PluginError, SpecError
+from sizetransfer.contracts.errors import ConformanceError, PluginError, SpecError
 from sizetransfer_verification.conformance import Case, StudentSubject, check_student, check_teacher, subjects_of
 from sizetransfer_verification.conformance.api import BoundCheck
 from sizetransfer_verification.conformance.check import CaseSpace, Check, checks

@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner
 from plugin_factory import PluginFactory
 
-from sizetransfer.errors import PluginError, SpecError
+from sizetransfer.contracts.errors import PluginError, SpecError
 from sizetransfer.registry import Registry
 from sizetransfer_verification.command_line import verify
 from sizetransfer_verification.conformance import inventory, subjects_of
@@ -14,9 +14,9 @@ from sizetransfer_verification.conformance import inventory, subjects_of
 HIDDEN = """
 from pathlib import Path
 from typing import Literal
-from sizetransfer.hooks import hookimpl
+from sizetransfer.registry.hooks import hookimpl
 from sizetransfer.students.cnn import CNNStudent, CNNStudentSpec
-from sizetransfer.teachers.gaussian import GaussianTeacherSpec
+from sizetransfer.systems.gaussian.teacher import GaussianTeacherSpec
 from sizetransfer.measures.smoothed_score import SmoothedScoreSpec
 
 class Leaky(CNNStudent):

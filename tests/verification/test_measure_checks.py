@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from broken_measures import HEALTHY_PARTS, MEASURES, WRONG_PARTS, Declared, SmallErrorSpec, declaring
 
-from sizetransfer.errors import ConformanceError
+from sizetransfer.contracts.errors import ConformanceError
 from sizetransfer_verification.conformance import MeasureSubject, check_measure, checks, run_checks
 
 DECLARED = "measure/declared-parts-are-what-comes"

@@ -10,10 +10,18 @@ import numpy as np
 import pytest
 import torch
 
-from sizetransfer.domain import Lattice
-from sizetransfer.errors import OracleError, SpecError
-from sizetransfer.oracle import Context, HasDensity, HasEnergy, HasPosterior, HasScore, HasSmoothedScore, Sample
-from sizetransfer.randomness import stream
+from sizetransfer.contracts.domain import Lattice
+from sizetransfer.contracts.errors import OracleError, SpecError
+from sizetransfer.contracts.oracle import (
+    Context,
+    HasDensity,
+    HasEnergy,
+    HasPosterior,
+    HasScore,
+    HasSmoothedScore,
+    Sample,
+)
+from sizetransfer.contracts.randomness import stream
 from sizetransfer_verification import check_teacher, oracle_from_functions
 
 VARIANCE = 2.25

@@ -10,8 +10,8 @@ from mutant import Mutant
 from small_students import BOX, CONDITIONED, GRAPH, LATTICES, TORUS, SmallCNN, SmallGraphStudent, SmallSpec
 from student_mutants import MUTANTS
 
-from sizetransfer.errors import OracleError
-from sizetransfer.specs import FieldInfo
+from sizetransfer.contracts.errors import OracleError
+from sizetransfer.contracts.specs import FieldInfo
 from sizetransfer_verification.conformance import (
     Case,
     Outcome,

@@ -18,7 +18,7 @@ import pytest
 import sympy as sp
 from click.testing import CliRunner
 
-from sizetransfer.errors import ConformanceError, PluginError, SpecError
+from sizetransfer.contracts.errors import ConformanceError, PluginError, SpecError
 from sizetransfer_verification.symbolic import (
     Identity,
     NegativeControl,
@@ -378,7 +378,7 @@ sys.modules["sympy"] = None
 import sizetransfer_verification
 import sizetransfer_verification.symbolic.command
 from sizetransfer_verification.symbolic import identities
-from sizetransfer.errors import PluginError
+from sizetransfer.contracts.errors import PluginError
 try:
     identities()
 except PluginError as error:

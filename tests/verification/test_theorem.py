@@ -12,8 +12,8 @@ import torch
 from click.testing import CliRunner
 from scipy.optimize import linprog
 
-from sizetransfer.comparison import Normal, bounded_lipschitz, empirical_line_distance
-from sizetransfer.errors import SpecError
+from sizetransfer.contracts.errors import SpecError
+from sizetransfer.theorem1 import Normal, bounded_lipschitz, empirical_line_distance
 from sizetransfer_verification.theorem import (
     GaussianConfiguration,
     IsingConfiguration,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sizetransfer.errors import SpecError
+from sizetransfer.contracts.errors import SpecError
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -43,7 +43,7 @@ def verify() -> None:
 @click.option("--level", default="full", show_default=True, type=click.Choice(["api", "core", "full"]))
 def list_checks(level: str) -> None:
     """List every check with the clause that it tests."""
-    from sizetransfer.console import show_table
+    from sizetransfer.cli.console import show_table
     from sizetransfer_verification.conformance import FAMILIES, checks
 
     rows = [
@@ -83,7 +83,7 @@ def plugin(
     for all that they register; a name that is several of these stands for all of them. What there is no contract for is
     said. Exit code 1 if a contract is broken, or something cannot be built.
     """
-    from sizetransfer.console import show_json
+    from sizetransfer.cli.console import show_json
     from sizetransfer_verification.conformance import Case, inventory, run_checks
 
     case = None if example is None else Case.parse(example)

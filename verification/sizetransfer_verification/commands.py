@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from sizetransfer.hooks import hookimpl
+from sizetransfer.registry.hooks import hookimpl
 
 
 @hookimpl

@@ -32,7 +32,7 @@ def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config
     names = config.getoption("--sizetransfer")
     if not names:
         return
-    from sizetransfer.errors import SizetransferError
+    from sizetransfer.contracts.errors import SizetransferError
     from sizetransfer_verification.conformance import BoundCheck, checks, subjects_of
 
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from importlib.util import find_spec
 
-from sizetransfer.errors import PluginError
+from sizetransfer.contracts.errors import PluginError
 
 
 def require(library: str, purpose: str) -> None:

@@ -18,17 +18,17 @@ from typing import Any, Literal
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from sizetransfer.errors import ConformanceError
-from sizetransfer.events import Event, ignore
-from sizetransfer.experiments.opened import Run
-from sizetransfer.experiments.runner import run
-from sizetransfer.hooks import ExecutorFactory, hookimpl
-from sizetransfer.oracle import Context
-from sizetransfer.plugins import Plugin
+from sizetransfer.contracts.errors import ConformanceError
+from sizetransfer.contracts.events import Event, ignore
+from sizetransfer.contracts.oracle import Context
+from sizetransfer.contracts.specs import FieldInfo, StudentSpec
+from sizetransfer.contracts.student import Student
 from sizetransfer.registry import BUILT_IN_MODULES, Registry
-from sizetransfer.specs import FieldInfo, StudentSpec
-from sizetransfer.student import Student
-from sizetransfer.trials import Experiment
+from sizetransfer.registry.hooks import ExecutorFactory, hookimpl
+from sizetransfer.registry.plugins import Plugin
+from sizetransfer.runs.opened import Run
+from sizetransfer.runs.runner import run
+from sizetransfer.runs.trials import Experiment
 
 Mode = Literal["healthy", "raises", "deadly", "slow"]
 SOURCE = f"{__name__}:registry"

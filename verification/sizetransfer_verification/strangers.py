@@ -17,12 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sizetransfer.domain import Site
-from sizetransfer.errors import OracleError, SpecError
-from sizetransfer.noise import expand
-from sizetransfer.oracle import Context, Exactness, Sample, Teacher
-from sizetransfer.randomness import normal, stream
-from sizetransfer.specs import FieldInfo
+from sizetransfer.contracts.domain import Site
+from sizetransfer.contracts.errors import OracleError, SpecError
+from sizetransfer.contracts.noise import expand
+from sizetransfer.contracts.oracle import Context, Exactness, Sample, Teacher
+from sizetransfer.contracts.randomness import normal, stream
+from sizetransfer.contracts.specs import FieldInfo
 
 Function = Callable[..., Any]
 Library = Literal["torch", "numpy"]

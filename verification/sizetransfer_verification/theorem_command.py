@@ -23,7 +23,7 @@ def theorem(context: click.Context, names: tuple[str, ...], examples: int | None
     beginning of several (gaussian, mixture, ising); by default all are searched. Exit code 1 if a claim does not do as
     it should.
     """
-    from sizetransfer.console import show_json
+    from sizetransfer.cli.console import show_json
     from sizetransfer_verification.theorem import claims, search
     from sizetransfer_verification.theorem.search import named
 

@@ -20,9 +20,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from sizetransfer.domain import Domain, Graph, Lattice, shorter_way
-from sizetransfer.errors import OracleError
-from sizetransfer.specs import FieldInfo
+from sizetransfer.contracts.domain import Domain, Graph, Lattice, shorter_way
+from sizetransfer.contracts.errors import OracleError
+from sizetransfer.contracts.specs import FieldInfo
 
 EDGES_AT_A_TIME = 2**18
 """Messages, counted over the batch, that are in memory at a time where no gradient is wanted."""

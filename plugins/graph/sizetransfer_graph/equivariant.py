@@ -21,8 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sizetransfer.errors import SpecError
-from sizetransfer.specs import FieldInfo
+from sizetransfer.contracts.errors import SpecError
+from sizetransfer.contracts.specs import FieldInfo
 from sizetransfer_graph.edges import Edges
 from sizetransfer_graph.libraries import FullyConnectedNet, Gate, o3, soft_one_hot_linspace
 from sizetransfer_graph.network import GraphStudent, NeighbourSum

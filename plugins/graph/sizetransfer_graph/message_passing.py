@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sizetransfer.specs import FieldInfo
+from sizetransfer.contracts.specs import FieldInfo
 from sizetransfer_graph.edges import Edges
 from sizetransfer_graph.libraries import GaussianSmearing
 from sizetransfer_graph.network import GraphStudent, NeighbourSum

@@ -20,11 +20,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from sizetransfer.errors import OracleError
-from sizetransfer.noise import fourier_features
-from sizetransfer.oracle import Context
-from sizetransfer.specs import FieldInfo
-from sizetransfer.student import Student
+from sizetransfer.contracts.errors import OracleError
+from sizetransfer.contracts.noise import fourier_features
+from sizetransfer.contracts.oracle import Context
+from sizetransfer.contracts.specs import FieldInfo
+from sizetransfer.contracts.student import Student
 from sizetransfer.students.conditions import condition_channels
 from sizetransfer_graph.edges import Edges, edges_of, neighbours
 from sizetransfer_graph.libraries import MessagePassing

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sizetransfer.hooks import hookimpl
+from sizetransfer.registry.hooks import hookimpl
 
 if TYPE_CHECKING:
-    from sizetransfer.specs import StudentSpec
+    from sizetransfer.contracts.specs import StudentSpec
 
 
 @hookimpl

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from sizetransfer.errors import SpecError
-from sizetransfer.specs import FieldInfo, Geometry, StudentSpec
+from sizetransfer.contracts.errors import SpecError
+from sizetransfer.contracts.specs import FieldInfo, Geometry, StudentSpec
 from sizetransfer.students.geometry import require_geometry
 
 if TYPE_CHECKING:

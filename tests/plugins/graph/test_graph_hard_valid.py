@@ -8,9 +8,9 @@ import pytest
 import torch
 
 import sizetransfer as st
-from sizetransfer.randomness import stream
-from sizetransfer.specs import TrainingSpec
-from sizetransfer.training import train
+from sizetransfer.contracts.randomness import stream
+from sizetransfer.contracts.specs import TrainingSpec
+from sizetransfer.scores.training import train
 
 pytest.importorskip("sizetransfer_graph", reason="the distribution sizetransfer-graph is not installed")
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 import sizetransfer as st
+from sizetransfer.contracts.specs import TrainingSpec
 from sizetransfer.registry import default_registry
-from sizetransfer.specs import TrainingSpec
-from sizetransfer.training import train
+from sizetransfer.scores.training import train
 
 pytest.importorskip("sizetransfer_graph", reason="the distribution sizetransfer-graph is not installed")
 

@@ -13,11 +13,11 @@ from tolerances import TOLERANCE, assert_rounding
 from torch import Tensor
 
 import sizetransfer as st
-from sizetransfer.domain import Domain, Graph, Lattice, edges_within
-from sizetransfer.errors import OracleError, SpecError
-from sizetransfer.oracle import Context
-from sizetransfer.randomness import normal, stream
-from sizetransfer.student import Student
+from sizetransfer.contracts.domain import Domain, Graph, Lattice, edges_within
+from sizetransfer.contracts.errors import OracleError, SpecError
+from sizetransfer.contracts.oracle import Context
+from sizetransfer.contracts.randomness import normal, stream
+from sizetransfer.contracts.student import Student
 
 pytest.importorskip("sizetransfer_graph", reason="the distribution sizetransfer-graph is not installed")
 

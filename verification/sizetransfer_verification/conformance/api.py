@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from sizetransfer.errors import ConformanceError, SpecError
-from sizetransfer.oracle import Teacher
-from sizetransfer.specs import FieldInfo, MeasureSpec, StudentSpec, TeacherSpec
+from sizetransfer.contracts.errors import ConformanceError, SpecError
+from sizetransfer.contracts.oracle import Teacher
+from sizetransfer.contracts.specs import FieldInfo, MeasureSpec, StudentSpec, TeacherSpec
 from sizetransfer_verification.conformance.case import Case
 from sizetransfer_verification.conformance.check import Check, Level, checks, list_hash
 from sizetransfer_verification.conformance.measures.subject import MeasureLike, MeasureSubject

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from sizetransfer.domain import Domain, Site
-from sizetransfer.errors import SpecError
-from sizetransfer.randomness import stream
+from sizetransfer.contracts.domain import Domain, Site
+from sizetransfer.contracts.errors import SpecError
+from sizetransfer.contracts.randomness import stream
 
 if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, get_args
 
-from sizetransfer.errors import SpecError
-from sizetransfer.specs import did_you_mean
+from sizetransfer.contracts.errors import SpecError
+from sizetransfer.contracts.specs import did_you_mean
 from sizetransfer_verification.conformance.case import Case, CaseSpace
 from sizetransfer_verification.conformance.evidence import Evidence
 

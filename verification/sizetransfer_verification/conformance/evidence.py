@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from sizetransfer.errors import SizetransferError
+from sizetransfer.contracts.errors import SizetransferError
 from sizetransfer_verification.conformance.tolerances import ERROR_BUDGET, SMALLEST_COUNT, Quantity, tolerance
 
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, get_args
 
-from sizetransfer.errors import PluginError, SizetransferError, SpecError
-from sizetransfer.plugins import Plugin
+from sizetransfer.contracts.errors import PluginError, SizetransferError, SpecError
+from sizetransfer.contracts.specs import did_you_mean
 from sizetransfer.registry import Entry, Registry, Sort, default_registry
-from sizetransfer.specs import did_you_mean
+from sizetransfer.registry.plugins import Plugin
 from sizetransfer_verification.conformance.executors.subject import ExecutorSubject
 from sizetransfer_verification.conformance.listeners.subject import ListenerSubject
 from sizetransfer_verification.conformance.measures.bench import Candidate

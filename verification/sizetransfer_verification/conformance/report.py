@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from sizetransfer.errors import ConformanceError
+from sizetransfer.contracts.errors import ConformanceError
 from sizetransfer_verification.conformance.case import Case
 from sizetransfer_verification.conformance.tolerances import ERROR_BUDGET
 

@@ -17,8 +17,8 @@ from typing import Any
 
 import torch
 
-from sizetransfer.errors import SpecError
-from sizetransfer.specs import did_you_mean
+from sizetransfer.contracts.errors import SpecError
+from sizetransfer.contracts.specs import did_you_mean
 from sizetransfer_verification.conformance.case import Case
 from sizetransfer_verification.conformance.check import Check, Level, checks, list_hash
 from sizetransfer_verification.conformance.evidence import Evidence, NotApplicableError, ViolationError

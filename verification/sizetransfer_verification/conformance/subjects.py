@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from sizetransfer.api import chosen
-from sizetransfer.domain import Domain, Graph, Lattice
-from sizetransfer.errors import ConformanceError, SizetransferError, SpecError
-from sizetransfer.oracle import Context, Exactness, Sample, Teacher
-from sizetransfer.randomness import normal, seeded_initialisation, stream
-from sizetransfer.specs import FieldInfo, StudentSpec, TeacherSpec
-from sizetransfer.student import Student
+from sizetransfer.contracts.domain import Domain, Graph, Lattice
+from sizetransfer.contracts.errors import ConformanceError, SizetransferError, SpecError
+from sizetransfer.contracts.oracle import Context, Exactness, Sample, Teacher
+from sizetransfer.contracts.randomness import normal, seeded_initialisation, stream
+from sizetransfer.contracts.specs import FieldInfo, StudentSpec, TeacherSpec
+from sizetransfer.contracts.student import Student
 from sizetransfer_verification.conformance.case import Case, CaseSpace
 
 TeacherLike = Teacher | TeacherSpec | Mapping[str, object] | str | Callable[[], Teacher]
@@ -106,7 +106,7 @@ class TeacherSubject:
             raise ConformanceError(
                 "What was given builds no teacher.",
                 where=str(source),
-                expected="an instance of sizetransfer.oracle.Teacher",
+                expected="an instance of sizetransfer.contracts.oracle.Teacher",
                 got=type(built).__name__,
                 fix="derive the class from Teacher, or use oracle_from_functions",
             )
@@ -273,7 +273,7 @@ class StudentSubject:
             raise ConformanceError(
                 "What was given builds no student.",
                 where=str(self.spec or self._builder),
-                expected="an instance of sizetransfer.student.Student",
+                expected="an instance of sizetransfer.contracts.student.Student",
                 got=type(built).__name__,
                 fix="derive the class from Student, or wrap the module",
             )

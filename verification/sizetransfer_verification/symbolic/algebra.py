@@ -19,7 +19,7 @@ from typing import Any
 import sympy as sp
 from sympy.polys.rings import PolyElement, ring
 
-from sizetransfer.errors import ConformanceError
+from sizetransfer.contracts.errors import ConformanceError
 from sizetransfer_verification.symbolic.proof import Equations, Proof
 
 Rule = Callable[[sp.Symbol, int], sp.Expr]

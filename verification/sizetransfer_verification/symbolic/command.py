@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sizetransfer.errors import SpecError
+from sizetransfer.contracts.errors import SpecError
 
 if TYPE_CHECKING:
     from sizetransfer_verification.symbolic.proof import Identity, Proof, Result
@@ -24,7 +24,7 @@ def symbolic(context: click.Context, names: tuple[str, ...], as_json: bool) -> N
 
     NAMES are identities; without any, all of them. Exit code 1 if a proof fails or a wrong version is not refuted.
     """
-    from sizetransfer.console import show_json
+    from sizetransfer.cli.console import show_json
     from sizetransfer_verification.symbolic import identities
 
     started = time.perf_counter()
@@ -70,7 +70,7 @@ def prove(chosen: Sequence[Identity]) -> list[Result]:
 
 def show(results: Sequence[Result], seconds: float) -> None:
     """Print a line for each identity, what failed and how, and the count."""
-    from sizetransfer.console import show_table
+    from sizetransfer.cli.console import show_table
 
     columns = ("identity", "verdict", "equations", "controls refuted", "seconds", "source")
     show_table("Identities", columns, [_row(result) for result in results])

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
-from sizetransfer.comparison import Quantity
-from sizetransfer.errors import SpecError
+from sizetransfer.contracts.errors import SpecError
+from sizetransfer.theorem1 import Quantity
 
 if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy

@@ -11,7 +11,7 @@ and with :math:`\gamma = (1+\lambda^2)/2`, all processes are Gaussian, of mean :
   adaptive Runge–Kutta method in ln v;
 - Euler and ancestral steps :math:`X' = TX + b + n\xi`.
 
-The shipped :func:`~sizetransfer.comparison.gaussian_theorem1` works in Fourier space with collocation; nothing but the
+The shipped :func:`~sizetransfer.theorem1.gaussian_theorem1` works in Fourier space with collocation; nothing but the
 distance between two Gaussians is common to both. The ingredients are kept apart, so that a careless version of the
 bound is a sum with one of them changed.
 """
@@ -28,8 +28,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sizetransfer.comparison import Enclosure, FieldLaw, LinearScore, Theorem1, gaussian_distance, gaussian_theorem1
-from sizetransfer.domain import Lattice
+from sizetransfer.contracts.domain import Lattice
+from sizetransfer.theorem1 import Enclosure, FieldLaw, LinearScore, Theorem1, gaussian_distance, gaussian_theorem1
 from sizetransfer_verification.theorem.claim import Configuration
 from sizetransfer_verification.theorem.line import Array
 
@@ -155,7 +155,7 @@ class GaussianConfiguration(Configuration):
         return spread
 
     def shipped(self) -> Theorem1:
-        """Theorem 1 as :mod:`sizetransfer.comparison` computes it."""
+        """Theorem 1 as :mod:`sizetransfer.theorem1` computes it."""
         spectrum = self._spectrum(self.covariance[0])
         start = spectrum + self.vx if self.start == "exact" else torch.full_like(spectrum, self.vx)
         score = LinearScore(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import torch
 
-from sizetransfer.comparison import Enclosure, Quantity, gaussian_weights
+from sizetransfer.theorem1 import Enclosure, Quantity, gaussian_weights
 from sizetransfer_verification.theorem.claim import Claim, Comparison, Configuration, numeric
 from sizetransfer_verification.theorem.gaussian import Errors, GaussianConfiguration, Process, Sampler
 from sizetransfer_verification.theorem.influence import mixture_influence
@@ -88,7 +88,7 @@ def _total(initial: Enclosure, drift: float) -> Quantity:
 
 
 def shipped(one: GaussianConfiguration) -> Comparison:
-    """The bound of :func:`sizetransfer.comparison.gaussian_theorem1`, against the truth by dense algebra."""
+    """The bound of :func:`sizetransfer.theorem1.gaussian_theorem1`, against the truth by dense algebra."""
     found = one.shipped().bound
     return Comparison(_at_least(Process(one)), Quantity(found.value, found.kind, found.error + 1e-12))
 

@@ -6,7 +6,7 @@ Test functions that are linear between the points of a grid are test functions, 
 lower bound; over a fine grid it falls short by the square of the spacing. It is found by dynamic programming over the
 value of :math:`\varphi` at each point: the best value so far, as a function of :math:`\varphi(y_j)`, is concave and
 piecewise linear; a step to the next point widens its plateau by the gap on both sides, and a mass tilts it. Nothing
-here is shared with :mod:`sizetransfer.comparison`, which solves the dual.
+here is shared with :mod:`sizetransfer.theorem1`, which solves the dual.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from sizetransfer.comparison import Quantity
+from sizetransfer.theorem1 import Quantity
 from sizetransfer_verification.theorem.claim import halved
 
 Array = NDArray[np.float64]

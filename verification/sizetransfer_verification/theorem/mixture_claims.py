@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from sizetransfer.comparison import Quantity
+from sizetransfer.theorem1 import Quantity
 from sizetransfer_verification.theorem.claim import Claim, Comparison, halved
 from sizetransfer_verification.theorem.mixture import COARSE, FINE, MixtureConfiguration, MixtureProcess
 

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from sizetransfer.errors import SpecError
+from sizetransfer.contracts.errors import SpecError
 from sizetransfer_verification.requirements import require
 from sizetransfer_verification.theorem.claim import Claim, Comparison, Configuration
 
@@ -118,7 +118,7 @@ def named(name: str) -> Claim[Any]:
     Raises:
         SpecError: there is none.
     """
-    from sizetransfer.specs import did_you_mean
+    from sizetransfer.contracts.specs import did_you_mean
     from sizetransfer_verification.theorem import claims
 
     known = {claim.name: claim for claim in claims()}

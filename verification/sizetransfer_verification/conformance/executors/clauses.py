@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from sizetransfer.events import Event
-from sizetransfer.experiments.opened import Run
+from sizetransfer.contracts.events import Event
+from sizetransfer.runs.opened import Run
 from sizetransfer_verification import stage
 from sizetransfer_verification.conformance.case import Case
 from sizetransfer_verification.conformance.check import executor_check

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from sizetransfer.hooks import ExecutorFactory
 from sizetransfer.registry import default_registry
+from sizetransfer.registry.hooks import ExecutorFactory
 from sizetransfer_verification import stage
 from sizetransfer_verification.conformance.case import Case
 from sizetransfer_verification.conformance.subjects import check_case

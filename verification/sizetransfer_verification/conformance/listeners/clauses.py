@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from sizetransfer.events import Event
-from sizetransfer.experiments.runner import run
-from sizetransfer.plugins import settings_kept
+from sizetransfer.contracts.events import Event
+from sizetransfer.registry.plugins import settings_kept
+from sizetransfer.runs.runner import run
 from sizetransfer_verification import stage
 from sizetransfer_verification.conformance.case import Case
 from sizetransfer_verification.conformance.check import listener_check

@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 import pluggy
 
-from sizetransfer import hooks
-from sizetransfer.events import Event
-from sizetransfer.plugins import Plugin, PluginRecord
+from sizetransfer.contracts.events import Event
+from sizetransfer.registry import hooks
+from sizetransfer.registry.plugins import Plugin, PluginRecord
 from sizetransfer_verification.conformance.case import Case
 from sizetransfer_verification.conformance.subjects import check_case
 

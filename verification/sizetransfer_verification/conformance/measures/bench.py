@@ -14,12 +14,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sizetransfer.api import teacher as named_teacher
-from sizetransfer.domain import Graph
-from sizetransfer.noise import expand
-from sizetransfer.oracle import Context, Sample, Teacher
-from sizetransfer.randomness import normal, uniform
-from sizetransfer.specs import FieldInfo
-from sizetransfer.student import Student
+from sizetransfer.contracts.domain import Graph
+from sizetransfer.contracts.noise import expand
+from sizetransfer.contracts.oracle import Context, Sample, Teacher
+from sizetransfer.contracts.randomness import normal, uniform
+from sizetransfer.contracts.specs import FieldInfo
+from sizetransfer.contracts.student import Student
 from sizetransfer.students.cnn import CNNStudentSpec
 
 SIZES = (8, 6, 4, 12, 16, 20, 40, 5)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from typing import get_args
 
-from sizetransfer.arithmetic import GeneratorStates
-from sizetransfer.errors import SizetransferError
-from sizetransfer.promises.weights import Weights
-from sizetransfer.specs import Geometry
+from sizetransfer.contracts.arithmetic import GeneratorStates
+from sizetransfer.contracts.errors import SizetransferError
+from sizetransfer.contracts.specs import Geometry
+from sizetransfer.runs.promises.weights import Weights
 from sizetransfer_verification.conformance.case import Case
 from sizetransfer_verification.conformance.check import measure_check
 from sizetransfer_verification.conformance.evidence import Evidence

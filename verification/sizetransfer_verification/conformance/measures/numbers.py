@@ -7,9 +7,9 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sizetransfer.errors import ConformanceError
-from sizetransfer.promises.measured import checked
-from sizetransfer.records import Measurement
+from sizetransfer.contracts.errors import ConformanceError
+from sizetransfer.contracts.records import Measurement
+from sizetransfer.runs.promises.measured import checked
 from sizetransfer_verification.conformance.case import Case
 from sizetransfer_verification.conformance.check import Need, measure_check
 from sizetransfer_verification.conformance.evidence import Evidence, NotApplicableError

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sizetransfer.oracle import Sample, Teacher
-from sizetransfer.promises.weights import Weights
-from sizetransfer.records import Measurement
+from sizetransfer.contracts.oracle import Sample, Teacher
+from sizetransfer.contracts.records import Measurement
+from sizetransfer.runs.promises.weights import Weights
 from sizetransfer_verification.conformance.case import Case
 from sizetransfer_verification.conformance.check import measure_check
 from sizetransfer_verification.conformance.evidence import Evidence

@@ -10,12 +10,12 @@ from typing import Literal, cast
 import torch
 
 from sizetransfer.api import chosen
-from sizetransfer.errors import ConformanceError, SizetransferError
-from sizetransfer.oracle import Teacher
-from sizetransfer.randomness import seeded_initialisation, stream
-from sizetransfer.records import Measurement
-from sizetransfer.specs import MeasureSpec
-from sizetransfer.student import Student
+from sizetransfer.contracts.errors import ConformanceError, SizetransferError
+from sizetransfer.contracts.oracle import Teacher
+from sizetransfer.contracts.randomness import seeded_initialisation, stream
+from sizetransfer.contracts.records import Measurement
+from sizetransfer.contracts.specs import MeasureSpec
+from sizetransfer.contracts.student import Student
 from sizetransfer_verification.conformance.case import Case
 from sizetransfer_verification.conformance.measures.bench import CANDIDATES, SIZES, Candidate, student_for
 from sizetransfer_verification.conformance.subjects import check_case, stir

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import torch
 
-from sizetransfer.errors import SizetransferError
+from sizetransfer.contracts.errors import SizetransferError
 from sizetransfer_verification.conformance.case import Case, CaseSpace
 from sizetransfer_verification.conformance.check import student_check
 from sizetransfer_verification.conformance.evidence import Evidence, NotApplicableError

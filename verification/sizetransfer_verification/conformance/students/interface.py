@@ -7,10 +7,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from sizetransfer.domain import Lattice
-from sizetransfer.errors import SizetransferError
-from sizetransfer.oracle import Context
-from sizetransfer.specs import FieldInfo
+from sizetransfer.contracts.domain import Lattice
+from sizetransfer.contracts.errors import SizetransferError
+from sizetransfer.contracts.oracle import Context
+from sizetransfer.contracts.specs import FieldInfo
 from sizetransfer_verification.conformance.case import Case, CaseSpace
 from sizetransfer_verification.conformance.check import student_check
 from sizetransfer_verification.conformance.evidence import Evidence

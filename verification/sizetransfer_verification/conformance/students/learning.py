@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from sizetransfer.api import teacher as named_teacher
-from sizetransfer.noise import expand, perturb
-from sizetransfer.oracle import Context, HasSmoothedScore, Teacher
-from sizetransfer.randomness import stream
-from sizetransfer.specs import FieldInfo, NoiseSchedule, TrainingSpec
-from sizetransfer.student import Student
-from sizetransfer.training import train
+from sizetransfer.contracts.noise import expand, perturb
+from sizetransfer.contracts.oracle import Context, HasSmoothedScore, Teacher
+from sizetransfer.contracts.randomness import stream
+from sizetransfer.contracts.specs import FieldInfo, NoiseSchedule, TrainingSpec
+from sizetransfer.contracts.student import Student
+from sizetransfer.scores.training import train
 from sizetransfer_verification.conformance.case import Case, CaseSpace
 from sizetransfer_verification.conformance.check import student_check
 from sizetransfer_verification.conformance.evidence import Evidence, NotApplicableError

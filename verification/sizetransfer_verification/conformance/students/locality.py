@@ -8,8 +8,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from sizetransfer.domain import Graph, Lattice, Site
-from sizetransfer.oracle import Context
+from sizetransfer.contracts.domain import Graph, Lattice, Site
+from sizetransfer.contracts.oracle import Context
 from sizetransfer_verification.conformance.case import Case, CaseSpace
 from sizetransfer_verification.conformance.check import student_check
 from sizetransfer_verification.conformance.evidence import Evidence, NotApplicableError

@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from sizetransfer.specs import StudentSpec
-from sizetransfer.student import Student
+from sizetransfer.contracts.specs import StudentSpec
+from sizetransfer.contracts.student import Student
 from sizetransfer_verification.conformance.case import Case, CaseSpace
 from sizetransfer_verification.conformance.check import student_check
 from sizetransfer_verification.conformance.evidence import Evidence, NotApplicableError

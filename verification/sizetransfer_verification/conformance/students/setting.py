@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sizetransfer.domain import Domain, Graph, Lattice, Site
-from sizetransfer.oracle import Context
-from sizetransfer.randomness import normal
-from sizetransfer.student import Student
+from sizetransfer.contracts.domain import Domain, Graph, Lattice, Site
+from sizetransfer.contracts.oracle import Context
+from sizetransfer.contracts.randomness import normal
+from sizetransfer.contracts.student import Student
 from sizetransfer_verification.conformance.case import Case
 from sizetransfer_verification.conformance.check import Need
 from sizetransfer_verification.conformance.evidence import Evidence, NotApplicableError

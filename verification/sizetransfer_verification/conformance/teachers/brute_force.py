@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sizetransfer.oracle import HasPosterior, HasSmoothedScore, Sample
+from sizetransfer.contracts.oracle import HasPosterior, HasSmoothedScore, Sample
 from sizetransfer_verification.conformance.case import Case, CaseSpace
 from sizetransfer_verification.conformance.check import teacher_check
 from sizetransfer_verification.conformance.evidence import Evidence, NotApplicableError

@@ -13,8 +13,8 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from sizetransfer.oracle import HasCovariance, HasDensity, HasLatent, Sample, Teacher
-from sizetransfer.randomness import normal
+from sizetransfer.contracts.oracle import HasCovariance, HasDensity, HasLatent, Sample, Teacher
+from sizetransfer.contracts.randomness import normal
 from sizetransfer_verification.conformance.case import Case, CaseSpace
 from sizetransfer_verification.conformance.check import teacher_check
 from sizetransfer_verification.conformance.evidence import Evidence, NotApplicableError

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sizetransfer.errors import OracleError, SpecError
-from sizetransfer.oracle import Sample
-from sizetransfer.randomness import stream
-from sizetransfer.specs import TeacherSpec
+from sizetransfer.contracts.errors import OracleError, SpecError
+from sizetransfer.contracts.oracle import Sample
+from sizetransfer.contracts.randomness import stream
+from sizetransfer.contracts.specs import TeacherSpec
 from sizetransfer_verification.conformance.case import Case, CaseSpace
 from sizetransfer_verification.conformance.check import teacher_check
 from sizetransfer_verification.conformance.evidence import Evidence, NotApplicableError

@@ -10,9 +10,9 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from sizetransfer.domain import Site
-from sizetransfer.noise import expand
-from sizetransfer.oracle import (
+from sizetransfer.contracts.domain import Site
+from sizetransfer.contracts.noise import expand
+from sizetransfer.contracts.oracle import (
     Exactness,
     HasCovariance,
     HasDensity,
@@ -24,7 +24,7 @@ from sizetransfer.oracle import (
     Sample,
     Teacher,
 )
-from sizetransfer.randomness import normal
+from sizetransfer.contracts.randomness import normal
 from sizetransfer_verification.conformance.case import Case
 from sizetransfer_verification.conformance.check import Need
 from sizetransfer_verification.conformance.evidence import Evidence, NotApplicableError, ViolationError
@@ -55,7 +55,7 @@ LATENT = _has("a latent map (HasLatent)", HasLatent)
 COVARIANCE = _has("its covariance (HasCovariance)", HasCovariance)
 NOISE_ORACLE = _has("an oracle of noisy fields (HasSmoothedScore, HasPosterior)", HasSmoothedScore, HasPosterior)
 ORACLES = _has(
-    "an oracle (a capability of sizetransfer.oracle)",
+    "an oracle (a capability of sizetransfer.contracts.oracle)",
     *(HasDensity, HasEnergy, HasScore, HasSmoothedScore, HasPosterior, HasLatent),
 )
 SPECIFICATION: TeacherNeed = Need("a specification", lambda subject: subject.spec is not None)

@@ -14,9 +14,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sizetransfer.noise import expand
-from sizetransfer.oracle import Sample
-from sizetransfer.randomness import normal
+from sizetransfer.contracts.noise import expand
+from sizetransfer.contracts.oracle import Sample
+from sizetransfer.contracts.randomness import normal
 from sizetransfer_verification.conformance.case import Case, CaseSpace
 from sizetransfer_verification.conformance.check import teacher_check
 from sizetransfer_verification.conformance.evidence import Evidence

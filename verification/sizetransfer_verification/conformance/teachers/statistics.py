@@ -21,10 +21,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from sizetransfer.domain import Domain, Graph, Lattice
-from sizetransfer.noise import expand
-from sizetransfer.oracle import Context, HasCovariance, Sample
-from sizetransfer.randomness import normal
+from sizetransfer.contracts.domain import Domain, Graph, Lattice
+from sizetransfer.contracts.noise import expand
+from sizetransfer.contracts.oracle import Context, HasCovariance, Sample
+from sizetransfer.contracts.randomness import normal
 from sizetransfer_verification.conformance.case import Case, CaseSpace
 from sizetransfer_verification.conformance.check import teacher_check
 from sizetransfer_verification.conformance.evidence import Evidence, NotApplicableError

@@ -1,0 +1,1 @@
+"""What everything else rests on: specifications, domains, teachers, students, records, errors, randomness."""

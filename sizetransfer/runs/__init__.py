@@ -1,0 +1,70 @@
+"""The paper's figures and tables as experiment files, and the runner of grids of trials.
+
+:func:`~sizetransfer.runs.loading.load` reads an experiment, :func:`~sizetransfer.runs.runner.run`
+runs it, :func:`~sizetransfer.runs.opened.read_run` reads a run back. They are imported when first asked for,
+because they need torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sizetransfer.registry.hooks import ExecutorFactory, hookimpl
+
+if TYPE_CHECKING:
+    from sizetransfer.runs.executors import Executor
+    from sizetransfer.runs.extending import measure_run
+    from sizetransfer.runs.loading import load
+    from sizetransfer.runs.opened import Run, read_run
+    from sizetransfer.runs.runner import run
+    from sizetransfer.runs.workplace import Workplace
+
+__all__ = ["Run", "load", "measure_run", "read_run", "run"]
+
+_MODULES = {
+    "load": "loading",
+    "measure_run": "extending",
+    "Run": "opened",
+    "read_run": "opened",
+    "run": "runner",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+@hookimpl
+def register_experiments(register: Callable[[Path], None]) -> None:
+    """Register every experiment file of the package."""
+    from importlib.resources import files
+
+    folder = Path(str(files("sizetransfer.runs")))
+    for path in sorted(folder.glob("*.yaml")):
+        register(path)
+
+
+@hookimpl
+def register_executors(register: Callable[[str, ExecutorFactory], None]) -> None:
+    """Register the executors that need nothing but this machine."""
+    register("local", _local)
+    register("serial", _serial)
+
+
+def _local(workplace: Workplace) -> Executor:
+    """Several processes of this machine."""
+    from sizetransfer.runs.executors import LocalExecutor
+
+    return LocalExecutor(workplace)
+
+
+def _serial(workplace: Workplace) -> Executor:
+    """This process, one trial after another."""
+    from sizetransfer.runs.executors import SerialExecutor
+
+    return SerialExecutor(workplace)

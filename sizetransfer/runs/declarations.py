@@ -1,0 +1,62 @@
+"""What the measures of an experiment declare of their parts: which are errors that are judged, which serve a verdict.
+
+Nothing here names a kind of measure; all of it is read from ``MeasureSpec.parts``
+(:mod:`sizetransfer.contracts.parts`).
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cache, cached_property
+
+from sizetransfer.contracts.parts import Part
+from sizetransfer.runs.trials import Experiment
+
+
+class Declarations:
+    """The declarations of the measures of one experiment, by its own names of them."""
+
+    def __init__(self, experiment: Experiment) -> None:
+        self._measures = experiment.evaluation.measures
+        self.part = cache(self._part)
+
+    def _part(self, measure: str, name: str) -> Part | None:
+        """What is declared of a part of a measure; nothing of one that the experiment does not have."""
+        spec = self._measures.get(measure)
+        return None if spec is None else spec.declared(name)
+
+    @cached_property
+    def judged(self) -> tuple[str, ...]:
+        """Names of the measures that give errors which verdicts rest on, in the experiment's order."""
+        return tuple(
+            name for name, spec in self._measures.items() if any(part.judged for part in spec.declarations().values())
+        )
+
+    def serving(self, service: str) -> tuple[str, str] | None:
+        """Measure and part that serve a verdict as ``group: name``; nothing where there is none.
+
+        All of a group comes from one measure, the first of the experiment that serves any of it, because its numbers
+        belong together.
+        """
+        source = self.source(service.partition(":")[0])
+        if source is None:
+            return None
+        parts = self._measures[source].declarations()
+        found = next((name for name, part in parts.items() if part.serves == service), None)
+        return None if found is None else (source, found)
+
+    def source(self, group: str) -> str | None:
+        """The measure that serves a group."""
+        return next(
+            (
+                name
+                for name, spec in self._measures.items()
+                if any(part.serves.partition(":")[0] == group for part in spec.declarations().values())
+            ),
+            None,
+        )
+
+
+def score_of(level: float) -> str:
+    """Which score an error at a noise level is of: NaN and zero are the clean one."""
+    return "clean score" if math.isnan(level) or level == 0 else "smoothed score"

@@ -1,0 +1,1 @@
+"""Finite-depth local flows in two dimensions: teacher, figure and experiments."""

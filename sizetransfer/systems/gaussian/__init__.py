@@ -1,0 +1,1 @@
+"""Gaussian fields on tori and graphs: teachers, solver and the best local student."""

@@ -1,0 +1,1 @@
+"""The scalar field theory: its teacher."""
