@@ -12,8 +12,6 @@ Names are imported when they are first used: ``import sizetransfer`` itself impo
 from __future__ import annotations
 
 import importlib
-import sys
-import types
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -141,9 +139,9 @@ _MODULES = {
         "teacher",
         "write_report",
     ),
-    "comparison": ("Theorem1", "theorem1_bound"),
-    "domain": ("Domain", "Graph", "Lattice"),
-    "errors": (
+    "theorem1": ("Theorem1", "theorem1_bound"),
+    "contracts.domain": ("Domain", "Graph", "Lattice"),
+    "contracts.errors": (
         "ConformanceError",
         "NonFiniteError",
         "OracleError",
@@ -152,10 +150,10 @@ _MODULES = {
         "SizetransferError",
         "SpecError",
     ),
-    "events": ("Event",),
-    "experiments": ("Run",),
-    "hooks": ("hookimpl",),
-    "oracle": (
+    "contracts.events": ("Event",),
+    "runs": ("Run",),
+    "registry.hooks": ("hookimpl",),
+    "contracts.oracle": (
         "Context",
         "Exactness",
         "HasCovariance",
@@ -167,9 +165,9 @@ _MODULES = {
         "Sample",
         "Teacher",
     ),
-    "parts": ("Part",),
-    "records": ("Measurement",),
-    "specs": (
+    "contracts.parts": ("Part",),
+    "contracts.records": ("Measurement",),
+    "contracts.specs": (
         "FieldInfo",
         "MeasureSpec",
         "NoiseSchedule",
@@ -177,10 +175,10 @@ _MODULES = {
         "TeacherSpec",
         "TrainingSpec",
     ),
-    "student": ("Student",),
+    "contracts.student": ("Student",),
     "students.wrapped": ("nearest_timestep", "wrap_module"),
-    "training": ("train",),
-    "trials": ("EvaluationSpec", "Experiment"),
+    "scores.training": ("train",),
+    "runs.trials": ("EvaluationSpec", "Experiment"),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 
@@ -199,18 +197,3 @@ def __getattr__(name: str) -> object:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
-
-
-class _Package(types.ModuleType):
-    """Keeps ``sizetransfer.student`` the function.
-
-    The import system binds every imported submodule as an attribute of its package, and the module
-    ``sizetransfer.student``, which holds the base class, has the name of a public function.
-    """
-
-    def __setattr__(self, name: str, value: object) -> None:
-        if not (name in _HOMES and isinstance(value, types.ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

@@ -268,9 +268,9 @@ def load(
     Raises:
         SpecError: no such experiment or preset, malformed YAML, or wrong fields.
     """
-    from sizetransfer import runs as experiments
+    from sizetransfer import runs
 
-    return experiments.load(name_or_path, preset=preset, overrides=overrides or {})
+    return runs.load(name_or_path, preset=preset, overrides=overrides or {})
 
 
 def run(
@@ -309,13 +309,13 @@ def run(
         SpecError: the experiment is wrong, or asks for a figure that there is not.
         RunError: the run directory belongs to another experiment, or cannot be written.
     """
-    from sizetransfer import runs as experiments
+    from sizetransfer import runs
     from sizetransfer.report import check_figures
 
     if not isinstance(experiment, Experiment):
         experiment = load(experiment, preset=preset, overrides=overrides)
     check_figures(experiment)
-    finished = experiments.run(
+    finished = runs.run(
         experiment,
         default_directory(experiment) if out is None else out,
         device=device,
@@ -356,10 +356,10 @@ def measure_run(
         SpecError: an unknown kind or a wrong field.
         RunError: the directory holds no run, or names code that is not trusted.
     """
-    from sizetransfer import runs as experiments
+    from sizetransfer import runs
 
     specs = [cast(MeasureSpec, chosen("measure", choice)) for choice in measures]
-    finished = experiments.measure_run(path, specs, sizes, trust=trust, on_event=on_event, **where)
+    finished = runs.measure_run(path, specs, sizes, trust=trust, on_event=on_event, **where)
     if report:
         write_report(finished)
     return finished
@@ -380,9 +380,9 @@ def open_run(path: Path | str, *, trust: bool = False) -> Run:
     Raises:
         RunError: it is not one, or something in it is corrupted.
     """
-    from sizetransfer import runs as experiments
+    from sizetransfer import runs
 
-    return experiments.read_run(path, trust=trust)
+    return runs.read_run(path, trust=trust)
 
 
 def write_report(run: Run | Path | str) -> Path:
@@ -394,7 +394,6 @@ def write_report(run: Run | Path | str) -> Path:
 
 def compare(first: Run | Path | str, second: Run | Path | str) -> pd.DataFrame:
     """Compare two runs number by number, with the differences in standard errors."""
-    from sizetransfer import report
+    from sizetransfer.runs.compare import compare_runs
 
-    runs = [open_run(run) if isinstance(run, Path | str) else run for run in (first, second)]
-    return report.compare_runs(*runs)
+    return compare_runs(*(open_run(run) if isinstance(run, Path | str) else run for run in (first, second)))

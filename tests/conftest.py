@@ -11,10 +11,15 @@ import pytest
 import torch
 
 # The modules whose annotations carry tensor shapes; the hook must be there before they are imported.
-_SHAPED = ["noise", "oracle", "student", "teachers", "students", "training", "response", "measures"]
-_SHAPED += ["sampling", "tiling", "chains", "posterior"]
-# Of the comparison, what has tensors in its signatures; checking its scalar inner loops would take minutes.
-_SHAPED += [f"comparison.{name}" for name in ("patches", "weights", "linear", "theorem", "monte_carlo", "api")]
+_SHAPED = ["students", "measures", "numerics.chains", "numerics.layers"]
+_SHAPED += [f"contracts.{name}" for name in ("noise", "oracle", "student")]
+_SHAPED += [f"scores.{name}" for name in ("training", "response", "sampling", "tiling", "posterior")]
+_SHAPED += ["systems.flow.teacher", "systems.gaussian", "systems.phi4"]
+_HARD_VALID = ("blocks", "directions", "encoding", "field", "labels", "motifs", "ports", "teacher", "validity")
+_SHAPED += [f"systems.hard_valid.{name}" for name in _HARD_VALID]
+_SHAPED += [f"systems.ising.{name}" for name in ("teacher", "student", "zero_field_measure")]
+# Of Theorem 1, what has tensors in its signatures; checking its scalar inner loops would take minutes.
+_SHAPED += [f"theorem1.{name}" for name in ("patches", "weights", "linear", "theorem", "monte_carlo", "api")]
 jaxtyping.install_import_hook([f"sizetransfer.{name}" for name in _SHAPED], "shape_checks.check")
 
 os.environ.setdefault("MPLBACKEND", "Agg")

@@ -39,8 +39,8 @@ from sizetransfer.contracts.records import jackknife, root_ratio
 from sizetransfer.contracts.student import Student
 from sizetransfer.diagnosis.question import PredictionSpec
 from sizetransfer.diagnosis.targets import Target
+from sizetransfer.scores.references.best_filter import BestFilter, best_filter
 from sizetransfer.scores.response import reference_sites
-from sizetransfer.systems.gaussian.student import BestFilter, best_filter
 from sizetransfer.theorem1 import Quantity
 
 # Components of the largest ball that is diagonalised without being asked: about two seconds.

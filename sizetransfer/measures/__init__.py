@@ -22,7 +22,6 @@ def register_measures(register: Callable[[type[MeasureSpec]], None]) -> None:
     from sizetransfer.measures.shell_response import ShellResponseSpec
     from sizetransfer.measures.smoothed_response import SmoothedResponseSpec
     from sizetransfer.measures.smoothed_score import SmoothedScoreSpec
-    from sizetransfer.systems.ising.zero_field_measure import ZeroFieldSpec
 
     register(CleanScoreSpec)
     register(ResponseSpec)
@@ -35,4 +34,3 @@ def register_measures(register: Callable[[type[MeasureSpec]], None]) -> None:
     register(SmoothedResponseSpec)
     register(SmoothedScoreSpec)
     register(ShellResponseSpec)
-    register(ZeroFieldSpec)

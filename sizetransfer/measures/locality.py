@@ -34,8 +34,8 @@ from sizetransfer.contracts.randomness import batches
 from sizetransfer.contracts.records import Measurement, jackknife, root_ratio
 from sizetransfer.contracts.specs import MeasureSpec
 from sizetransfer.contracts.student import Student
+from sizetransfer.scores.references.best_filter import BestFilter, best_filter
 from sizetransfer.scores.response import require_finite, student_score
-from sizetransfer.systems.gaussian.student import BestFilter, best_filter
 
 
 class LocalitySpec(MeasureSpec):

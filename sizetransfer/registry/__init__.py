@@ -36,7 +36,21 @@ if TYPE_CHECKING:
 
 Sort = Literal["teacher", "student", "measure", "figure", "experiment", "executor", "command"]
 
-BUILT_IN_MODULES = tuple(f"{CORE}.{name}" for name in ("teachers", "students", "measures", "report", "experiments"))
+SYSTEMS = (
+    "flow",
+    "gaussian",
+    "hard_valid",
+    "ising",
+    "phi4",
+)
+"""Folders of ``sizetransfer.systems``. Nothing else outside them knows of any: without a folder and its line here,
+everything goes on without that system."""
+
+BUILT_IN_MODULES = tuple(
+    f"{CORE}.{name}"
+    for name in ("students", "measures", "report", "runs", *(f"systems.{system}.plugin" for system in SYSTEMS))
+)
+"""The list of built-in plugins."""
 
 ELSEWHERE: Mapping[tuple[Sort, str], str] = {
     ("student", "message-passing"): "sizetransfer-graph",

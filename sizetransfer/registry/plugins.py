@@ -413,5 +413,5 @@ def core_version() -> str:
 
 def built_in_plugin(module: str) -> Plugin:
     """The plugin that a module of this distribution is."""
-    name = module.rpartition(".")[2]
+    name = module.removesuffix(".plugin").rpartition(".")[2]
     return Plugin(PluginRecord(CORE, core_version(), name, module), built_in=True)

@@ -18,30 +18,21 @@ if TYPE_CHECKING:
     from sizetransfer.report.drawn import check_figures
     from sizetransfer.report.page import write_report
     from sizetransfer.report.style import new_figure
-    from sizetransfer.runs.compare import compare_runs
-    from sizetransfer.systems.hard_valid.pictures import draw_sample
-    from sizetransfer.systems.hard_valid.scene import Camera
 
 __all__ = [
-    "Camera",
     "Drawing",
     "Omitted",
     "ReportData",
     "check_figures",
-    "compare_runs",
-    "draw_sample",
     "new_figure",
     "write_report",
 ]
 
 _MODULES = {
-    "Camera": "scene",
     "Drawing": "drawing",
     "Omitted": "drawing",
     "ReportData": "data",
     "check_figures": "drawn",
-    "compare_runs": "differences",
-    "draw_sample": "figure_sample",
     "new_figure": "style",
     "write_report": "page",
 }

@@ -51,10 +51,6 @@ from sizetransfer.report.figure_smoothed import smoothed_range
 from sizetransfer.report.training import training_curves
 from sizetransfer.runs.evidence import measure_name
 from sizetransfer.runs.trials import PaperValue
-from sizetransfer.systems.flow.figure_repair import repair
-from sizetransfer.systems.hard_valid.figures import bulk_and_boundary, far_to_near
-from sizetransfer.systems.hard_valid.pictures import hard_valid_sample
-from sizetransfer.systems.ising.figures import ising_response, ising_size
 
 LARGEST_RESPONSE_ERROR = 3.0
 NO_ERROR = "no record of the error of a score"
@@ -459,14 +455,8 @@ BUILT_IN: Mapping[str, FigureFunction] = {
     "smoothed-range": smoothed_range,
     "generation": generation,
     "conditional-generation": conditional_generation,
-    "bulk-and-boundary": bulk_and_boundary,
-    "far-to-near": far_to_near,
     "architectures": architectures,
     "architecture-responses": architecture_responses,
-    "repair": repair,
-    "ising-response": ising_response,
-    "ising-size": ising_size,
-    "hard-valid-sample": hard_valid_sample,
     "training": training,
 }
 """The figures of this package, which register like anybody's."""

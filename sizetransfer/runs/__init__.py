@@ -1,4 +1,4 @@
-"""The paper's figures and tables as experiment files, and the runner of grids of trials.
+"""Experiments and their runs: a grid of trials is read, computed, stored and read back.
 
 :func:`~sizetransfer.runs.loading.load` reads an experiment, :func:`~sizetransfer.runs.runner.run`
 runs it, :func:`~sizetransfer.runs.opened.read_run` reads a run back. They are imported when first asked for,
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sizetransfer.registry.hooks import ExecutorFactory, hookimpl
@@ -37,16 +36,6 @@ def __getattr__(name: str) -> Any:
     if name in _MODULES:
         return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-@hookimpl
-def register_experiments(register: Callable[[Path], None]) -> None:
-    """Register every experiment file of the package."""
-    from importlib.resources import files
-
-    folder = Path(str(files("sizetransfer.runs")))
-    for path in sorted(folder.glob("*.yaml")):
-        register(path)
 
 
 @hookimpl

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from sizetransfer.numerics.averages import estimates, in_standard_errors
-from sizetransfer.report.data import RunLike
 
 MATCHED = ("teacher", "student", "size", "measure", "part", "coordinate")
 _NUMBERS = ("value", "standard_error", "within", "seeds")
 
 
-def compare_runs(a: RunLike, b: RunLike) -> pd.DataFrame:
+class HasRecords(Protocol):
+    """A run, or anything that has its numbers."""
+
+    @property
+    def records(self) -> pd.DataFrame:
+        """One row for each number."""
+        ...
+
+
+def compare_runs(a: HasRecords, b: HasRecords) -> pd.DataFrame:
     r"""Match the numbers of two runs and take their differences.
 
     Args:

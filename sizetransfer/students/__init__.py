@@ -17,13 +17,9 @@ def register_students(register: Callable[[type[StudentSpec]], None]) -> None:
     from sizetransfer.students.spectral import SpectralStudentSpec
     from sizetransfer.students.unet import UNetStudentSpec
     from sizetransfer.students.wrapped import ModuleSpec
-    from sizetransfer.systems.gaussian.student import OptimalLocalSpec
-    from sizetransfer.systems.ising.student import OptimalLocalIsingSpec
 
     register(BestLinearSpec)
     register(CNNStudentSpec)
-    register(OptimalLocalSpec)
-    register(OptimalLocalIsingSpec)
     register(SlidingAttentionSpec)
     register(SpectralStudentSpec)
     register(UNetStudentSpec)

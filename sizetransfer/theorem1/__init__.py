@@ -8,14 +8,13 @@ feel. Read in this order:
 - :mod:`~sizetransfer.theorem1.distance`, :mod:`~sizetransfer.theorem1.patches`: the distance;
 - :mod:`~sizetransfer.theorem1.fields`: Gaussian fields and linear operators on tori and graphs;
 - :mod:`~sizetransfer.theorem1.weights`: influence weights and their budgets;
-- :mod:`~sizetransfer.systems.ising.certificate`: what holds for Ising models whatever the field;
+- :mod:`~sizetransfer.theorem1.certificates`: what a teacher may know to hold whatever the field;
 - :mod:`~sizetransfer.theorem1.linear`, :mod:`~sizetransfer.theorem1.rollout`: linear scores, exactly;
 - :mod:`~sizetransfer.theorem1.theorem`: the bound, exactly;
 - :mod:`~sizetransfer.theorem1.monte_carlo`: the same by sampling, for any teacher with a smoothed score;
 - :mod:`~sizetransfer.theorem1.api`: :func:`theorem1_bound`, for a teacher and a student.
 """
 
-from sizetransfer.systems.ising.certificate import FerromagnetCertificate, FerromagnetInfluence, ferromagnet_certificate
 from sizetransfer.theorem1.api import HasCovarianceSpectrum, budget_is_uniform, gaussian_field, theorem1_bound
 from sizetransfer.theorem1.certificates import certificate_of
 from sizetransfer.theorem1.distance import Normal, TestFunction, bounded_lipschitz, optimal_test_function
@@ -46,13 +45,13 @@ from sizetransfer.theorem1.weights import (
 
 __all__ = [
     "Basis",
+    "Certificate",
     "DobrushinBound",
     "Enclosure",
-    "FerromagnetCertificate",
-    "FerromagnetInfluence",
     "FieldLaw",
     "GaussianField",
     "GaussianInfluence",
+    "HasCertificate",
     "HasCovarianceSpectrum",
     "InfluenceTable",
     "InfluenceWeights",
@@ -77,7 +76,6 @@ __all__ = [
     "dobrushin_bound",
     "empirical_distance",
     "empirical_line_distance",
-    "ferromagnet_certificate",
     "gaussian_budget",
     "gaussian_distance",
     "gaussian_field",

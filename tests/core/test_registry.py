@@ -112,7 +112,7 @@ BROKEN = {
         "ZeroDivisionError",
     ),
     "no specification": (
-        "from sizetransfer.registry.hooks import hookimpl\n@hookimpl\ndef register_students(register): register(dict)\n",
+        "from sizetransfer import hookimpl\n@hookimpl\ndef register_students(register): register(dict)\n",
         "register",
         "no subclass of StudentSpec",
     ),

@@ -30,7 +30,7 @@ from sizetransfer.runs.sources.text import read
 from sizetransfer.students.wrapped import ModuleSpec
 
 BUILT_IN = Registry(find_plugins=list)
-PRESENTATION = {"report", "console", "cli", "skeleton", "schema", "api", "docs", "prediction", "experiments"}
+PRESENTATION = {"report", "cli", "api", "docs", "diagnosis", "runs"}
 
 
 class Tree:
@@ -152,18 +152,19 @@ CASES: dict[str, tuple[dict[str, str], set[str]]] = {
     "torch": ({"one.py": "import torch.nn.functional as F\nfrom torch import nn"}, {"one"}),
     "what hooks register": (
         {
-            "one.py": "from sizetransfer.contracts.errors import SpecError\n@hookimpl\ndef register_students(r):\n    import two"
+            "one.py": "from sizetransfer.contracts.errors import SpecError\n"
+            "@hookimpl\ndef register_students(r):\n    import two"
         }
         | {"two.py": ""},
-        {"one", "sizetransfer", "sizetransfer.contracts.errors"},
+        {"one", "sizetransfer", "sizetransfer.contracts", "sizetransfer.contracts.errors"},
     ),
     "a name of the core": (
         {"one.py": "import sizetransfer as st\nclass A(st.SpecError): pass\nst.__version__"},
-        {"one", "sizetransfer", "sizetransfer.contracts.errors"},
+        {"one", "sizetransfer", "sizetransfer.contracts", "sizetransfer.contracts.errors"},
     ),
     "a name from the core": (
-        {"one.py": "from sizetransfer import Event; from sizetransfer.contracts import errors"},
-        {"one", "sizetransfer", "sizetransfer.contracts.events", "sizetransfer.contracts.errors"},
+        {"one.py": "from sizetransfer import Event, contracts"},
+        {"one", "sizetransfer", "sizetransfer.contracts", "sizetransfer.contracts.events"},
     ),
     "latin": ({"one.py": "# coding: latin-1\nimport two", "two.py": ""}, {"one", "two"}),
 }
@@ -343,14 +344,22 @@ def test_an_edit_of_a_submodule_of_an_editable_plugin_changes_the_digest(tree: T
 
 @pytest.mark.parametrize(
     ("edited", "counts"),
-    [("report/page.py", False), ("console.py", False), ("cli.py", False), ("training.py", True), ("noise.py", True)],
+    [
+        ("report/page.py", False),
+        ("cli/console.py", False),
+        ("cli/__init__.py", False),
+        ("systems/flow/plugin.py", False),
+        ("scores/training.py", True),
+        ("contracts/noise.py", True),
+    ],
 )
 def test_edits_of_the_core(tmp_path: Path, edited: str, counts: bool) -> None:
     copy = tmp_path / "sizetransfer"
     shutil.copytree(Path(sizetransfer.__file__).parent, copy, ignore=shutil.ignore_patterns("__pycache__"))
     program = (
         "import json; from sizetransfer.runs.sources import sources_of\n"
-        "found = sources_of(['sizetransfer.systems.flow.teacher', 'sizetransfer.students.cnn', 'sizetransfer.scores.training'])\n"
+        "roots = ['sizetransfer.systems.flow.teacher', 'sizetransfer.students.cnn', 'sizetransfer.scores.training']\n"
+        "found = sources_of(roots)\n"
         "print(json.dumps([found.digest, found.to_json()]))\n"
     )
 
@@ -363,7 +372,8 @@ def test_edits_of_the_core(tmp_path: Path, edited: str, counts: bool) -> None:
         stream.write("\n# a comment\n")
     after = told()
     assert (after[0] != before[0]) is counts
-    assert after[1].changes(before[1]) == ([f"sizetransfer.{edited.removesuffix('.py')} was changed"] if counts else [])
+    name = edited.removesuffix(".py").replace("/", ".")
+    assert after[1].changes(before[1]) == ([f"sizetransfer.{name} was changed"] if counts else [])
 
 
 @pytest.mark.parametrize("family", ["teacher", "student", "measure"])

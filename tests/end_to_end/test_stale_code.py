@@ -189,12 +189,12 @@ def test_an_edit_of_the_report_retrains_nothing_and_one_of_the_training_does(pro
 
     assert "Reused" not in command()
     edit("report/page.py")
-    edit("console.py")
-    edit("run_commands.py")
-    edit("experiments/ledger.py")
-    edit("evidence.py")
+    edit("cli/console.py")
+    edit("cli/run_commands.py")
+    edit("runs/ledger.py")
+    edit("runs/evidence.py")
     assert "Reused: 1 training and 1 measurement" in command()
-    edit("training.py")
+    edit("scores/training.py")
     output = command()
     assert "Trained anew: field / mine / seed 0: sizetransfer.scores.training was changed." in output
     edit("measures/clean_score.py")

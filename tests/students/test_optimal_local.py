@@ -14,6 +14,7 @@ import sizetransfer as st
 from sizetransfer.contracts.domain import Lattice
 from sizetransfer.contracts.errors import OracleError, SpecError
 from sizetransfer.contracts.oracle import Context, Teacher
+from sizetransfer.scores.references import best_filter
 from sizetransfer.systems.gaussian import student as optimal_local
 
 TOLERANCE = 1e-10
@@ -220,7 +221,7 @@ def test_it_has_no_weights_and_is_refused_where_it_is_not_known(monkeypatch):
     x = torch.zeros(1, 1, 4, 4)
     with pytest.raises(OracleError, match="tori and on graphs"):
         student(x, torch.ones(1), Context(Lattice((4, 4), periodic=False)))
-    monkeypatch.setattr(optimal_local, "LARGEST_BALL", 8)
+    monkeypatch.setattr(best_filter, "LARGEST_BALL", 8)
     with pytest.raises(OracleError, match="lower the radius"):
         st.student("optimal-local", field, radius=1, mass=0.45)(x, torch.ones(1), Context(Lattice((4, 4))))
 

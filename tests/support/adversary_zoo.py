@@ -94,7 +94,7 @@ def run_until_event(out: str, data: dict[str, Any], executor: str, at: int, coun
 
 def run_when_told(out: str, data: dict[str, Any], executor: str, ready: Any) -> None:
     """Say that all imports are done, then run."""
-    for name in ("experiments.runner", "experiments.executors", "report"):
+    for name in ("runs.runner", "runs.executors", "report"):
         importlib.import_module(f"sizetransfer.{name}")
     torch.zeros(2, requires_grad=True).sum().backward()
     ready.set()

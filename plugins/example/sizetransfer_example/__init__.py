@@ -1,6 +1,6 @@
 """The student `linear-filter`; sizetransfer finds it through the entry point in pyproject.toml."""
 
-from sizetransfer.registry.hooks import hookimpl
+from sizetransfer import hookimpl
 
 
 @hookimpl

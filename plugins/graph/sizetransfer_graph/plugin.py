@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sizetransfer.registry.hooks import hookimpl
+from sizetransfer import hookimpl
 
 if TYPE_CHECKING:
     from sizetransfer.contracts.specs import StudentSpec

@@ -36,7 +36,7 @@ from sizetransfer.runs.sources.places import (
 from sizetransfer.runs.sources.text import WHOLE, Import, Text, read
 
 _ELSEWHERE = ("torch", "torchgen", "functorch")
-_SCAFFOLD = f"{CORE}.skeleton.template"
+_SCAFFOLD = f"{CORE}.cli.skeleton.template"
 _State = tuple[int, ...]
 _cache: dict[tuple[str, bool], tuple[_State, bytes, str, Text]] = {}
 

@@ -15,25 +15,22 @@ of what it sees alone. On a graph C is that of the graph, and the ball counts ho
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from sizetransfer.contracts.domain import Domain, Graph, Lattice, pad
+from sizetransfer.contracts.domain import Graph, Lattice
 from sizetransfer.contracts.errors import OracleError, SpecError
 from sizetransfer.contracts.oracle import Context
 from sizetransfer.contracts.specs import FieldInfo, Geometry, StudentSpec
 from sizetransfer.contracts.student import Student
-from sizetransfer.numerics.gaussian import BallMarginal, FourierModes, GraphModes, LatticeCouplings
-from sizetransfer.scores.references.balls import LARGEST_BALL
-
-_CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+from sizetransfer.numerics.gaussian import FourierModes, GraphModes, LatticeCouplings
+from sizetransfer.scores.references.best_filter import CONVOLUTIONS, BestFilter, best_filter, torus_of
 
 
 class OptimalLocalSpec(LatticeCouplings, StudentSpec):
@@ -57,7 +54,7 @@ class OptimalLocalSpec(LatticeCouplings, StudentSpec):
         if field.geometry == "graph":
             self._check_graph(field)
             return OptimalLocalStudent(self, field)
-        if field.dim not in _CONVOLUTIONS:
+        if field.dim not in CONVOLUTIONS:
             raise SpecError(
                 "The best local score is there for one to three dimensions.",
                 where="optimal-local, field.dim",
@@ -128,7 +125,7 @@ class OptimalLocalStudent(Student):
             )
         if isinstance(context.domain, Graph):
             return _graph_filter(self.spec, context.domain, self.field.channels).score(x, sigma)
-        lattice = _torus(context.domain)
+        lattice = torus_of(context.domain)
         return _lattice_filter(self.spec, self.spec.reference_shape(lattice), self.field.channels).score(x, sigma)
 
 
@@ -143,119 +140,3 @@ def _lattice_filter(spec: OptimalLocalSpec, shape: tuple[int, ...], channels: in
 def _graph_filter(spec: OptimalLocalSpec, graph: Graph, channels: int) -> BestFilter:
     with torch.inference_mode(False):
         return best_filter(graph, spec.radius, GraphModes(spec, graph.laplacian, channels).covariance)
-
-
-@runtime_checkable
-class BestFilter(Protocol):
-    """The best score of a radius, as a linear filter."""
-
-    def score(self, x: Tensor, sigma: Tensor) -> Tensor:
-        """Score of ``x``, of shape ``(B, C, *S)``, at noise levels of shape ``(B,)``."""
-        ...
-
-    def power(self, sigma: Tensor) -> Tensor:
-        """Mean square of a component of the score on noisy fields, exactly: shape ``(B,)``, float64."""
-        ...
-
-
-def best_filter(domain: Domain, radius: int, covariance: Callable[[Tensor], Tensor]) -> BestFilter:
-    """The best score of receptive ``radius`` for the Gaussian field with this covariance.
-
-    Args:
-        domain: a torus, on which the covariance is invariant under translations, or a graph.
-        radius: Chebyshev on a torus, hops on a graph.
-        covariance: takes n flat indices of sites to ``(C, n, C, n)``, float64.
-
-    Raises:
-        OracleError: another domain, or a ball of too many sites to be diagonalised.
-    """
-    if isinstance(domain, Graph):
-        return _GraphFilter(domain, radius, covariance)
-    return _LatticeFilter(_torus(domain), radius, covariance)
-
-
-def _torus(domain: Domain) -> Lattice:
-    if not isinstance(domain, Lattice) or not domain.periodic:
-        raise OracleError(
-            "The best local score is known on tori and on graphs.",
-            where="best local score, context.domain",
-            expected="a periodic Lattice or a Graph",
-            got=repr(domain),
-            fix="use it with a Gaussian teacher",
-        )
-    return domain
-
-
-def _marginal(covariance: Tensor, centre: int) -> BallMarginal:
-    unknowns = covariance.shape[0] * covariance.shape[1]
-    if unknowns > LARGEST_BALL:
-        raise OracleError(
-            "The ball has too many sites for its covariance to be diagonalised.",
-            where="best local score, radius",
-            expected=f"at most {LARGEST_BALL} components in the ball",
-            got=str(unknowns),
-            fix="lower the radius",
-        )
-    return BallMarginal(covariance, centre)
-
-
-class _LatticeFilter:
-    """One filter for every site of a torus."""
-
-    def __init__(self, lattice: Lattice, radius: int, covariance: Callable[[Tensor], Tensor]) -> None:
-        origin = (0,) * lattice.dim
-        # Where the ball meets itself around the torus, each site is seen once.
-        sites = lattice.ball(origin, radius).flatten().nonzero().flatten()
-        steps = lattice.displacement(origin).flatten(1)[:, sites] + radius
-        places = torch.zeros_like(sites)
-        for axis in steps:
-            places = places * (2 * radius + 1) + axis
-        self.radius = radius
-        self.marginal = _marginal(covariance(sites), 0)
-        # Where each site of the ball lies in the flattened cube of (2r + 1) ** dim steps.
-        self.places = places
-
-    def score(self, x: Tensor, sigma: Tensor) -> Tensor:
-        batch, channels, *size = x.shape
-        width, dim = 2 * self.radius + 1, len(size)
-        rows = self.marginal.precision_rows(sigma.double().square()).to(x)
-        weights = x.new_zeros(batch * channels, channels, width**dim)
-        weights[:, :, self.places.to(x.device)] = -rows.flatten(0, 1)
-        # Every field has a noise level and so a filter of its own: one group of the convolution each.
-        fields = pad(x, self.radius, periodic=True).flatten(0, 1)[None]
-        kernel = weights.reshape(*weights.shape[:2], *(width,) * dim)
-        return _CONVOLUTIONS[dim](fields, kernel, groups=batch).reshape(x.shape)
-
-    def power(self, sigma: Tensor) -> Tensor:
-        return _power(self.marginal, sigma)
-
-
-class _GraphFilter:
-    """A filter of its own for every site of a graph."""
-
-    def __init__(self, graph: Graph, radius: int, covariance: Callable[[Tensor], Tensor]) -> None:
-        whole = covariance(torch.arange(graph.count))
-        self.balls = [graph.ball((site,), radius).nonzero().flatten() for site in range(graph.count)]
-        self.marginals = [
-            _marginal(whole[:, ball][..., ball], int((ball == site).nonzero())) for site, ball in enumerate(self.balls)
-        ]
-        # Balls filled up to one length with site 0, which gets no weight.
-        self.neighbours = torch.nn.utils.rnn.pad_sequence(self.balls, batch_first=True)
-
-    def score(self, x: Tensor, sigma: Tensor) -> Tensor:
-        # Many fields share a noise level where a student is probed; each level needs its rows once.
-        v, level = torch.unique(sigma.double().square(), return_inverse=True)
-        rows = [marginal.precision_rows(v) for marginal in self.marginals]
-        width = max(len(ball) for ball in self.balls)
-        padded = torch.stack([F.pad(row, (0, width - row.shape[-1])) for row in rows], dim=2).to(x)
-        seen = x[..., self.neighbours.to(x.device)]
-        return -torch.einsum("bisjn,bjsn->bis", padded[level], seen)
-
-    def power(self, sigma: Tensor) -> Tensor:
-        return torch.stack([_power(marginal, sigma) for marginal in self.marginals]).mean(0)
-
-
-def _power(marginal: BallMarginal, sigma: Tensor) -> Tensor:
-    """Mean over channels of ``[(C_BB + v)^-1]_ii``, the mean square of the marginal's score at the site."""
-    rows = marginal.precision_rows(sigma.double().square())[..., marginal.centre]
-    return rows.diagonal(dim1=1, dim2=2).mean(1)

@@ -15,14 +15,20 @@ Read in this order:
 - :mod:`~sizetransfer.systems.ising.infinite`: closed forms of the infinite lattice.
 """
 
-from sizetransfer.systems.ising.clusters import swendsen_wang
-from sizetransfer.systems.ising.coupling import IsingCoupling
-from sizetransfer.systems.ising.infinite import CRITICAL
-from sizetransfer.systems.ising.lattices import Cylinder
-from sizetransfer.systems.ising.limits import Cost, Limits, TooLargeError
-from sizetransfer.systems.ising.model import Boundary, IsingModel, Moments
-from sizetransfer.systems.ising.pfaffian import ZeroField, zero_field
-from sizetransfer.systems.ising.posterior import IsingPosterior
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sizetransfer.systems.ising.clusters import swendsen_wang
+    from sizetransfer.systems.ising.coupling import IsingCoupling
+    from sizetransfer.systems.ising.infinite import CRITICAL
+    from sizetransfer.systems.ising.lattices import Cylinder
+    from sizetransfer.systems.ising.limits import Cost, Limits, TooLargeError
+    from sizetransfer.systems.ising.model import Boundary, IsingModel, Moments
+    from sizetransfer.systems.ising.pfaffian import ZeroField, zero_field
+    from sizetransfer.systems.ising.posterior import IsingPosterior
 
 __all__ = [
     "CRITICAL",
@@ -39,3 +45,32 @@ __all__ = [
     "swendsen_wang",
     "zero_field",
 ]
+
+_MODULES = {
+    "clusters": ("swendsen_wang",),
+    "coupling": ("IsingCoupling",),
+    "infinite": ("CRITICAL",),
+    "lattices": ("Cylinder",),
+    "limits": (
+        "Cost",
+        "Limits",
+        "TooLargeError",
+    ),
+    "model": (
+        "Boundary",
+        "IsingModel",
+        "Moments",
+    ),
+    "pfaffian": (
+        "ZeroField",
+        "zero_field",
+    ),
+    "posterior": ("IsingPosterior",),
+}
+_HOMES = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

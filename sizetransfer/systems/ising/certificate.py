@@ -35,7 +35,7 @@ from torch import Tensor
 
 from sizetransfer.contracts.domain import Lattice
 from sizetransfer.contracts.errors import OracleError
-from sizetransfer.contracts.oracle import Context, Teacher
+from sizetransfer.contracts.oracle import Context
 from sizetransfer.systems.ising import CRITICAL, Limits, TooLargeError, ZeroField, zero_field
 from sizetransfer.theorem1.fields import Patch, patch_components
 from sizetransfer.theorem1.quantities import Quantity
@@ -156,20 +156,6 @@ class HasSpinCoupling(Protocol):
     def zero_field(self, size: int) -> ZeroField:
         """Its correlations without field."""
         ...
-
-
-def certificate_of(teacher: Teacher, size: int) -> FerromagnetCertificate | None:
-    """The certificate of a teacher of ferromagnetic spins, at one size; none for any other teacher.
-
-    Raises:
-        OracleError: neither the exact table nor Dobrushin's bound is within reach.
-    """
-    if not isinstance(teacher, HasSpinCoupling) or not teacher.coupling >= 0:
-        return None
-    domain = teacher.domain(size)
-    height, width = domain.shape
-    down, around = domain.closed_axes if isinstance(domain, Lattice) else (True, True)
-    return ferromagnet_certificate(teacher.coupling, (height, width), closed=(down, around))
 
 
 def _variance(sigma: float) -> float:

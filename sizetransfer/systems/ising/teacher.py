@@ -41,6 +41,7 @@ from sizetransfer.systems.ising import (
     swendsen_wang,
     zero_field,
 )
+from sizetransfer.systems.ising.certificate import FerromagnetCertificate, ferromagnet_certificate
 from sizetransfer.systems.ising.perfect import TorusSampler, torus_sampler_cost
 
 BURN_IN = 10
@@ -152,6 +153,19 @@ class IsingTeacher(Teacher):
         self._model.require((height, width), batch)
 
     # --- noisy fields ---------------------------------------------------------------------------------------------
+
+    def certificate(self, size: int) -> FerromagnetCertificate | None:
+        """Bounds that hold for every field (:mod:`.certificate`); none for an antiferromagnet.
+
+        Raises:
+            OracleError: neither the exact table nor Dobrushin's bound is within reach.
+        """
+        if not self.coupling >= 0:
+            return None
+        domain = self.domain(size)
+        height, width = domain.shape
+        down, around = domain.closed_axes if isinstance(domain, Lattice) else (True, True)
+        return ferromagnet_certificate(self.coupling, (height, width), closed=(down, around))
 
     def posterior(self, domain: Domain) -> IsingPosterior:
         """The exact posterior on a domain, with more than the capabilities of a teacher: local scores and samples."""

@@ -62,7 +62,7 @@ def test_without_the_plugin_the_error_says_what_to_install() -> None:
     code = (
         "import sizetransfer as st\n"
         "try:\n    st.student('equivariant', st.FieldInfo(dim=3))\n"
-        "except st.errors.SpecError as error:\n    print(error)\n"
+        "except st.SpecError as error:\n    print(error)\n"
     )
     assert "pip install sizetransfer-graph" in run(code, SIZETRANSFER_PLUGINS="none")
 

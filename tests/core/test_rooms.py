@@ -1,0 +1,103 @@
+"""Without any one of the systems the rest is a working product, and nothing outside knows of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+import sizetransfer
+from sizetransfer.registry import SYSTEMS, Registry
+
+PACKAGE = Path(sizetransfer.__file__).parent
+NAMES = ("teacher", "student", "measure", "figure", "experiment", "executor")
+
+PROGRAM = """
+import json
+import sizetransfer as st
+from sizetransfer.contracts.errors import SpecError
+from sizetransfer.registry import default_registry
+
+registry = default_registry()
+names = {sort: sorted(registry.entries(sort)) for sort in %r}
+for kind in names["teacher"]:
+    st.teacher(kind)
+refused = {}
+for name in names["experiment"]:
+    try:
+        st.load(name)
+    except SpecError as error:
+        refused[name] = str(error)
+for name in names["figure"]:
+    assert callable(registry.figure(name))
+print(json.dumps([st.__file__, names, refused]))
+"""
+
+
+def run(folder: Path, *arguments: str) -> str:
+    environment = {**os.environ, "PYTHONPATH": str(folder), "SIZETRANSFER_PLUGINS": "none"}
+    finished = subprocess.run(
+        [sys.executable, *arguments], capture_output=True, text=True, check=False, env=environment, cwd=folder
+    )
+    assert finished.returncode == 0, finished.stderr
+    return finished.stdout
+
+
+def kinds_of(experiment: Path) -> set[str]:
+    """Kinds of teachers, students and measures that an experiment file names."""
+    data = yaml.safe_load(experiment.read_text())
+    groups = (data["teachers"], data["students"], data["evaluation"]["measures"])
+    return {spec["kind"] for group in groups for spec in group.values()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_without_a_system_the_rest_works(system: str, tmp_path: Path) -> None:
+    copy = tmp_path / "sizetransfer"
+    shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.rmtree(copy / "systems" / system)
+    listed = copy / "registry" / "__init__.py"
+    before = listed.read_text()
+    after = before.replace(f'    "{system}",\n', "")
+    assert len(after) < len(before)
+    listed.write_text(after)
+
+    whole = Registry(find_plugins=list)
+    own = f"sizetransfer.systems.{system}.plugin"
+    entries = {sort: whole.entries(sort) for sort in NAMES}
+    gone = {
+        sort: {name for name, entry in table.items() if entry.plugin.record.value == own}
+        for sort, table in entries.items()
+    }
+    kinds = gone["teacher"] | gone["student"] | gone["measure"]
+    assert gone["teacher"]
+
+    file, names, refused = json.loads(run(tmp_path, "-c", PROGRAM % (NAMES,)))
+    assert Path(file).parent == copy
+    assert names == {sort: sorted(set(table) - gone[sort]) for sort, table in entries.items()}
+    needing = {name for name in names["experiment"] if kinds_of(entries["experiment"][name].value) & kinds}
+    assert set(refused) == needing
+    assert all(any(repr(kind) in refused[name] for kind in kinds) for name in needing)
+    listing = json.loads(run(tmp_path, "-m", "sizetransfer", "list", "--json"))
+    assert {row["name"] for row in listing["teachers"]} == set(names["teacher"])
+
+
+def test_the_folders_are_those_of_the_list() -> None:
+    folders = {path.name for path in (PACKAGE / "systems").iterdir() if path.is_dir() and path.name != "__pycache__"}
+    assert folders == set(SYSTEMS)
+
+
+def test_no_code_outside_names_a_system() -> None:
+    outside = [path for path in PACKAGE.rglob("*.py") if "systems" not in path.relative_to(PACKAGE).parts]
+    # References in docstrings are words for the reader; code is what imports.
+    code = {
+        path: path.read_text().replace("`sizetransfer.systems", "").replace("`~sizetransfer.systems", "")
+        for path in outside
+    }
+    assert [str(path) for path, text in code.items() if "sizetransfer.systems" in text] == []
