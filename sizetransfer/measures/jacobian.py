@@ -85,6 +85,11 @@ class JacobianSpec(MeasureSpec):
     epsilons: tuple[float, ...] = Field((0.05, 0.01), description="thresholds of the effective range")
     margin: int = Field(0, ge=0, description="steps that reference sites keep from the walls of an open box")
 
+    def check(self, teacher: Teacher, size: int) -> None:
+        """Refuse lattices and graphs that are too small for the regions."""
+        for region in (self.near, self.far):
+            region.require(teacher.domain(size), self.sites, self.margin)
+
     def measure(
         self, teacher: Teacher, student: Student, size: int, *, sigma: float, seed: int
     ) -> Iterable[Measurement]:

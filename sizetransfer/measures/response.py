@@ -76,6 +76,11 @@ class ResponseSpec(MeasureSpec):
     far: Region = Region(nearest=3, farthest=8)
     margin: int = Field(0, ge=0, description="steps that probed sites keep from the walls of an open box")
 
+    def check(self, teacher: Teacher, size: int) -> None:
+        """Refuse lattices and graphs that are too small for the regions."""
+        for region in (self.near, self.far):
+            region.require(teacher.domain(size), self.fields, self.margin)
+
     def measure(
         self, teacher: Teacher, student: Student, size: int, *, sigma: float, seed: int
     ) -> Iterable[Measurement]:

@@ -48,6 +48,19 @@ class Region(Spec):
         """
         return self.masks(domain, torch.tensor([site]))[0]
 
+    def require(self, domain: Domain, sites: int, margin: int) -> None:
+        """Refuse a lattice or graph on which the region is empty around every reference site, before anything is drawn.
+
+        Args:
+            domain: of the fields.
+            sites: how many reference sites there are.
+            margin: steps that they keep from the walls of an open box.
+
+        Raises:
+            SpecError: no site lies that far from any of them.
+        """
+        self.masks(domain, torch.tensor(reference_sites(domain, sites, margin)))
+
     def masks(self, domain: Domain, sites: Int[Tensor, "n axes"]) -> Bool[Tensor, "n *size"]:
         """The regions around several sites; empty where, in a box, no site lies that far from one of them.
 
