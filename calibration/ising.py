@@ -5,7 +5,7 @@ python calibration/ising.py --cases 120
 Students are Bethe's message passing (`ising_students.py`) with radius, coupling and gain drawn at random. The truth is
 a rollout of many fields: the student transfers when its site variance and nearest-neighbour covariance at the larger
 size are within 10 %; students within three standard errors of that limit are told apart. The evidence is what a run
-measures: errors against the exact posterior on few fields, linear references, and a rollout of 128 other fields, the
+measures: errors against the exact posterior on few fields, linear references, and a rollout of 512 other fields, the
 student's own forecast, or neither.
 """
 
@@ -43,8 +43,8 @@ from sizetransfer.verdict.distributions import clopper_pearson
 
 TRAINED, LARGER = 6, 9
 LEVELS = (0.5, 0.7, 1.0)
-COUPLINGS = (0.3, 0.5, 0.65, 0.8)
-TARGETS, TRUE, MADE = 64, 1024, 128
+COUPLINGS = (0.2, 0.3, 0.4, 0.5, 0.7)
+TARGETS, TRUE, MADE, LAW = 64, 1024, 512, 2048
 NOISE = NoiseSchedule(sigma_min=0.2, sigma_max=6.0)
 SAMPLER = SamplerSpec(steps=96, noise=NOISE)
 TOLERANCE = 0.1
@@ -69,12 +69,14 @@ def targets(ratio, size, level):
 
 @cache
 def references(ratio, radius):
-    spec = LinearReferencesSpec(sigmas=LEVELS, fields=64, radii=(1, 2), fitted=TRAINED, noise=NOISE)
+    """Errors of references from as many fields as have exact scores; the law, which needs none, from many."""
+    errors = LinearReferencesSpec(sigmas=LEVELS, fields=TARGETS, radii=(1, 2), fitted=TRAINED, noise=NOISE)
+    law = errors.model_copy(update={"sigmas": (), "fields": LAW})
     found = {}
     for size in (TRAINED, LARGER):
-        student = MessageStudent(radius, 0.0)
-        for one in spec.measure(teacher(ratio), student, size, sigma=0.05, seed=0):
-            found[size, one.part, one.coordinate if one.coordinate == one.coordinate else None] = number(one)
+        for spec in (errors, law):
+            for one in spec.measure(teacher(ratio), MessageStudent(radius, 0.0), size, sigma=0.05, seed=0):
+                found[size, one.part, one.coordinate if one.coordinate == one.coordinate else None] = number(one)
     return found
 
 
@@ -164,7 +166,7 @@ def consequences(student, ratio, source, case):
     if source == "none":
         return ()
     if source == "forecast":
-        spec = SecondOrderForecastSpec(noise=NOISE, batch=32)
+        spec = SecondOrderForecastSpec(noise=NOISE, fields=128, law_fields=LAW, batch=64)
         found = {one.part: one for one in spec.measure(teacher(ratio), student, LARGER, sigma=0.05, seed=case)}
         numbers = [number(found[f"forecast_{name}"]) for name in ("site_variance", "nearest")]
         return (consequence("second-order forecast", *numbers),)
