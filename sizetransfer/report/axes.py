@@ -36,8 +36,9 @@ def _noise(axes: Axes, values: Sequence[float], words: SizeWords) -> Mapping[flo
     left = positive[0] * (positive[0] / positive[-1] if len(positive) > 1 else 0.3) ** 0.25 / 1.5
     axes.set_xscale("log")
     axes.set_xlabel(r"noise level $\sigma$")
-    axes.xaxis.set_major_locator(FixedLocator([left, *positive]))
-    axes.xaxis.set_major_formatter(FixedFormatter(["clean", *(f"{value:g}" for value in positive)]))
+    shown = style.apart(positive)
+    axes.xaxis.set_major_locator(FixedLocator([left, *shown]))
+    axes.xaxis.set_major_formatter(FixedFormatter(["clean", *(f"{value:.3g}" for value in shown)]))
     axes.xaxis.set_minor_locator(NullLocator())
     return {**places, 0.0: left}
 

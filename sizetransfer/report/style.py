@@ -113,6 +113,10 @@ def student_markers(students: Sequence[str]) -> dict[str, str]:
     return {name: MARKERS[index % len(MARKERS)] for index, name in enumerate(students)}
 
 
+CHARACTER = 0.035
+"""Width of a character of a tick's label, as a share of a panel's axis."""
+
+
 def size_axis(axes: Axes, sizes: Iterable[int], *, margin: float = 1.08, words: SizeWords = LATTICE_WORDS) -> None:
     """Give the horizontal axis a logarithmic scale with a tick at every size, called by these words."""
     ticks = sorted(set(sizes))
@@ -130,21 +134,25 @@ def noise_axis(axes: Axes, levels: Iterable[float]) -> None:
 
 
 def _mark_all(axes: Axes, ticks: Sequence[float]) -> None:
-    shown = _apart(ticks)
+    shown = apart(ticks)
     axes.xaxis.set_major_locator(FixedLocator(shown))
-    axes.xaxis.set_major_formatter(FixedFormatter([f"{tick:g}" for tick in shown]))
+    axes.xaxis.set_major_formatter(FixedFormatter([_label(tick) for tick in shown]))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 
-def _apart(ticks: Sequence[float]) -> list[float]:
+def apart(ticks: Sequence[float]) -> list[float]:
     """Leave out ticks whose labels would touch the next larger one's on a logarithmic axis."""
     span = math.log(ticks[-1] / ticks[0]) or 1.0
     kept = [ticks[-1]]
     for tick in reversed(ticks[:-1]):
-        if math.log(kept[-1] / tick) > 0.07 * span:
+        if math.log(kept[-1] / tick) > CHARACTER * max(len(_label(kept[-1])), len(_label(tick))) * span:
             kept.append(tick)
     return kept[::-1]
+
+
+def _label(tick: float) -> str:
+    return f"{tick:.3g}" if tick < 1 else f"{tick:g}"
 
 
 def mark_training_size(axes: Axes, size: int | None) -> None:

@@ -577,3 +577,11 @@ def test_a_run_differs_from_itself_in_nothing_and_from_an_empty_one_in_everythin
     empty = SyntheticRun(tmp_path, make_experiment(), pd.DataFrame())
     assert set(compare_runs(empty, run)["found_in"]) == {"b"}
     assert len(compare_runs(empty, empty)) == 0
+
+
+def test_ticks_whose_labels_would_touch_are_left_out():
+    levels = [0.05 * 1.395**place for place in range(10)]
+    kept = style.apart(levels)
+    assert 2 < len(kept) < len(levels)
+    assert kept[-1] == levels[-1]
+    assert style.apart([16, 24, 32, 48, 64]) == [16, 24, 32, 48, 64]
