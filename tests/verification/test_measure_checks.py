@@ -49,7 +49,17 @@ def test_a_declared_part_that_never_comes_is_caught():
     assert wrong(declaring({**HEALTHY_PARTS, "lost": Declared()}), COMES) == [COMES]
 
 
-@pytest.mark.parametrize("kind", ["clean-score", {"kind": "smoothed-score", "fields": 4}], ids=str)
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "clean-score",
+        {"kind": "smoothed-score", "fields": 4},
+        "response",
+        "jacobian",
+        {"kind": "linear-references", "fields": 32},
+    ],
+    ids=str,
+)
 def test_built_in_measures_keep_the_contract(kind):
     assert check_measure(kind).raise_if_failed().comparisons > 50
 

@@ -23,14 +23,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sizetransfer.contracts.domain import Domain, Graph
+from sizetransfer.contracts.domain import Graph
 from sizetransfer.contracts.noise import expand, perturb
 from sizetransfer.contracts.oracle import Context, HasScore, HasSmoothedScore, Sample, Teacher, draw_fields
 from sizetransfer.contracts.randomness import stream
 from sizetransfer.contracts.records import Measurement, mean, root_ratio
 from sizetransfer.scores.references.classes import Sight
 from sizetransfer.scores.references.filters import AnyFilter
-from sizetransfer.scores.references.moments import default_margin, estimate_moments
+from sizetransfer.scores.references.moments import WindowMoments, default_margin, estimate_moments
 
 Against = Literal["score", "denoising"]
 
@@ -78,7 +78,8 @@ def linear_references(
         teacher: draws the fields; its exact score is used where it knows it.
         size: as for :meth:`sizetransfer.contracts.oracle.Teacher.sample`.
         radii: radii; zero, the null of every comparison, is always among them.
-        whole: also the filter of the whole lattice or graph; there is none in an open box.
+        whole: also the filter of the whole lattice or graph; there is none in an open box, with dead sites, or where
+            conditions do not alternate.
         sigmas: noise levels; zero is the clean score.
         fields: independent fields.
         folds: parts that the fields are divided into.
@@ -94,9 +95,9 @@ def linear_references(
     with torch.no_grad():
         sample = draw_fields(teacher, fields, size, generator=stream(seed, "linear references", size))
     asked: list[int | None] = [*sorted({0, *radii})]
-    if whole and _has_whole(sample.context.domain):
-        asked.append(None)
     margin = default_margin(sample.context.domain) if margin is None else margin
+    if whole and _has_whole(sample, sight, margin):
+        asked.append(None)
     filters = _cross_fitted(sample, asked, folds, sight, margin)
     found: list[LinearReference] = []
     for sigma in sigmas:
@@ -143,8 +144,10 @@ class _Target:
     score: Tensor
 
 
-def _has_whole(domain: Domain) -> bool:
-    return isinstance(domain, Graph) or bool(domain.bulk(domain.sites).all())
+def _has_whole(sample: Sample, sight: Sight, margin: int) -> bool:
+    if isinstance(sample.context.domain, Graph):
+        return True
+    return not isinstance(estimate_moments(sample, 0, sight=sight, margin=margin), WindowMoments)
 
 
 def _cross_fitted(
