@@ -21,6 +21,7 @@ import torch
 from ising_students import MessageStudent
 
 import sizetransfer as st
+from sizetransfer.contracts.distributions import clopper_pearson
 from sizetransfer.contracts.noise import perturb
 from sizetransfer.contracts.oracle import draw_fields
 from sizetransfer.contracts.randomness import stream
@@ -39,7 +40,6 @@ from sizetransfer.verdict import (
     TrainingEvidence,
     judge,
 )
-from sizetransfer.verdict.distributions import clopper_pearson
 
 TRAINED, LARGER = 6, 9
 LEVELS = (0.5, 0.7, 1.0)

@@ -14,8 +14,8 @@ from dataclasses import replace
 import numpy as np
 from cases import SOURCES, draw
 
+from sizetransfer.contracts.distributions import clopper_pearson
 from sizetransfer.verdict import WORDS, judge
-from sizetransfer.verdict.distributions import clopper_pearson
 
 CONFIDENCE = 0.95
 

@@ -29,7 +29,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from sizetransfer.verdict.distributions import student_quantile, student_tail
+from sizetransfer.contracts.distributions import student_quantile, student_tail
 
 Array: TypeAlias = npt.NDArray[np.float64]
 Function: TypeAlias = Callable[..., Any]

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from sizetransfer.contracts.distributions import clopper_pearson
 from sizetransfer.contracts.records import root_ratio
-from sizetransfer.verdict.distributions import clopper_pearson
 from sizetransfer.verdict.statistics import (
     Estimate,
     Number,

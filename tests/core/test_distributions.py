@@ -1,4 +1,4 @@
-"""Quantiles against scipy's."""
+"""Distributions against scipy's."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import special, stats
 
-from sizetransfer.verdict.distributions import clopper_pearson, incomplete_beta, student_quantile, student_tail
+from sizetransfer.contracts.distributions import clopper_pearson, incomplete_beta, student_quantile, student_tail
 
 DEGREES = st.floats(0.5, 1e4)
 
