@@ -18,15 +18,9 @@ from functools import cached_property, lru_cache
 import numpy as np
 from linear_students import BallFilter, Law, generated, ratios
 
-from sizetransfer.verdict import (
-    CellEvidence,
-    Consequence,
-    LawChange,
-    Number,
-    Reference,
-    ScoreError,
-    TrainingEvidence,
-)
+from sizetransfer.contracts.quantity import Quantity
+from sizetransfer.numerics.statistics import jackknifed, ratio, root_ratio
+from sizetransfer.verdict import CellEvidence, Consequence, LawChange, Reference, ScoreError, TrainingEvidence
 
 TOLERANCE = 0.1
 SIGMA_END = 0.05
@@ -183,7 +177,7 @@ class GaussianCase:
             trainings=(training,),
             site_deviation=self.levels[-1] * (1 + 1e-9),
             best_of_radius=(self._consequence(self.best_ratios),) if self.best_known else (),
-            law=(LawChange(self.size, *map(Number, self.change.values())),) if self.exact_correlation else (),
+            law=(LawChange(self.size, *map(Quantity, self.change.values())),) if self.exact_correlation else (),
             correlation_squared=self._correlation(shared),
         )
 
@@ -191,14 +185,14 @@ class GaussianCase:
         """The relative error on these fields, with their sums."""
         wrong, score, _ = self._amplitudes(law, sigma**2, student)
         axes = tuple(range(1, draws.ndim))
-        return Number.of_sums((wrong * draws).sum(axes), (score * draws).sum(axes), fields=name)
+        return root_ratio((wrong * draws).sum(axes), (score * draws).sum(axes), fields=name)
 
     def _reference(self, generator, draws, sigma, name):
         null = self._measured(draws, self.law, sigma, _fitted(self.law, 0), name)
         if self.exact_reference:
             power = float((1 / (self.law.spectrum + sigma**2)).mean())
             return Reference(
-                sigma, self.law.size, null, irreducible=Number(self.best.error_at_its_own(sigma**2, power))
+                sigma, self.law.size, null, irreducible=Quantity(self.best.error_at_its_own(sigma**2, power))
             )
         fields = _periodograms(generator, self.law, sigma**2, 256)
         widest = min(2 * self.radius + 2, (self.law.size - 1) // 2, {1: 20, 2: 6, 3: 2}[self.law.dimension])
@@ -215,10 +209,10 @@ class GaussianCase:
             covariance.flat[0] -= sigma**2
             number = self._measured(tested_on, self.law, sigma, BallFilter(covariance, radius), name)
             sums.append(number.sums)
-        return Number.of_sums(*(np.concatenate(parts) for parts in zip(*sums, strict=True)), fields=name)
+        return root_ratio(*(np.concatenate(parts) for parts in zip(*sums, strict=True)), fields=name)
 
     def _consequence(self, made):
-        numbers = {name: value if isinstance(value, Number) else Number(value) for name, value in made.items()}
+        numbers = {name: value if isinstance(value, Quantity) else Quantity(value) for name, value in made.items()}
         return Consequence(
             self.size,
             {"rollout": "rollout", "forecast": "second-order forecast"}.get(self.source, "closed form"),
@@ -244,38 +238,31 @@ class GaussianCase:
             ratios(self.student, self.larger.estimated(spectrum), self.sigma_start, sigma_end=SIGMA_END)
             for spectrum in spectra
         ]
-        return {name: _jackknife(value, [one[name] for one in without]) for name, value in whole.items()}
+        return {
+            name: jackknifed(np.array([value, *(one[name] for one in without)]), corrected=True)
+            for name, value in whole.items()
+        }
 
     def _rollout(self, generator):
         """Statistics of generated fields over the exact ones."""
         draws = _modes(generator, self.larger, self.generated) * self.made
         exact = self.larger.statistics(self.larger.spectrum + SIGMA_END**2)
         found = [self.larger.statistics(field) for field in draws]
-        return {
-            name: Number.of_sums([one[name] for one in found], [exact[name]] * self.generated, exponent=1)
-            for name in exact
-        }
+        return {name: ratio([one[name] for one in found], [exact[name]] * self.generated) for name in exact}
 
     def _correlation(self, generator):
         """The squared correlation length, exact or by second moments: (S(0) / S(k_min) - 1) / (4 sin^2(pi / L))."""
         if self.exact_correlation:
-            return Number(self.larger.correlation_squared)
+            return Quantity(self.larger.correlation_squared)
         fields = _periodograms(generator, self.law, 0.0, 256)
         zero = fields.reshape(256, -1)[:, 0]
         along = np.mean(
             [fields[(slice(None), *np.eye(self.law.dimension, dtype=int)[a])] for a in range(self.law.dimension)],
             axis=0,
         )
-        ratio = Number.of_sums(zero, along, exponent=1)
+        found = ratio(zero, along)
         scale = 4 * np.sin(np.pi / self.law.size) ** 2
-        return Number((ratio.value - 1) / scale, ratio.standard_error / scale, 256)
-
-
-def _jackknife(whole, without):
-    """The corrected value with its standard error."""
-    count, without = len(without), np.array(without)
-    error = np.sqrt((count - 1) * without.var())
-    return Number(float(count * whole - (count - 1) * without.mean()), float(error), count)
+        return Quantity.estimated((found.value - 1) / scale, found.error / scale, 256)
 
 
 @lru_cache(maxsize=64)

@@ -24,17 +24,19 @@ import sizetransfer as st
 from sizetransfer.contracts.distributions import clopper_pearson
 from sizetransfer.contracts.noise import perturb
 from sizetransfer.contracts.oracle import draw_fields
+from sizetransfer.contracts.quantity import Quantity
 from sizetransfer.contracts.randomness import stream
 from sizetransfer.contracts.specs import NoiseSchedule
 from sizetransfer.measures.linear_references import LinearReferencesSpec
 from sizetransfer.measures.second_order_forecast import SecondOrderForecastSpec
+from sizetransfer.numerics.statistics import pooled, root_ratio
+from sizetransfer.numerics.statistics import ratio as pooled_ratio
 from sizetransfer.scores.sampling import SamplerSpec, sample
 from sizetransfer.verdict import (
     WORDS,
     CellEvidence,
     Consequence,
     LawChange,
-    Number,
     Reference,
     ScoreError,
     TrainingEvidence,
@@ -82,10 +84,8 @@ def references(ratio, radius):
 
 def number(measurement, exponent=0.5, fields=""):
     if measurement.sums is not None:
-        return Number.of_sums(*measurement.sums, fields=fields, exponent=exponent)
-    if measurement.n <= 1 and measurement.standard_error == 0:
-        return Number(measurement.value)
-    return Number(measurement.value, measurement.standard_error, measurement.n)
+        return pooled(*measurement.sums, fields=fields, exponent=exponent)
+    return measurement.quantity
 
 
 def moments(x, v):
@@ -123,7 +123,7 @@ def evidence(student, ratio, fields, source, case):
                 found = student(x[rows], x.new_full((fields,), level), context)
             wrong = (found - exact[rows]).square().flatten(1).mean(1)
             sums = wrong.tolist(), exact[rows].square().flatten(1).mean(1).tolist()
-            errors.append(ScoreError(level, size, Number.of_sums(*sums, fields=f"{size} {level}")))
+            errors.append(ScoreError(level, size, root_ratio(*sums, fields=f"{size} {level}")))
     judged = [
         Reference(
             level,
@@ -154,8 +154,8 @@ def evidence(student, ratio, fields, source, case):
 
 def quotient(one, other):
     value = one.value / other.value
-    error = abs(value) * np.hypot(one.standard_error / one.value, other.standard_error / other.value)
-    return Number(value, float(error), min(one.n, other.n))
+    error = abs(value) * np.hypot(one.error / one.value, other.error / other.value)
+    return Quantity.estimated(value, float(error), min(one.n, other.n))
 
 
 def consequence(source, variance, nearest):
@@ -172,7 +172,7 @@ def consequences(student, ratio, source, case):
         return (consequence("second-order forecast", *numbers),)
     rows, exact = made(student, ratio, MADE, f"evidence {case}"), exact_moments(ratio)
     pairs = zip(rows.T, exact, strict=True)
-    numbers = [Number.of_sums(column.tolist(), [float(value)] * MADE, exponent=1) for column, value in pairs]
+    numbers = [pooled_ratio(column.tolist(), [float(value)] * MADE) for column, value in pairs]
     return (consequence("rollout", *numbers),)
 
 

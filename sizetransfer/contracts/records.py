@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 
-import torch
-from torch import Tensor
+from sizetransfer.contracts.quantity import Quantity
 
 Sums = tuple[tuple[float, ...], tuple[float, ...]]
 """Numerators and denominators of independent draws."""
@@ -15,7 +13,10 @@ Sums = tuple[tuple[float, ...], tuple[float, ...]]
 
 @dataclass(frozen=True)
 class Measurement:
-    """One number that a measure returns.
+    """One number that a measure returns: a :class:`~sizetransfer.contracts.quantity.Quantity` under a name.
+
+    It is flat, because its attributes are columns of the records; :meth:`of` makes it from a quantity, and
+    :attr:`quantity` takes the number out again.
 
     Attributes:
         part: which of the measure's numbers it is, for example ``relative_rmse``.
@@ -33,6 +34,24 @@ class Measurement:
     n: int
     coordinate: float = math.nan
     sums: Sums | None = field(default=None, repr=False, compare=False)
+
+    @classmethod
+    def of(cls, part: str, quantity: Quantity, coordinate: float = math.nan) -> Measurement:
+        """The row of an estimate, with the sums of its fields where it has them; a number without a count has n = 1."""
+        sums, n = quantity.sums, 1 if quantity.n is None else quantity.n
+        kept = None if sums is None else (tuple(sums.numerators.tolist()), tuple(sums.denominators.tolist()))
+        return cls(part, quantity.value, quantity.error, n, coordinate, kept)
+
+    @property
+    def quantity(self) -> Quantity:
+        """The number without its name; one that no draw went into is exact."""
+        return number_of(self.value, self.standard_error, self.n)
+
+
+def number_of(value: float, standard_error: float, n: int) -> Quantity:
+    """The number of a row: one without an error that rests on no more than one draw is exact."""
+    exact = n <= 1 and standard_error == 0
+    return Quantity(value) if exact else Quantity.estimated(value, standard_error, n)
 
 
 @dataclass(frozen=True)
@@ -57,69 +76,3 @@ class Record:
     def row(self) -> dict[str, object]:
         """The record as a mapping of column names to values."""
         return asdict(self)
-
-
-def mean(values: Tensor, part: str, coordinate: float = math.nan) -> Measurement:
-    """Mean of independent values of shape ``(n,)``, with the standard error of the mean."""
-    n = values.numel()
-    error = values.double().std(unbiased=True).item() / math.sqrt(n) if n > 1 else math.nan
-    sums = (tuple(values.double().tolist()), (1.0,) * n)
-    return Measurement(part, values.double().mean().item(), error, n, coordinate, sums)
-
-
-def root_ratio(numerator: Tensor, denominator: Tensor, part: str, coordinate: float = math.nan) -> Measurement:
-    r"""The ratio :math:`\sqrt{\sum_b a_b / \sum_b c_b}` over independent draws b, with its jackknife standard error.
-
-    Relative errors are such ratios: squared errors over squared references, pooled before the root is taken,
-    so that draws with a small reference do not dominate.
-
-    Args:
-        numerator: squared errors a, shape ``(n,)``.
-        denominator: squared references c, shape ``(n,)``; where they sum to zero the value is NaN.
-    """
-    a, c = numerator.double(), denominator.double()
-    n = a.numel()
-    sums = (tuple(a.tolist()), tuple(c.tolist()))
-    if not c.sum() > 0:
-        return Measurement(part, math.nan, math.nan, n, coordinate, sums)
-    value = (a.sum() / c.sum()).sqrt().item()
-    if n < 2 or not (c.sum() - c).min() > 0:
-        return Measurement(part, value, math.nan, n, coordinate, sums)
-    left_out = ((a.sum() - a) / (c.sum() - c)).clamp_min(0).sqrt()
-    variance = (n - 1) / n * (left_out - left_out.mean()).square().sum()
-    return Measurement(part, value, torch.sqrt(variance).item(), n, coordinate, sums)
-
-
-def ratio(numerator: Tensor, denominator: Tensor, part: str, coordinate: float = math.nan) -> Measurement:
-    r"""The ratio :math:`\sum_b a_b / \sum_b c_b` over independent draws b, with its jackknife standard error.
-
-    Args:
-        numerator: a, shape ``(n,)``; where one is not finite the value is NaN, and no sums are kept.
-        denominator: c, shape ``(n,)``; where they sum to zero the value is NaN.
-    """
-    a, c = numerator.double(), denominator.double()
-    n = a.numel()
-    if not (a.isfinite().all() and c.isfinite().all()):
-        return Measurement(part, math.nan, math.nan, n, coordinate)
-    sums = (tuple(a.tolist()), tuple(c.tolist()))
-    if c.sum() == 0:
-        return Measurement(part, math.nan, math.nan, n, coordinate, sums)
-    value = (a.sum() / c.sum()).item()
-    if n < 2 or bool(((c.sum() - c) == 0).any()):
-        return Measurement(part, value, math.nan, n, coordinate, sums)
-    left_out = (a.sum() - a) / (c.sum() - c)
-    variance = (n - 1) / n * (left_out - left_out.mean()).square().sum()
-    return Measurement(part, value, torch.sqrt(variance).item(), n, coordinate, sums)
-
-
-def jackknife(
-    estimator: Callable[[Tensor], float], draws: Tensor, part: str, coordinate: float = math.nan
-) -> Measurement:
-    """An estimate from independent draws, stacked along the first axis, with its jackknife standard error."""
-    n = draws.shape[0]
-    value = estimator(draws)
-    if n < 2:
-        return Measurement(part, value, math.nan, n, coordinate)
-    left_out = torch.tensor([estimator(torch.cat([draws[:i], draws[i + 1 :]])) for i in range(n)], dtype=torch.float64)
-    variance = (n - 1) / n * (left_out - left_out.mean()).square().sum()
-    return Measurement(part, value, torch.sqrt(variance).item(), n, coordinate)

@@ -29,6 +29,7 @@ import torch
 from sizetransfer.contracts.domain import Lattice, size_words
 from sizetransfer.contracts.errors import OracleError
 from sizetransfer.contracts.oracle import Context, Sample, Teacher
+from sizetransfer.contracts.quantity import Quantity
 from sizetransfer.contracts.specs import NoiseSchedule
 from sizetransfer.contracts.student import Student
 from sizetransfer.diagnosis.law import (
@@ -59,7 +60,6 @@ from sizetransfer.verdict import (
     CellEvidence,
     Consequence,
     LawChange,
-    Number,
     Reference,
     ScoreError,
     TrainingEvidence,
@@ -73,7 +73,7 @@ LARGEST_BALL = 4096
 FEW_CONDITIONS = 2
 """Channels of a condition that filters see; more of them leave too few fields for a filter of each value."""
 
-Irreducible = Mapping[tuple[float, int], Number]
+Irreducible = Mapping[tuple[float, int], Quantity]
 """Errors of the best score of a radius by noise level and size, from a teacher that knows local posteriors."""
 
 
@@ -121,7 +121,7 @@ class Surroundings:
         self.source, self.targets = source, dict(targets)
         self._filters: dict[int | None, AnyFilter | None] = {}
         self._samples: dict[int, Sample] = {}
-        self._statistics: dict[int, Mapping[str, Number]] = {}
+        self._statistics: dict[int, Mapping[str, Quantity]] = {}
 
     @property
     def training(self) -> int:
@@ -180,14 +180,14 @@ class Surroundings:
         return None
 
     @cached_property
-    def correlation_squared(self) -> Number | None:
+    def correlation_squared(self) -> Quantity | None:
         """At the largest size."""
         law = self.laws[self.sizes[-1]]
         if isinstance(law, Law):
             return law.correlation_squared
         return None if law is not None else self._pairs(self.sizes[-1]).get("correlation_length_squared")
 
-    def _pairs(self, size: int) -> Mapping[str, Number]:
+    def _pairs(self, size: int) -> Mapping[str, Quantity]:
         """Statistics of the law where it fills no torus: from pairs of live sites of the bulk."""
         if size not in self._statistics:
             self._statistics[size] = pair_statistics(self.sample(size), self.teacher.field.dim)
@@ -312,10 +312,10 @@ class _Numbers:
     def __init__(self, candidate: Candidate, around: Surroundings) -> None:
         self.candidate, self.around = candidate, around
 
-    def error(self, sigma: float, size: int) -> Number:
+    def error(self, sigma: float, size: int) -> Quantity:
         """Of the student without a model."""
         known = self.candidate.irreducible.get((sigma, size))
-        return known or self._of(self.candidate.radius, sigma, size) or Number(math.nan)
+        return known or self._of(self.candidate.radius, sigma, size) or Quantity(math.nan)
 
     def reference(self, sigma: float, size: int) -> Reference:
         """What others reach."""
@@ -325,7 +325,7 @@ class _Numbers:
         linear, whole = self._of(self.candidate.radius, sigma, size), self._of(None, sigma, size)
         return Reference(sigma, size, null=null, linear=linear, best=self._best(linear, whole, sigma, size))
 
-    def _best(self, linear: Number | None, whole: Number | None, sigma: float, size: int) -> Number | None:
+    def _best(self, linear: Quantity | None, whole: Quantity | None, sigma: float, size: int) -> Quantity | None:
         """The least error of larger radii and the whole lattice, or the radius's own; none where it is not known.
 
         A filter that falls behind that of a smaller ball had too few fields: by little, it tells that the larger ball
@@ -338,32 +338,32 @@ class _Numbers:
         telling = [number for number in larger if number is not None and number.value**2 <= most]
         return min([linear, *telling], key=_value) if telling else None
 
-    def _of(self, radius: int | None, sigma: float, size: int) -> Number | None:
+    def _of(self, radius: int | None, sigma: float, size: int) -> Quantity | None:
         linear = self.around.filter(radius)
         return None if linear is None else self.around.target(sigma, size).error_of(linear.score)
 
 
-def _value(number: Number) -> float:
+def _value(number: Quantity) -> float:
     return number.value
 
 
 class _TorusNumbers(_Numbers):
     """The same for a Gaussian field on a torus, exact."""
 
-    def error(self, sigma: float, size: int) -> Number:
+    def error(self, sigma: float, size: int) -> Quantity:
         fitted = _torus(self.around, self.around.training).moments.filter(self.candidate.radius)
         return filter_error(fitted, _torus(self.around, size), sigma)
 
     def reference(self, sigma: float, size: int) -> Reference:
         law, radius = _torus(self.around, size), self.candidate.radius
-        least = Number(0.0) if radius is None else filter_error(law.moments.filter(radius), law, sigma)
+        least = Quantity(0.0) if radius is None else filter_error(law.moments.filter(radius), law, sigma)
         return Reference(sigma, size, null=filter_error(law.moments.filter(0), law, sigma), irreducible=least)
 
 
 class _GraphNumbers(_Numbers):
     """The same for a Gaussian field on graphs, each with its own best filter: a filter knows one graph."""
 
-    def error(self, sigma: float, size: int) -> Number:
+    def error(self, sigma: float, size: int) -> Quantity:
         return self._law(size).error(self.candidate.radius, sigma)
 
     def reference(self, sigma: float, size: int) -> Reference:
@@ -424,7 +424,7 @@ def _ratios_at(radius: int, noise: NoiseSchedule) -> Callable[..., Sequence[floa
 
 
 def _consequence(
-    size: int, source: ConsequenceSource, found: Sequence[Number], start: float | None, law: Law
+    size: int, source: ConsequenceSource, found: Sequence[Quantity], start: float | None, law: Law
 ) -> Consequence:
     variance, nearest, zero = found
     return Consequence(size, source, variance, nearest, {"S(0)": zero}, start, law.sigma_needed)

@@ -19,6 +19,7 @@ from sizetransfer.contracts.oracle import (
     Teacher,
     in_arithmetic_of_teacher,
 )
+from sizetransfer.contracts.quantity import Quantity
 from sizetransfer.contracts.student import Student
 from sizetransfer.diagnosis.evidence import Candidate, Irreducible, Surroundings, verdict_of
 from sizetransfer.diagnosis.irreducible import BestScores, ErrorSource, EstimatedErrors, error_source
@@ -30,8 +31,8 @@ from sizetransfer.diagnosis.theorem import LightCone, TheoremRow, light_cone, th
 from sizetransfer.measures.clean_score import CleanScoreSpec
 from sizetransfer.measures.locality import LocalitySpec
 from sizetransfer.measures.smoothed_score import SmoothedScoreSpec
-from sizetransfer.theorem1 import Quantity, certificate_of
-from sizetransfer.verdict import Number, ScoreError, Verdict, Word, describe
+from sizetransfer.theorem1 import certificate_of
+from sizetransfer.verdict import ScoreError, Verdict, Word, describe
 
 MODEL_FIELDS = 32
 """At least so many fields measure a model of a Gaussian teacher: a score costs one call."""
@@ -211,6 +212,8 @@ class Prediction:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, Quantity):
+        return value.to_json()
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):
@@ -315,7 +318,7 @@ def _candidates(
         ScoreError(
             0.0 if error.against == "clean" else error.sigma,
             error.size,
-            Number(error.error.value, error.error.error, error.fields),
+            Quantity.estimated(error.error.value, error.error.error, error.fields),
         )
         for error in errors
     )
@@ -330,7 +333,7 @@ def _irreducible(
         return {}
     judged = {place: source.relative_error(radius) for place, source in sources.items() if place[0] in around.levels}
     fields = around.spec.fields
-    return {place: Number(one.value, one.error, fields) for place, one in judged.items() if one is not None}
+    return {place: Quantity.estimated(one.value, one.error, fields) for place, one in judged.items() if one is not None}
 
 
 def _sigma_needed(around: Surroundings, size: int) -> Quantity | None:
@@ -338,7 +341,7 @@ def _sigma_needed(around: Surroundings, size: int) -> Quantity | None:
     if law is None:
         return None
     exact = isinstance(law, GraphLaw) or law.exact
-    return Quantity(law.sigma_needed, "exact" if exact else "estimate", 0.0 if exact else math.nan)
+    return Quantity(law.sigma_needed, 0.0 if exact else math.nan, "exact" if exact else "estimate")
 
 
 def _check_pair(teacher: Teacher, student: Student | None) -> None:
@@ -465,13 +468,11 @@ def _errors(
     fields = max(CLEAN_FIELDS, spec.fields)
     found = CleanScoreSpec(fields=fields).measure(teacher, student, size, sigma=spec.sigma_min, seed=spec.seed)
     (error,) = (m for m in found if m.part == "relative_rmse")
-    number = _estimate(error.value, error.standard_error)
-    return [StudentError(size, spec.sigma_min, "clean", number, None, None, fields)]
+    return [StudentError(size, spec.sigma_min, "clean", error.quantity, None, None, fields)]
 
 
 def _sampled_error(student: Student, target: Target, row: ResponseRow) -> StudentError:
-    found = target.error_of(student)
-    error = _estimate(found.value, found.standard_error)
+    error = target.error_of(student)
     return StudentError(row.size, row.sigma, "smoothed", error, row.irreducible, None, len(target.sample.x))
 
 
@@ -482,7 +483,7 @@ def _smoothed_errors(
         return []
     measure = SmoothedScoreSpec(sigmas=spec.sigmas, fields=max(2, spec.fields // 2))
     found = measure.measure(teacher, student, rows[0].size, sigma=spec.sigma_min, seed=spec.seed)
-    errors = {m.coordinate: _estimate(m.value, m.standard_error) for m in found}
+    errors = {m.coordinate: m.quantity for m in found}
     return [
         StudentError(row.size, row.sigma, "smoothed", errors[row.sigma], row.irreducible, None, measure.fields)
         for row in rows
@@ -495,7 +496,7 @@ def _split_errors(
     fields = max(MODEL_FIELDS, spec.fields)
     measure = LocalitySpec(radii=(), sigmas=spec.sigmas, fields=fields)
     parts = {
-        (m.part, m.coordinate): _estimate(m.value, m.standard_error)
+        (m.part, m.coordinate): m.quantity
         for m in measure.measure(teacher, student, rows[0].size, sigma=spec.sigma_min, seed=spec.seed)
     }
     return [
@@ -504,16 +505,12 @@ def _split_errors(
             sigma=row.sigma,
             against="smoothed",
             error=parts["student_error", row.sigma],
-            locality=row.irreducible or Quantity(parts["locality_error", row.sigma].value, "exact"),
+            locality=row.irreducible or Quantity(parts["locality_error", row.sigma].value),
             training=parts["training_error", row.sigma],
             fields=fields,
         )
         for row in rows
     ]
-
-
-def _estimate(value: float, standard_error: float) -> Quantity:
-    return Quantity(value, "estimate", standard_error)
 
 
 def _notes(

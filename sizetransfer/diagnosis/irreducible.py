@@ -34,14 +34,14 @@ from sizetransfer.contracts.oracle import (
     Teacher,
     draw_fields,
 )
+from sizetransfer.contracts.quantity import Quantity
 from sizetransfer.contracts.randomness import stream
-from sizetransfer.contracts.records import jackknife, root_ratio
 from sizetransfer.contracts.student import Student
 from sizetransfer.diagnosis.question import PredictionSpec
 from sizetransfer.diagnosis.targets import Target
+from sizetransfer.numerics.statistics import jackknife, root_ratio
 from sizetransfer.scores.references.best_filter import BestFilter, best_filter
 from sizetransfer.scores.response import reference_sites
-from sizetransfer.theorem1 import Quantity
 
 # Components of the largest ball that is diagonalised without being asked: about two seconds.
 LARGEST_BALL = 2048
@@ -96,14 +96,14 @@ class BestScores(Student):
     def relative_error(self, radius: int | None, sigma: float, power: float) -> Quantity | None:
         """Irreducible relative error of a radius; ``power`` is the mean square of the exact score's components."""
         if radius is None:
-            return Quantity(0.0, "exact")
+            return Quantity(0.0)
         best = self.filter(radius)
         if best is None:
             return None
         share = 1 - float(best.power(torch.tensor([sigma], dtype=torch.float64))) / power
         # A difference of nearly equal numbers: where the ball holds all that matters, nothing but rounding is left.
         value = math.sqrt(share) if share > ROUNDING else 0.0
-        return Quantity(value, "exact", ROUNDING / (2 * value) if value else math.sqrt(ROUNDING))
+        return Quantity(value, ROUNDING / (2 * value) if value else math.sqrt(ROUNDING))
 
     def sufficient_radius(self, tolerance: float, sigma: float, power: float, largest: int) -> Quantity | None:
         """Smallest radius whose irreducible error is at most ``tolerance``; none where balls become too large."""
@@ -112,8 +112,8 @@ class BestScores(Student):
             if error is None:
                 return None
             if error.value <= tolerance:
-                return Quantity(float(radius), "exact")
-        return Quantity(float(largest), "exact")
+                return Quantity(float(radius))
+        return Quantity(float(largest))
 
     def at(self, sigma: float, power: float) -> ErrorSource:
         """The errors at one noise level; ``power`` is the mean square of the exact score's components."""
@@ -188,18 +188,17 @@ class EstimatedErrors:
     def relative_error(self, radius: int | None) -> Quantity | None:
         """Irreducible relative error of a radius."""
         if radius is None:
-            return Quantity(0.0, "exact")
-        found = root_ratio(self._squared(radius), self._power, "")
-        return Quantity(found.value, "estimate", found.standard_error)
+            return Quantity(0.0)
+        return root_ratio(self._squared(radius), self._power)
 
     def sufficient_radius(self, tolerance: float, largest: int) -> Quantity | None:
         """Smallest radius whose estimated error is at most ``tolerance``."""
         table = [self._power]
         for radius in range(largest + 1):
             table.append(self._squared(radius))
-            error = root_ratio(table[-1], self._power, "")
+            error = root_ratio(table[-1], self._power)
             # Left-out fields may need a larger radius than all together.
-            if error.value + 3 * error.standard_error <= tolerance:
+            if error.value + 3 * error.error <= tolerance:
                 break
 
         def smallest(rows: Tensor) -> float:
@@ -207,8 +206,7 @@ class EstimatedErrors:
             enough = [float(value) <= tolerance**2 * float(power) for value in squared]
             return float(enough.index(True) if True in enough else len(enough))
 
-        found = jackknife(smallest, torch.stack(table, dim=1), "")
-        return Quantity(found.value, "estimate", found.standard_error)
+        return jackknife(smallest, torch.stack(table, dim=1))
 
     def _squared(self, radius: int) -> Float[Tensor, "fields"]:
         """Squared error of the posterior mean given the ball, a mean over sites."""

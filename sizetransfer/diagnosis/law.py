@@ -26,14 +26,16 @@ from torch import Tensor
 from sizetransfer.contracts.domain import Domain, Graph, Lattice
 from sizetransfer.contracts.errors import OracleError
 from sizetransfer.contracts.oracle import Context, HasCovariance, Sample, Teacher, draw_fields
+from sizetransfer.contracts.quantity import Quantity
 from sizetransfer.contracts.randomness import stream
 from sizetransfer.contracts.specs import NoiseSchedule
 from sizetransfer.diagnosis.question import PredictionSpec
+from sizetransfer.numerics.statistics import jackknife_variance
 from sizetransfer.scores.references import consequence, estimate_moments, exact_moments
 from sizetransfer.scores.references.consequence import gain, generated_spectrum, spectrum
 from sizetransfer.scores.references.filters import LinearFilter
 from sizetransfer.scores.references.moments import GraphMoments, TorusMoments
-from sizetransfer.verdict import LawChange, Number
+from sizetransfer.verdict import LawChange
 
 PARTS = 8
 """Parts of the fields that the jackknife leaves out in turn."""
@@ -79,7 +81,7 @@ class Law:
         return math.sqrt(RANGE * float(torch.linalg.eigvalsh(self.spectrum).max()))
 
     @property
-    def correlation_squared(self) -> Number:
+    def correlation_squared(self) -> Quantity:
         r"""Squared second-moment length, :math:`(S(0)/S(k_\mathrm{min}) - 1) / (4\sin^2(\pi/L))`."""
         scale = 4 * math.sin(math.pi / self.size) ** 2
 
@@ -140,7 +142,7 @@ def _on_processor(moments: TorusMoments) -> TorusMoments:
 # --- numbers ----------------------------------------------------------------------------------------------------------
 
 
-def estimated(function: Callable[..., Sequence[float]], *laws: Law) -> list[Number]:
+def estimated(function: Callable[..., Sequence[float]], *laws: Law) -> list[Quantity]:
     """Functions of the moments of some laws, with their standard errors: exact where all the laws are.
 
     Args:
@@ -150,15 +152,15 @@ def estimated(function: Callable[..., Sequence[float]], *laws: Law) -> list[Numb
     moments = [law.moments for law in laws]
     values = np.array(function(*moments), dtype=np.float64)
     if all(law.exact for law in laws):
-        return [Number(float(value)) for value in values]
+        return [Quantity(float(value)) for value in values]
     variance = np.zeros_like(values)
     for place, law in enumerate(laws):
         left_out = law.versions[1:]
         found = np.array([function(*moments[:place], one, *moments[place + 1 :]) for one in left_out])
         if len(found):
-            variance += (len(found) - 1) / len(found) * np.square(found - found.mean(0)).sum(0)
+            variance += jackknife_variance(found)
     errors = np.sqrt(variance)
-    return [Number(float(value), float(error), PARTS) for value, error in zip(values, errors, strict=True)]
+    return [Quantity.estimated(float(value), float(error), PARTS) for value, error in zip(values, errors, strict=True)]
 
 
 def marginals(moments: TorusMoments) -> tuple[float, float, float, float]:
@@ -181,14 +183,14 @@ Gain = Callable[[Tensor], Tensor]
 """Takes a noise variance to the factors a_k of every wave."""
 
 
-def filter_error(linear: LinearFilter, law: Law, sigma: float) -> Number:
+def filter_error(linear: LinearFilter, law: Law, sigma: float) -> Quantity:
     """Relative error of a filter against the score of a Gaussian law, at one noise level."""
     v = torch.tensor(sigma**2, dtype=torch.float64)
     noisy = law.spectrum + v * torch.eye(law.spectrum.shape[-1], dtype=law.spectrum.dtype)
     exact = torch.linalg.inv(noisy)
     off = gain(linear, v, law.moments.cells).to(noisy) - exact
     wrong = (off @ noisy @ off.mH).diagonal(dim1=1, dim2=2).real.sum()
-    return Number(math.sqrt(max(float(wrong / exact.diagonal(dim1=1, dim2=2).real.sum()), 0.0)))
+    return Quantity(math.sqrt(max(float(wrong / exact.diagonal(dim1=1, dim2=2).real.sum()), 0.0)))
 
 
 def generated_ratios(fitted: TorusMoments, law: TorusMoments, radius: int | None, noise: NoiseSchedule) -> list[float]:
@@ -245,11 +247,11 @@ class GraphLaw:
         size = self.moments.covariance.shape[0] * self.moments.covariance.shape[1]
         return math.sqrt(RANGE * float(torch.linalg.eigvalsh(self.moments.covariance.reshape(size, size)).max()))
 
-    def error(self, radius: int | None, sigma: float) -> Number:
+    def error(self, radius: int | None, sigma: float) -> Quantity:
         """Relative error of the best filter of so many hops on this graph."""
         whole = float(self.moments.filter(None).power(sigma**2).mean())
         share = 1 - float(self.moments.filter(radius).power(sigma**2).mean()) / whole
-        return Number(math.sqrt(max(share, 0.0)))
+        return Quantity(math.sqrt(max(share, 0.0)))
 
 
 def graph_law(teacher: Teacher, size: int) -> GraphLaw | None:
@@ -268,4 +270,4 @@ def graph_law(teacher: Teacher, size: int) -> GraphLaw | None:
 def graph_change(training: GraphLaw, larger: GraphLaw) -> LawChange:
     """How the law itself changes from one graph to another."""
     found = ratios(larger.marginals, training.marginals)
-    return LawChange(larger.size, *(Number(one) for one in found))
+    return LawChange(larger.size, *(Quantity(one) for one in found))

@@ -10,15 +10,16 @@ from collections.abc import Mapping
 
 from sizetransfer.contracts.domain import Graph
 from sizetransfer.contracts.oracle import Sample
+from sizetransfer.contracts.quantity import Quantity
 from sizetransfer.measures.law_statistics import law_statistics
 from sizetransfer.measures.linear_references import LARGEST_GRAPH
-from sizetransfer.verdict import LawChange, Number
-from sizetransfer.verdict.statistics import quantity
+from sizetransfer.numerics.statistics import quotient
+from sizetransfer.verdict import LawChange
 
 PARTS = ("site_variance", "nearest_covariance", "zero_mode")
 
 
-def pair_statistics(sample: Sample, dimension: int) -> Mapping[str, Number]:
+def pair_statistics(sample: Sample, dimension: int) -> Mapping[str, Quantity]:
     """Site variance, nearest covariance, S(0) and squared correlation length by name; none for too large a graph.
 
     Args:
@@ -29,10 +30,10 @@ def pair_statistics(sample: Sample, dimension: int) -> Mapping[str, Number]:
     if isinstance(domain, Graph) and domain.sites > LARGEST_GRAPH:
         return {}
     found = law_statistics(sample, dimension=dimension)
-    return {one.part: Number(one.value, one.standard_error, one.n) for one in found}
+    return {one.part: one.quantity for one in found}
 
 
-def change_of_pairs(size: int, training: Mapping[str, Number], larger: Mapping[str, Number]) -> LawChange | None:
+def change_of_pairs(size: int, training: Mapping[str, Quantity], larger: Mapping[str, Quantity]) -> LawChange | None:
     """How the law changes from the training size to a larger one; none where it is not known.
 
     Args:
@@ -41,11 +42,4 @@ def change_of_pairs(size: int, training: Mapping[str, Number], larger: Mapping[s
     """
     if not training or not larger:
         return None
-    return LawChange(size, *(_ratio(larger[part], training[part]) for part in PARTS))
-
-
-def _ratio(one: Number, other: Number) -> Number:
-    """The ratio of two independent numbers."""
-    found = quantity(lambda a, b: a / b, one, other)
-    counts = [number.n for number in (one, other) if number.n is not None]
-    return Number(found.value, found.standard_error, min(counts, default=None))
+    return LawChange(size, *(quotient(larger[part], training[part]) for part in PARTS))

@@ -38,20 +38,19 @@ from sizetransfer.contracts.oracle import (
     Teacher,
     draw_fields,
 )
+from sizetransfer.contracts.quantity import Kind, Quantity
 from sizetransfer.contracts.randomness import stream
-from sizetransfer.contracts.records import jackknife
 from sizetransfer.diagnosis.question import PredictionSpec
 from sizetransfer.diagnosis.targets import Target
+from sizetransfer.numerics.shells import mean_of_ragged, range_of, shell_sums
+from sizetransfer.numerics.statistics import jackknife
 from sizetransfer.scores.posterior import sample_posterior
 from sizetransfer.scores.response import (
-    ResponseProfile,
     jacobian_row,
     reference_sites,
     require_finite,
-    shell_sums,
     teacher_score,
 )
-from sizetransfer.theorem1 import Kind, Quantity
 
 Source = Literal["gaussian", "posterior", "sampled", "clean"]
 
@@ -102,7 +101,7 @@ class Response:
 
     def effective_range(self, epsilon: float) -> Quantity:
         """R_eps (paper eq. (5)), from the mean tails over fields."""
-        return self._estimated(partial(_range, epsilon=epsilon), self.absolute)
+        return self._estimated(partial(range_of, epsilon=epsilon), self.absolute)
 
     def outside(self, radius: int | None) -> Quantity:
         """Share of the squared response outside ``radius``."""
@@ -118,13 +117,8 @@ class Response:
 
     def _estimated(self, statistic: Callable[[Tensor], float], table: Tensor) -> Quantity:
         if self.kind == "exact":
-            return Quantity(statistic(table), "exact")
-        found = jackknife(statistic, table, "")
-        return Quantity(found.value, self.kind, found.standard_error)
-
-
-def _range(absolute: Tensor, epsilon: float) -> float:
-    return float(ResponseProfile(absolute.mean(0)).effective_range(epsilon))
+            return Quantity(statistic(table))
+        return jackknife(statistic, table)
 
 
 def outside_share(squared: Tensor, radius: int | None) -> float:
@@ -211,11 +205,4 @@ def _tables(
     squares = [require_finite(row.double(), f"response at {domain.shape}").square().sum((1, 2)) for row in rows]
     squared = [shell_sums(square, domain, site) for square, site in zip(squares, sites, strict=True)]
     absolute = [shell_sums(square.sqrt(), domain, site) for square, site in zip(squares, sites, strict=True)]
-    return Response(_mean(absolute), _mean(squared), kind, power)
-
-
-def _mean(tables: list[Tensor]) -> Tensor:
-    """Mean over reference sites, some of which have no shell at the largest distances."""
-    width = max(table.shape[1] for table in tables)
-    padded = [torch.nn.functional.pad(table, (0, width - table.shape[1])) for table in tables]
-    return torch.stack(padded).mean(0)
+    return Response(mean_of_ragged(absolute), mean_of_ragged(squared), kind, power)

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from sizetransfer.contracts.noise import expand, perturb
 from sizetransfer.contracts.oracle import Context, HasPosterior, HasScore, Sample, Teacher, draw_fields
+from sizetransfer.contracts.quantity import Quantity
 from sizetransfer.contracts.randomness import stream
 from sizetransfer.diagnosis.question import PredictionSpec
+from sizetransfer.numerics.statistics import root_ratio
 from sizetransfer.scores.references.errors import squared_errors
-from sizetransfer.verdict import Number
 
 CLEAN_FIELDS = 64
 """At least so many fields are taken where a score costs one call: a clean one."""
@@ -39,7 +40,7 @@ class Target:
     score: Tensor
     standard_error: Tensor | None = None
 
-    def error_of(self, score: Score) -> Number:
+    def error_of(self, score: Score) -> Quantity:
         """Relative error of a score, with the sums of every field; what the target's own noise adds is taken off."""
         x, context = self.sample.x, self.sample.context
         with torch.no_grad():
@@ -48,7 +49,7 @@ class Target:
         if self.standard_error is not None:
             squares = squares - squared_errors(self.standard_error, 0 * self.standard_error, context)[0]
         name = f"fields at {context.domain.shape}, sigma {self.sigma:g}"
-        return Number.of_sums(squares[0].tolist(), squares[1].tolist(), fields=name)
+        return root_ratio(squares[0].tolist(), squares[1].tolist(), fields=name)
 
 
 def clean_target(teacher: Teacher, size: int, spec: PredictionSpec) -> Target:

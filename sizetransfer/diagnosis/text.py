@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
+from sizetransfer.contracts.quantity import Quantity
 from sizetransfer.diagnosis.forecast import Prediction
 from sizetransfer.numerics.averages import number
-from sizetransfer.theorem1 import Quantity
 from sizetransfer.verdict import Verdict
 
 

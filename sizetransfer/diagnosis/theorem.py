@@ -10,6 +10,7 @@ import torch
 from sizetransfer.contracts.domain import Site
 from sizetransfer.contracts.errors import OracleError
 from sizetransfer.contracts.oracle import Teacher
+from sizetransfer.contracts.quantity import Kind, Quantity
 from sizetransfer.contracts.randomness import stream
 from sizetransfer.contracts.student import Student
 from sizetransfer.diagnosis.irreducible import BestScores
@@ -17,9 +18,7 @@ from sizetransfer.diagnosis.question import PredictionSpec
 from sizetransfer.theorem1 import (
     Enclosure,
     GaussianField,
-    Kind,
     NotLinearError,
-    Quantity,
     Theorem1,
     budget_is_uniform,
     certificate_of,

@@ -29,9 +29,10 @@ from sizetransfer.contracts.domain import Domain, Lattice
 from sizetransfer.contracts.oracle import HasScore, Sample, Teacher, draw_fields
 from sizetransfer.contracts.parts import Part, relative_error
 from sizetransfer.contracts.randomness import batches
-from sizetransfer.contracts.records import Measurement, jackknife, root_ratio
+from sizetransfer.contracts.records import Measurement
 from sizetransfer.contracts.specs import MeasureSpec
 from sizetransfer.contracts.student import Student
+from sizetransfer.numerics.statistics import root_ratio, share
 from sizetransfer.scores.response import require_finite, student_score, teacher_score
 
 
@@ -85,11 +86,11 @@ class CleanScoreSpec(MeasureSpec):
             if isinstance(domain, Lattice) and not domain.bulk(max(domain.shape)).all():
                 parts.append(_by_wall(squares[:2], live, domain))
         error, score, field = require_finite(torch.cat(squared, dim=1), f"clean-score at size {size}")
-        yield root_ratio(error, score, "relative_rmse")
+        yield Measurement.of("relative_rmse", root_ratio(error, score))
         one = torch.ones_like(error)
-        yield root_ratio(error, one, "rmse")
-        yield root_ratio(score, one, "teacher_rms")
-        yield root_ratio(field, one, "field_std")
+        yield Measurement.of("rmse", root_ratio(error, one))
+        yield Measurement.of("teacher_rms", root_ratio(score, one))
+        yield Measurement.of("field_std", root_ratio(field, one))
         if parts:
             yield from _near_and_far_from_walls(torch.cat(parts, dim=1), margin)
 
@@ -138,7 +139,7 @@ def _near_and_far_from_walls(table: Float[Tensor, "3 batch distances"], margin: 
     bulk, boundary = table[..., margin:].sum(2), table[..., :margin].sum(2)
     yield _relative(bulk, "bulk_relative_rmse")
     yield _relative(boundary, "boundary_relative_rmse")
-    yield jackknife(_share, torch.stack([bulk[1], bulk[1] + boundary[1]], 1), "bulk_share")
+    yield Measurement.of("bulk_share", share(bulk[1], bulk[1] + boundary[1]))
     yield Measurement("margin", float(margin), math.nan, table.shape[1])
     for column in range(table.shape[2]):
         yield _relative(table[..., column], "wall_relative_rmse", float(column + 1))
@@ -147,9 +148,4 @@ def _near_and_far_from_walls(table: Float[Tensor, "3 batch distances"], margin: 
 def _relative(squares: Float[Tensor, "3 batch"], part: str, coordinate: float = math.nan) -> Measurement:
     """Relative error over the fields that have live components there."""
     error, score, _ = squares[:, squares[2] > 0]
-    return root_ratio(error, score, part, coordinate)
-
-
-def _share(parts: Tensor) -> float:
-    part, whole = parts.sum(0)
-    return float(part / whole)
+    return Measurement.of(part, root_ratio(error, score), coordinate)

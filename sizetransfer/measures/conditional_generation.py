@@ -50,12 +50,12 @@ from sizetransfer.measures.generation import (
     averages,
     controlled,
     generated_fields,
-    jackknifed,
     moment_ratios,
     noisy,
     within,
 )
 from sizetransfer.measures.marginal_ratios import plain
+from sizetransfer.numerics.statistics import jackknifed
 from sizetransfer.scores.sampling import Score
 
 OF_SITES = ("mean", "variance", "fourth_moment")
@@ -201,8 +201,8 @@ def _compare(sums: Mapping[_Class, Float[Tensor, "n 3 channels sums"]]) -> Itera
     if errors:
         errors["observable"] = torch.stack(list(errors.values())).mean(0)
     for name, estimates in errors.items():
-        yield jackknifed(estimates[:, 0], f"{name}_mae")
-        yield jackknifed(estimates[:, 1], f"{name}_mae_control")
+        yield Measurement.of(f"{name}_mae", jackknifed(estimates[:, 0]))
+        yield Measurement.of(f"{name}_mae_control", jackknifed(estimates[:, 1]))
 
 
 def _observables(sums: Float[Tensor, "rows sets channels sums"]) -> tuple[Tensor, Tensor]:
@@ -227,4 +227,6 @@ def _profile(one: _Class, values: Tensor, deviations: Tensor) -> Iterator[Measur
             "control": deviations[:, 2, index],
         }
         for part, estimates in columns.items():
-            yield jackknifed(estimates, f"{one.division}/{one.name}/{observable}/{part}", float(one.index))
+            yield Measurement.of(
+                f"{one.division}/{one.name}/{observable}/{part}", jackknifed(estimates), float(one.index)
+            )

@@ -34,7 +34,6 @@ ratios of second moments, :mod:`sizetransfer.measures.marginal_ratios`, of the s
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -55,6 +54,7 @@ from sizetransfer.contracts.student import Student
 from sizetransfer.measures.exact_law import ControlScore, ExactLaw, smallest_wave, whole_torus
 from sizetransfer.measures.generated_parts import OBSERVABLE_PARTS, REVERSE_PROCESS_PARTS
 from sizetransfer.measures.marginal_ratios import marginals, plain, ratios
+from sizetransfer.numerics.statistics import jackknifed
 from sizetransfer.scores.sampling import SamplerSpec, Score, Streams, draw_noise, generate, sample
 from sizetransfer.scores.tiling import tiled
 
@@ -401,14 +401,6 @@ def _leaving_out(values: Float[Tensor, "n *rest"]) -> Float[Tensor, "rows *rest"
     return sums / counts
 
 
-def jackknifed(estimates: Float[Tensor, "rows"], part: str, coordinate: float = math.nan) -> Measurement:
-    """The estimate from all fields with its jackknife error from those that leave one out."""
-    value, left_out = estimates[0].item(), estimates[1:]
-    n = len(left_out)
-    error = math.sqrt((n - 1) / n * (left_out - left_out.mean()).square().sum().item())
-    return Measurement(part, value, error, n, coordinate)
-
-
 def _compare(moments: Float[Tensor, "n sets channels parts"]) -> Iterable[Measurement]:
     """Measurements of the observables; the second axis holds generated, exact, other exact, and control's fields."""
     generated, exact, other, *control = _observables(_leaving_out(moments)).unbind(1)
@@ -417,13 +409,13 @@ def _compare(moments: Float[Tensor, "n sets channels parts"]) -> Iterable[Measur
     named = {"observable_mae": generated, "observable_mae_control": other}
     named |= dict(zip(["control_observable_mae"], control, strict=False))
     for part, fields in named.items():
-        yield jackknifed(((fields - exact) / units).abs().mean((1, 2)), part)
+        yield Measurement.of(part, jackknifed(((fields - exact) / units).abs().mean((1, 2))))
     for index, name in enumerate(OBSERVABLES):
         columns = {"generated": generated, "exact": exact, "difference": generated - exact}
         for part, values in columns.items():
-            yield jackknifed(values[..., index].mean(1), f"{name}_{part}")
+            yield Measurement.of(f"{name}_{part}", jackknifed(values[..., index].mean(1)))
         for values in control:
-            yield jackknifed(values[..., index].mean(1), f"control_{name}_generated")
+            yield Measurement.of(f"control_{name}_generated", jackknifed(values[..., index].mean(1)))
 
 
 def _distances(distributions: Float[Tensor, "n sets channels 2 points"], spacing: float) -> Iterable[Measurement]:
@@ -434,7 +426,7 @@ def _distances(distributions: Float[Tensor, "n sets channels 2 points"], spacing
     for part, fields in named.items():
         distances = (fields - exact).abs().sum(-1).mean(1) * spacing
         for index, name in enumerate(MARGINALS):
-            yield jackknifed(distances[:, index], part.format(name))
+            yield Measurement.of(part.format(name), jackknifed(distances[:, index]))
 
 
 def moment_ratios(moments: Float[Tensor, "n sets channels parts"], law: ExactLaw, v: float) -> Iterable[Measurement]:

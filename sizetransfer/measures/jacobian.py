@@ -13,11 +13,9 @@ number about a shell or a region in which it has none; n tells how many fields a
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
 from typing import ClassVar, Literal
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
@@ -26,19 +24,19 @@ from sizetransfer.contracts.domain import Domain
 from sizetransfer.contracts.oracle import HasScore, Teacher, draw_fields
 from sizetransfer.contracts.parts import Axis, Part
 from sizetransfer.contracts.randomness import stream
-from sizetransfer.contracts.records import Measurement, jackknife, mean, root_ratio
+from sizetransfer.contracts.records import Measurement
 from sizetransfer.contracts.specs import MeasureSpec
 from sizetransfer.contracts.student import Student
 from sizetransfer.measures.response import NEGLIGIBLE
+from sizetransfer.numerics.shells import ResponseProfile, effective_range, mean_of_ragged, padded, shell_sums
+from sizetransfer.numerics.statistics import mean, root_ratio, share
 from sizetransfer.scores.response import (
     Region,
-    ResponseProfile,
     ScoreFunction,
     jacobian_rows,
     own_sites,
     reference_sites,
     require_finite,
-    shell_sums,
     student_score,
     teacher_score,
 )
@@ -107,7 +105,7 @@ class JacobianSpec(MeasureSpec):
 
         # One shell table a site, squared or absolute, averaged over sites: shape (fields, distances).
         def shells(values: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
-            return _mean_of_ragged([_shell_sums(v, domain, sites) for sites, v in values])[kept]
+            return mean_of_ragged([_shell_sums(v, domain, sites) for sites, v in values])[kept]
 
         squared_error = shells((sites, (b - a).square().sum((1, 2))) for sites, a, b in rows)
         squared = shells((sites, a.square().sum((1, 2))) for sites, a, _ in rows)
@@ -127,10 +125,10 @@ class JacobianSpec(MeasureSpec):
             within[name] = parts[1], parts[2]
         (far, in_far), (near, in_near) = within["far"], within["near"]
         both = (in_far > 0) & (in_near > 0)
-        yield root_ratio(far[both], near[both], "far_to_near_teacher")
+        yield Measurement.of("far_to_near_teacher", root_ratio(far[both], near[both]))
         if student.radius is not None:
             outside = squared[:, student.radius + 1 :].sum(1)
-            yield jackknife(_share, torch.stack([outside, squared.sum(1)], 1), "outside_share")
+            yield Measurement.of("outside_share", share(outside, squared.sum(1)))
 
     def _profiles(self, absolute: dict[str, Tensor], counts: Tensor) -> Iterable[Measurement]:
         for name, sums in absolute.items():
@@ -138,9 +136,9 @@ class JacobianSpec(MeasureSpec):
                 yield _per_site(sums[:, distance], counts[:, distance], f"profile_{name}", float(distance))
             tails = torch.stack([ResponseProfile(row).tails() for row in sums])
             for radius in range(tails.shape[1]):
-                yield mean(tails[:, radius], f"tail_{name}", float(radius))
+                yield Measurement.of(f"tail_{name}", mean(tails[:, radius]), float(radius))
             for epsilon in self.epsilons:
-                yield jackknife(partial(_effective_range, epsilon=epsilon), sums, f"range_{name}", epsilon)
+                yield Measurement.of(f"range_{name}", effective_range(sums, epsilon), epsilon)
 
 
 def _rows(score: ScoreFunction, x: Tensor, sites: Tensor) -> Float[Tensor, "batch channels channels *size"]:
@@ -151,32 +149,15 @@ def _rows(score: ScoreFunction, x: Tensor, sites: Tensor) -> Float[Tensor, "batc
 def _shell_sums(values: Tensor, domain: Domain, sites: Tensor) -> Float[Tensor, "batch distances"]:
     """Sums over the shells around a site of its own for every field; zero where a field has no shell so far out."""
     sums = [shell_sums(row[None], domain, tuple(site)) for row, site in zip(values, sites.tolist(), strict=True)]
-    width = max(row.shape[1] for row in sums)
-    return torch.cat([F.pad(row, (0, width - row.shape[1])) for row in sums])
+    return torch.cat(padded(sums))
 
 
 def _per_site(sums: Tensor, counts: Tensor, part: str, coordinate: float) -> Measurement:
     """Mean response of a site on a shell, over the fields that have live sites there."""
     there = counts > 0
     if (counts == counts[0]).all() and there.all():
-        return mean(sums / counts[0], part, coordinate)
-    return jackknife(_share, torch.stack([sums[there], counts[there]], 1), part, coordinate)
-
-
-def _mean_of_ragged(tables: list[Tensor]) -> Tensor:
-    """Mean of tables whose last axes differ in length: in a box, some sites have no shell at the largest distances."""
-    width = max(table.shape[-1] for table in tables)
-    return torch.stack([F.pad(table, (0, width - table.shape[-1])) for table in tables]).mean(0)
-
-
-def _share(parts: Tensor) -> float:
-    """Pooled share: columns are the part and the whole, rows are fields."""
-    part, whole = parts.sum(0)
-    return float(part / whole)
-
-
-def _effective_range(sums: Tensor, epsilon: float) -> float:
-    return float(ResponseProfile(sums.mean(0)).effective_range(epsilon))
+        return Measurement.of(part, mean(sums / counts[0]), coordinate)
+    return Measurement.of(part, share(sums[there], counts[there]), coordinate)
 
 
 def _block_norm(rows: Tensor) -> Tensor:
@@ -202,4 +183,4 @@ def _relative(parts: Sequence[Tensor], total: Tensor, part: str, coordinate: flo
     there = counts > 0
     negligible = reference.mean() <= NEGLIGIBLE**2 * total.mean()
     reference = torch.zeros_like(reference) if negligible else reference
-    return root_ratio(error[there], reference[there], part, coordinate)
+    return Measurement.of(part, root_ratio(error[there], reference[there]), coordinate)

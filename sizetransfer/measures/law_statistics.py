@@ -27,6 +27,7 @@ from torch import Tensor
 from sizetransfer.contracts.domain import Graph, Lattice
 from sizetransfer.contracts.oracle import Sample
 from sizetransfer.contracts.records import Measurement
+from sizetransfer.numerics.statistics import jackknifed
 from sizetransfer.scores.references.moments import default_margin
 
 
@@ -83,12 +84,8 @@ def _from_waves(sums: Tensor, count: int, scale: float) -> Tensor:
 def _estimate(part: str, function: Callable[[Tensor, int], Tensor], rows: Float[Tensor, "n k"]) -> Measurement:
     """A function of the sums over fields, with its jackknife error."""
     n, total = len(rows), rows.sum(0)
-    value = float(function(total, n))
-    if n < 2:
-        return Measurement(part, value, math.nan, n)
-    left_out = function(total - rows, n - 1)
-    variance = (n - 1) / n * (left_out - left_out.mean()).square().sum()
-    return Measurement(part, value, float(variance.sqrt()), n)
+    estimates = torch.cat([function(total, n).reshape(1), function(total - rows, n - 1)])
+    return Measurement.of(part, jackknifed(estimates))
 
 
 # --- elsewhere --------------------------------------------------------------------------------------------------------

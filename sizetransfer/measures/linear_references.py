@@ -50,13 +50,15 @@ from sizetransfer.contracts.oracle import (
     draw_fields,
 )
 from sizetransfer.contracts.parts import Part, generated
+from sizetransfer.contracts.quantity import Quantity
 from sizetransfer.contracts.randomness import stream
-from sizetransfer.contracts.records import Measurement, root_ratio
+from sizetransfer.contracts.records import Measurement
 from sizetransfer.contracts.specs import MeasureSpec, NoiseSchedule, TrainingSpec
 from sizetransfer.contracts.student import Student
 from sizetransfer.measures.law_statistics import law_statistics
 from sizetransfer.measures.periodic_law import EVERYTHING, LawQuestion, fingerprint, periodic_moments
 from sizetransfer.measures.smoothed_score import NoiseLevel
+from sizetransfer.numerics.statistics import jackknifed, root_ratio
 from sizetransfer.scores.references import Sight, exact_moments, linear_references
 from sizetransfer.scores.references.balls import steps_of
 from sizetransfer.scores.references.consequence import (
@@ -312,7 +314,7 @@ def _whole_power(moments: object, v: float) -> float:
 
 def _exact(part: str, value: float, coordinate: float = math.nan) -> Measurement:
     """A number that no draw went into."""
-    return Measurement(part, value, 0.0, 1, coordinate)
+    return Measurement.of(part, Quantity(value), coordinate)
 
 
 def _irreducible(spec: LinearReferencesSpec, teacher: Teacher, radius: int | None, size: int) -> Iterator[Measurement]:
@@ -340,7 +342,7 @@ def _posterior_error(spec: LinearReferencesSpec, teacher: Teacher, radius: int, 
         local = cast(HasLocalPosterior, teacher).local_posterior_mean
         gaps.append(0 * exact if whole else local(x, levels, sample.context, site, radius) - exact)
     squares = [torch.stack(values).double().square().mean((0, 2)) for values in (gaps, powers)]
-    return root_ratio(squares[0], squares[1], "irreducible", level)
+    return Measurement.of("irreducible", root_ratio(squares[0], squares[1]), level)
 
 
 # --- the law ----------------------------------------------------------------------------------------------------------
@@ -364,8 +366,9 @@ def _law_numbers(question: _Question) -> tuple[Measurement, ...]:
 def _law(question: _Question) -> Iterator[Measurement]:
     yield from _law_numbers(_of_the_law(question))
     if _periodic(question):
-        value, error = _over_folds([_needed(law) for law in _laws(_of_the_law(question))])
-        yield Measurement("sigma_needed", value, error, _draws(question))
+        yield Measurement.of(
+            "sigma_needed", _over_folds([_needed(law) for law in _laws(_of_the_law(question))], question)
+        )
 
 
 def _of_the_law(question: _Question) -> _Question:
@@ -432,13 +435,12 @@ def _ratio_rows(
 
 def _ratios(prefix: str, question: _Question, rows: Sequence[Sequence[float]]) -> Iterator[Measurement]:
     for name, values in zip(GENERATED, zip(*rows, strict=True), strict=True):
-        value, error = _over_folds(values)
-        yield Measurement(f"{prefix}_{name}", value, error, _draws(question))
+        yield Measurement.of(f"{prefix}_{name}", _over_folds(values, question))
 
 
-def _over_folds(values: Sequence[float]) -> tuple[float, float]:
+def _over_folds(values: Sequence[float], question: _Question) -> Quantity:
     """Mean, and standard error by the jackknife that leaves out a part of the fields; exact where there is one."""
     table: Float[Tensor, "folds"] = torch.tensor(values, dtype=torch.float64)
-    count = len(table)
-    variance = (count - 1) / count * (table - table.mean()).square().sum()
-    return float(table.mean()), math.sqrt(float(variance))
+    if len(table) == 1:
+        return Quantity(float(table))
+    return jackknifed(torch.cat([table.mean().reshape(1), table]), n=_draws(question))

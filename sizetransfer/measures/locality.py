@@ -31,9 +31,10 @@ from sizetransfer.contracts.noise import perturb
 from sizetransfer.contracts.oracle import Context, HasCovariance, HasSmoothedScore, Sample, Teacher, draw_fields
 from sizetransfer.contracts.parts import Part
 from sizetransfer.contracts.randomness import batches
-from sizetransfer.contracts.records import Measurement, jackknife, root_ratio
+from sizetransfer.contracts.records import Measurement
 from sizetransfer.contracts.specs import MeasureSpec
 from sizetransfer.contracts.student import Student
+from sizetransfer.numerics.statistics import jackknife, root_ratio
 from sizetransfer.scores.references.best_filter import BestFilter, best_filter
 from sizetransfer.scores.response import require_finite, student_score
 
@@ -141,10 +142,10 @@ def _errors(
 def _split(squares: Tensor, gap: float, power: float, sigma: float) -> Iterable[Measurement]:
     error, training = squares
     scale = torch.full_like(error, power)
-    yield root_ratio(error, scale, "student_error", sigma)
+    yield Measurement.of("student_error", root_ratio(error, scale), sigma)
     yield _exact("locality_error", (gap / power) ** 0.5, sigma)
-    yield root_ratio(training, scale, "training_error", sigma)
-    yield jackknife(partial(_share, gap), training, "locality_share", sigma)
+    yield Measurement.of("training_error", root_ratio(training, scale), sigma)
+    yield Measurement.of("locality_share", jackknife(partial(_share, gap), training), sigma)
 
 
 def _share(gap: float, training: Tensor) -> float:

@@ -24,7 +24,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sizetransfer.contracts.records import Measurement, ratio
+from sizetransfer.contracts.records import Measurement
+from sizetransfer.numerics.statistics import ratio
 from sizetransfer.scores.references.consequence import UNCORRELATED
 
 RATIOS = ("site_variance_ratio", "nearest_covariance_ratio", "zero_mode_ratio", "smallest_wave_ratio")
@@ -65,7 +66,7 @@ def ratios(
         below = torch.cat([below[:, :1], below[:, :1], below[:, 2:]], 1)
         above = torch.cat([above[:, :1], below[:, :1] + difference[:, None], above[:, 2:]], 1)
     for index in range(generated.shape[1]):
-        yield ratio(above[:, index], below[:, index], prefix + RATIOS[index])
+        yield Measurement.of(prefix + RATIOS[index], ratio(above[:, index], below[:, index]))
 
 
 def plain(part: str, value: float, n: int) -> Measurement:

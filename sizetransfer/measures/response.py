@@ -25,9 +25,10 @@ from sizetransfer.contracts.errors import SpecError
 from sizetransfer.contracts.oracle import Context, HasScore, Teacher, draw_fields
 from sizetransfer.contracts.parts import Part
 from sizetransfer.contracts.randomness import stream, uniform
-from sizetransfer.contracts.records import Measurement, root_ratio
+from sizetransfer.contracts.records import Measurement
 from sizetransfer.contracts.specs import MeasureSpec
 from sizetransfer.contracts.student import Student
+from sizetransfer.numerics.statistics import root_ratio
 from sizetransfer.scores.response import (
     Region,
     ScoreFunction,
@@ -139,9 +140,9 @@ def _summarise(squares: dict[str, Tensor]) -> Iterable[Measurement]:
     near_size = squares["near"][1].mean()
     for name, (error, teacher, student) in squares.items():
         negligible = teacher.mean() <= NEGLIGIBLE**2 * near_size
-        yield root_ratio(error, torch.zeros_like(teacher) if negligible else teacher, f"{name}_error")
+        yield Measurement.of(f"{name}_error", root_ratio(error, torch.zeros_like(teacher) if negligible else teacher))
         if not name.endswith("_shift"):
             one = torch.ones_like(teacher)
-            yield root_ratio(teacher, one, f"{name}_teacher")
-            yield root_ratio(student, one, f"{name}_student")
-    yield root_ratio(squares["far"][1], squares["near"][1], "far_to_near_teacher")
+            yield Measurement.of(f"{name}_teacher", root_ratio(teacher, one))
+            yield Measurement.of(f"{name}_student", root_ratio(student, one))
+    yield Measurement.of("far_to_near_teacher", root_ratio(squares["far"][1], squares["near"][1]))

@@ -26,11 +26,13 @@ from sizetransfer.contracts.errors import OracleError
 from sizetransfer.contracts.noise import perturb
 from sizetransfer.contracts.oracle import Teacher, draw_fields
 from sizetransfer.contracts.parts import Part, generated
+from sizetransfer.contracts.quantity import Quantity
 from sizetransfer.contracts.randomness import batches, stream
 from sizetransfer.contracts.records import Measurement
 from sizetransfer.contracts.specs import Geometry, MeasureSpec, NoiseSchedule, TrainingSpec
 from sizetransfer.contracts.student import Student
 from sizetransfer.measures.periodic_law import EVERYTHING, LawQuestion, alternates, fingerprint, periodic_moments
+from sizetransfer.numerics.statistics import jackknifed
 from sizetransfer.scores.references.approximation import ResponseMoments
 from sizetransfer.scores.references.cells import Cells
 from sizetransfer.scores.references.consequence import COARSE_STEP, generated_spectrum, marginals, ratios, spectrum
@@ -99,13 +101,13 @@ class SecondOrderForecastSpec(MeasureSpec):
         gains = [[one.gain(radius) for one in _with_and_without(answers)] for answers in parts]
         for level, answers, found in zip(levels, parts, gains, strict=True):
             left = [one.remainder(g) for one, g in zip(_with_and_without(answers), found, strict=True)]
-            yield Measurement("remainder", *_jackknife(left), self.fields, level)
+            yield Measurement.of("remainder", _corrected(left, self.fields), level)
         rows = [
             _generated(law, levels, [one[version] for one in gains], noise)
             for version, law in enumerate(_with_and_without_law(laws, self.folds))
         ]
         for part, values in zip(FORECAST, zip(*rows, strict=True), strict=True):
-            yield Measurement(part, *_jackknife(values), self.folds)
+            yield Measurement.of(part, _corrected(values, self.folds))
 
     def _law(self, teacher: Teacher, size: int) -> LawQuestion:
         return LawQuestion(fingerprint(teacher, size), size, self.law_fields, self.folds, 0, EVERYTHING, teacher)
@@ -126,6 +128,11 @@ class SecondOrderForecastSpec(MeasureSpec):
             ResponseMoments.of(some, answer, cells)
             for some, answer in zip(x.chunk(self.folds), score.chunk(self.folds), strict=True)
         ]
+
+
+def _corrected(values: Sequence[float], n: int) -> Quantity:
+    """From the value of all parts and those without each."""
+    return jackknifed(torch.tensor(values, dtype=torch.float64), corrected=True, n=n)
 
 
 def _levels(noise: NoiseSchedule) -> list[float]:
@@ -177,12 +184,3 @@ def _interpolated(exact: Tensor, levels: Sequence[float], gains: Sequence[Tensor
         return linear(float(v)) + between / float(v)
 
     return factors
-
-
-def _jackknife(values: Sequence[float]) -> tuple[float, float]:
-    """The corrected value and its standard error, from the value of all parts and those without each."""
-    table = torch.tensor(values, dtype=torch.float64)
-    whole, without = table[0], table[1:]
-    count = len(without)
-    error = ((count - 1) / count * (without - without.mean()).square().sum()).sqrt()
-    return float(count * whole - (count - 1) * without.mean()), float(error)

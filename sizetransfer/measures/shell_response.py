@@ -16,7 +16,6 @@ all for ferromagnets; and at noisy fields drawn from the teacher, which are what
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -32,12 +31,14 @@ from sizetransfer.contracts.noise import perturb
 from sizetransfer.contracts.oracle import Context, HasLocalPosterior, HasPosterior, HasReach, Teacher, draw_fields
 from sizetransfer.contracts.parts import Part, relative_error
 from sizetransfer.contracts.randomness import batches, stream
-from sizetransfer.contracts.records import Measurement, jackknife, mean, root_ratio
+from sizetransfer.contracts.records import Measurement
 from sizetransfer.contracts.specs import MeasureSpec
 from sizetransfer.contracts.student import Student
 from sizetransfer.measures.correlation_length import correlation_length
 from sizetransfer.measures.smoothed_score import NoiseLevel
-from sizetransfer.scores.response import ResponseProfile, jacobian_row, require_finite, shell_sums, student_score
+from sizetransfer.numerics.shells import effective_range, shell_sums
+from sizetransfer.numerics.statistics import jackknife, mean, root_ratio, share
+from sizetransfer.scores.response import jacobian_row, require_finite, student_score
 
 Index = tuple[slice | int, ...]
 _Table = Mapping[str, Tensor]
@@ -150,22 +151,22 @@ class ShellResponseSpec(MeasureSpec):
             signed = shell_sums(blocks.diagonal(dim1=1, dim2=2).mean(-1), domain, site)
             shells = shell_sums(blocks.square().sum((1, 2)).sqrt(), domain, site)
             found = [
-                mean(signed[:, self.probe], f"shell_{name}", level),
-                mean(shells[:, self.probe], f"shell_absolute_{name}", level),
-                jackknife(partial(_effective_range, epsilon=self.epsilon), shells, f"range_{name}", level),
+                Measurement.of(f"shell_{name}", mean(signed[:, self.probe]), level),
+                Measurement.of(f"shell_absolute_{name}", mean(shells[:, self.probe]), level),
+                Measurement.of(f"range_{name}", effective_range(shells, self.epsilon), level),
             ]
             beyond = shells.flip(1).cumsum(1).flip(1)
             found += [
-                mean(beyond[:, radius + 1], f"tail_{name}_{level:g}", float(radius))
+                Measurement.of(f"tail_{name}_{level:g}", mean(beyond[:, radius + 1]), float(radius))
                 for radius in range(shells.shape[1] - 1)
             ]
             yield from (finished(one, prefix) for one in found)
         squares = shell_sums(rows["exact"].square().sum((1, 2)), domain, site)
         for radius in radii:
-            parts = torch.stack([squares[:, radius + 1 :].sum(1), squares.sum(1)], 1)
-            yield finished(jackknife(_share, parts, f"outside_share_{radius}", level), prefix)
+            outside = share(squares[:, radius + 1 :].sum(1), squares.sum(1))
+            yield finished(Measurement.of(f"outside_share_{radius}", outside, level), prefix)
         covariance = _covariances(rows["exact"], site, level)
-        length = jackknife(partial(_length, domain=domain), covariance, "correlation_length", level)
+        length = Measurement.of("correlation_length", jackknife(partial(_length, domain=domain), covariance), level)
         yield finished(length, prefix)
 
 
@@ -238,7 +239,7 @@ def _errors(scores: _Table, own: int | None, radii: list[int], level: float) -> 
     power = exact.square().mean(1)
 
     def error(mine: Tensor, other: Tensor, part: str) -> Measurement:
-        return root_ratio((mine - other).square().mean(1), power, part, level)
+        return Measurement.of(part, root_ratio((mine - other).square().mean(1), power), level)
 
     yield error(scores["student"], exact, "student_error")
     for radius in radii:
@@ -255,15 +256,6 @@ def _as_it_is(measured: Measurement, prefix: str) -> Measurement:
 def _as_constant(measured: Measurement, prefix: str) -> Measurement:
     """A number that no draw went into."""
     return replace(measured, part=prefix + measured.part, standard_error=0.0, n=1)
-
-
-def _effective_range(shells: Tensor, epsilon: float) -> float:
-    return float(ResponseProfile(shells.mean(0)).effective_range(epsilon))
-
-
-def _share(parts: Tensor) -> float:
-    part, whole = parts.sum(0)
-    return float(part / whole) if whole > 0 else math.nan
 
 
 def _covariances(exact: Tensor, site: Site, level: float) -> Tensor:

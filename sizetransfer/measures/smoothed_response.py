@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from functools import partial
 from typing import ClassVar, Literal
 
 import torch
@@ -23,12 +22,14 @@ from sizetransfer.contracts.noise import perturb
 from sizetransfer.contracts.oracle import HasScore, Sample, Teacher, draw_fields
 from sizetransfer.contracts.parts import Part
 from sizetransfer.contracts.randomness import stream
-from sizetransfer.contracts.records import Measurement, jackknife, mean
+from sizetransfer.contracts.records import Measurement
 from sizetransfer.contracts.specs import MeasureSpec
 from sizetransfer.contracts.student import Student
 from sizetransfer.numerics.chains import Mixing, NotMixedError
+from sizetransfer.numerics.shells import ResponseProfile, effective_range, mean_of_ragged, shell_sums
+from sizetransfer.numerics.statistics import error_of_mean, jackknife, mean, share
 from sizetransfer.scores.posterior import Posterior, PosteriorSpec, Responses, sample_posterior
-from sizetransfer.scores.response import ResponseProfile, jacobian_row, reference_sites, shell_sums, teacher_score
+from sizetransfer.scores.response import jacobian_row, reference_sites, teacher_score
 
 
 class SmoothedResponseSpec(MeasureSpec):
@@ -102,28 +103,27 @@ class SmoothedResponseSpec(MeasureSpec):
         for site in reference_sites(domain, self.clean_sites):
             rows = torch.stack([jacobian_row(score, sample.x, site, channel) for channel in channels], 1).double()
             tables.append(shell_sums(rows.square().sum((1, 2)).sqrt(), domain, site))
-        width = max(table.shape[1] for table in tables)
-        padded = [torch.nn.functional.pad(table, (0, width - table.shape[1])) for table in tables]
-        shells = torch.stack(padded).mean(0)
+        shells = mean_of_ragged(tables)
         yield from self._ranges(shells, "clean_range", math.nan)
-        yield mean(shells[:, 1:].sum(1), "clean_total")
+        yield Measurement.of("clean_total", mean(shells[:, 1:].sum(1)))
 
     def _responses(self, posterior: Posterior, level: float, radii: list[int]) -> Iterator[Measurement]:
         domain = posterior.context.domain
         responses = posterior.responses(reference_sites(domain, min(self.sites, domain.sites)), hessians=self.hessians)
         shells, squares = responses.shells(), responses.squared_shells()
         yield from self._ranges(shells, "range", level)
-        yield mean(shells[:, 1:].sum(1), "total", level)
+        yield Measurement.of("total", mean(shells[:, 1:].sum(1)), level)
         for radius in radii:
-            parts = torch.stack([squares[:, radius + 1 :].sum(1), squares.sum(1)], 1)
-            yield jackknife(_share, parts, f"outside_share_{radius}", level)
+            outside = share(squares[:, radius + 1 :].sum(1), squares.sum(1))
+            yield Measurement.of(f"outside_share_{radius}", outside, level)
         yield from _profile(responses, shells, squares, level)
         yield from _diagnostics(posterior.mixing, level, mixed=True)
 
     def _ranges(self, shells: Tensor, part: str, level: float) -> Iterator[Measurement]:
         for epsilon in self.epsilons:
-            estimate = jackknife(partial(_effective_range, epsilon=epsilon), shells, f"{part}_{epsilon:g}", level)
-            yield estimate if _resolved(shells, estimate.value, epsilon) else _undefined(estimate.part, level)
+            found, name = effective_range(shells, epsilon), f"{part}_{epsilon:g}"
+            known = _resolved(shells, found.value, epsilon)
+            yield Measurement.of(name, found, level) if known else _undefined(name, level)
 
     def _refused(self, level: float, refusal: NotMixedError) -> Iterator[Measurement]:
         for epsilon in self.epsilons:
@@ -136,10 +136,6 @@ def _undefined(part: str, level: float) -> Measurement:
     return Measurement(part, math.nan, math.nan, 0, level)
 
 
-def _effective_range(shells: Tensor, epsilon: float) -> float:
-    return float(ResponseProfile(shells.mean(0)).effective_range(epsilon))
-
-
 def _resolved(shells: Tensor, value: float, epsilon: float) -> bool:
     """Whether noise leaves the range where it is, by the standard errors of relative tails over fields.
 
@@ -149,21 +145,17 @@ def _resolved(shells: Tensor, value: float, epsilon: float) -> bool:
     if not bool(shells[:, 1:].any()):
         return True  # exactly nothing responds
     relative = torch.stack([ResponseProfile(row).tails() for row in shells]) / shells[:, 1:].sum(1).mean()
-    tails, errors = relative.mean(0), relative.std(0) / math.sqrt(shells.shape[0])
+    tails, errors = relative.mean(0), error_of_mean(relative)
     here, before = int(value), max(int(value) - 1, 0)
     exceeds = bool(tails[before] - epsilon >= 2 * errors[before])
     return bool(errors[here] <= epsilon / 2) and (exceeds or bool(errors[before] <= epsilon / 2))
 
 
-def _share(parts: Tensor) -> float:
-    part, whole = parts.sum(0)
-    return float(part / whole)
-
-
 def _profile(responses: Responses, shells: Tensor, squares: Tensor, level: float) -> Iterator[Measurement]:
     for distance, count in enumerate(responses.counts().tolist()):
-        yield mean(shells[:, distance] / count, f"profile_{level:g}", float(distance))
-        yield jackknife(_root_of_mean, squares[:, distance] / count, f"profile_rms_{level:g}", float(distance))
+        yield Measurement.of(f"profile_{level:g}", mean(shells[:, distance] / count), float(distance))
+        root = jackknife(_root_of_mean, squares[:, distance] / count)
+        yield Measurement.of(f"profile_rms_{level:g}", root, float(distance))
 
 
 def _root_of_mean(squares: Tensor) -> float:

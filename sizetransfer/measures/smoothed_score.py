@@ -21,9 +21,10 @@ from sizetransfer.contracts.noise import perturb
 from sizetransfer.contracts.oracle import HasReach, HasSmoothedScore, Sample, Teacher, draw_fields
 from sizetransfer.contracts.parts import Part, relative_error
 from sizetransfer.contracts.randomness import batches
-from sizetransfer.contracts.records import Measurement, root_ratio
+from sizetransfer.contracts.records import Measurement
 from sizetransfer.contracts.specs import MeasureSpec
 from sizetransfer.contracts.student import Student
+from sizetransfer.numerics.statistics import root_ratio
 from sizetransfer.scores.response import require_finite, student_score
 
 NoiseLevel = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -60,7 +61,7 @@ class SmoothedScoreSpec(MeasureSpec):
                 for batch, generator in batches(self.fields, self.batch, seed, "smoothed-score", size, repr(level))
             ]
             error, score = require_finite(torch.cat(squared, dim=1), f"smoothed-score at size {size}")
-            yield root_ratio(error, score, "relative_rmse", level)
+            yield Measurement.of("relative_rmse", root_ratio(error, score), level)
 
 
 def _squared(

@@ -31,7 +31,9 @@ import pandas as pd
 
 from sizetransfer.contracts.domain import SizeWords, size_words
 from sizetransfer.contracts.parts import SOURCES, STATISTICS, Part
-from sizetransfer.contracts.records import Sums
+from sizetransfer.contracts.quantity import Quantity
+from sizetransfer.contracts.records import Sums, number_of
+from sizetransfer.numerics.statistics import derived, pooled, quotient
 from sizetransfer.runs.declarations import Declarations
 from sizetransfer.runs.trials import Experiment
 from sizetransfer.verdict import (
@@ -40,14 +42,12 @@ from sizetransfer.verdict import (
     Consequence,
     LargerStudent,
     LawChange,
-    Number,
     Reference,
     ScoreError,
     TrainingEvidence,
     Verdict,
     judge,
 )
-from sizetransfer.verdict.statistics import quantity
 
 ROLLOUT, FORECAST, LINEAR, BEST = SOURCES
 
@@ -199,16 +199,15 @@ class _Table:
             self.owners[teacher] = {_level(place): place[3] for place in places}
         return self.owners[teacher]
 
-    def number(self, place: Place, *, fields: str = "", exponent: float = 0.5) -> Number | None:
+    def number(self, place: Place, *, fields: str = "", exponent: float = 0.5) -> Quantity | None:
         """The number at a place; numbers with the same ``fields`` were measured on the same fields."""
         row = self.rows.get(place[:2], {}).get(place)
         if row is None:
             return None
         pair = self.sums.get(place)
         if pair is not None and len(pair[0]) == int(row["n"]):
-            return Number.of_sums(*pair, fields=fields, exponent=_exponent(pair, float(row["value"]), exponent))
-        value, error, n = float(row["value"]), float(row["standard_error"]), int(row["n"])
-        return Number(value) if n <= 1 and error == 0 else Number(value, error, n)
+            return pooled(*pair, fields=fields, exponent=_exponent(pair, float(row["value"]), exponent))
+        return number_of(float(row["value"]), float(row["standard_error"]), int(row["n"]))
 
 
 def _level(place: Place) -> float:
@@ -294,7 +293,7 @@ class _Cell:
         found = self.table.declarations.serving(service)
         return None if found is None else (self.teacher, self.student, seed, found[0], size, found[1], level)
 
-    def _number(self, place: Place | None, **how: Any) -> Number | None:
+    def _number(self, place: Place | None, **how: Any) -> Quantity | None:
         return None if place is None else self.table.number(place, **how)
 
     def _references(self, seed: int, errors: Sequence[ScoreError]) -> Iterator[Reference]:
@@ -310,7 +309,7 @@ class _Cell:
             if any(found.values()):
                 yield Reference(sigma, size, **found)
 
-    def _null(self, seed: int, size: int) -> Number | None:
+    def _null(self, seed: int, size: int) -> Quantity | None:
         """The null error of the clean score by Stein's identity, where no reference was measured."""
         shared = self._fields(seed, self.table.declarations.source("field") or "", size, None)
         services = ("field: deviation", "field: score")
@@ -318,8 +317,8 @@ class _Cell:
         if self.region != "whole" or deviation is None or score is None:
             return None
         with np.errstate(all="ignore"):
-            found = quantity(lambda x, s: np.sqrt(1 - 1 / np.square(x * s)), deviation, score)
-        return Number(found.value, found.standard_error, deviation.n) if found.known and found.value > 0 else None
+            found = derived(lambda x, s: np.sqrt(1 - 1 / np.square(x * s)), deviation, score)
+        return Quantity.estimated(found.value, found.error, deviation.n) if found.known and found.value > 0 else None
 
     def _larger(self, seed: int) -> Iterator[LargerStudent]:
         """Students of larger radius; one that left no records may be larger, and is missing."""
@@ -343,7 +342,7 @@ class _Cell:
         name = self.table.declarations.source(group)
         return sorted({place[4] for place in self.own if place[3] == name}) if name else []
 
-    def _correlation(self, seed: int) -> Number | None:
+    def _correlation(self, seed: int) -> Quantity | None:
         """At the largest size of exact fields that there is."""
         service = "law: squared correlation length"
         found = [self._number(self._at(seed, service, size)) for size in reversed(self._sizes_of("law"))]
@@ -354,9 +353,9 @@ class _Cell:
         before = [self._number(self._at(seed, one, self.size)) for one in services]
         for size in self._sizes_of("law"):
             after = [self._number(self._at(seed, one, size)) for one in services]
-            ratios = [_ratio(large, small) for large, small in zip(after, before, strict=True)]
-            if size > self.size and all(ratio is not None for ratio in ratios):
-                yield LawChange(size, *(ratio for ratio in ratios if ratio is not None))
+            pairs = [(large, small) for large, small in zip(after, before, strict=True) if large and small]
+            if size > self.size and len(pairs) == len(services):
+                yield LawChange(size, *(quotient(large, small) for large, small in pairs))
 
     # --- what is generated
 
@@ -384,13 +383,13 @@ class _Cell:
                 sigma_needed=needed,
             )
 
-    def _ratio(self, seed: int, size: int, source: str, name: str) -> Number | None:
+    def _ratio(self, seed: int, size: int, source: str, name: str) -> Quantity | None:
         """Generated over exact; rollouts share their fields."""
         shared = f"{self.teacher}, generation, seed {seed}, size {size}" if source == ROLLOUT else ""
         place = self._at(seed, f"{source}: {name}", size)
         return self._number(place, fields=shared, exponent=1.0 if source == ROLLOUT else 0.5)
 
-    def _words(self, source: str, variance: Number) -> Literal["rollout", "second-order forecast", "closed form"]:
+    def _words(self, source: str, variance: Quantity) -> Literal["rollout", "second-order forecast", "closed form"]:
         if source == ROLLOUT:
             return "rollout"
         return "closed form" if source == BEST and variance.n is None else "second-order forecast"
@@ -410,14 +409,5 @@ class _Cell:
         return self.experiment.training.noise.sigma_max, needed.value if needed is not None and known else None
 
 
-def _present(numbers: Mapping[str, Number | None]) -> dict[str, Number]:
+def _present(numbers: Mapping[str, Quantity | None]) -> dict[str, Quantity]:
     return {name: number for name, number in numbers.items() if number is not None}
-
-
-def _ratio(one: Number | None, other: Number | None) -> Number | None:
-    """The ratio of two independent numbers."""
-    if one is None or other is None:
-        return None
-    found = quantity(lambda a, b: a / b, one, other)
-    counts = [number.n for number in (one, other) if number.n is not None]
-    return Number(found.value, found.standard_error, min(counts)) if counts else Number(found.value)

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -155,39 +154,6 @@ def finite_difference(
         forwards = score(x + amplitude * direction)[at_site]
         backwards = score(x - amplitude * direction)[at_site]
     return (forwards - backwards) / (2 * amplitude)
-
-
-def shell_sums(values: Float[Tensor, "batch *size"], domain: Domain, site: Site) -> Float[Tensor, "batch distances"]:
-    """Sum ``values`` over the shells around ``site``: one column a Chebyshev distance, from zero to the largest."""
-    distance = domain.distance(site).flatten().to(values.device)
-    sums = values.new_zeros(values.shape[0], int(distance.max()) + 1)
-    return sums.index_add(1, distance, values.flatten(1))
-
-
-def shell_counts(domain: Domain, site: Site) -> Float[Tensor, "distances"]:
-    """Number of sites on each shell around ``site``."""
-    return torch.bincount(domain.distance(site).flatten()).double()
-
-
-@dataclass(frozen=True)
-class ResponseProfile:
-    """Absolute Jacobian rows summed over shells.
-
-    Attributes:
-        sums: mean over draws of the sum of ``|J_ij|`` over the shell at each distance, shape ``(D,)``.
-    """
-
-    sums: Float[Tensor, "distances"]
-
-    def tails(self) -> Float[Tensor, "distances"]:
-        """T_R for R from zero to the largest distance (paper eq. (5)); the last is zero."""
-        beyond = self.sums.flip(0).cumsum(0).flip(0)
-        return torch.cat([beyond[1:], beyond.new_zeros(1)])
-
-    def effective_range(self, epsilon: float) -> int:
-        """Smallest R with ``T_R <= epsilon * T_0``; zero where nothing responds beyond the site itself."""
-        tails = self.tails()
-        return int((tails <= epsilon * tails[0]).to(torch.int64).argmax())
 
 
 def reference_sites(domain: Domain, count: int, margin: int = 0) -> Sequence[Site]:

@@ -30,7 +30,7 @@ from sizetransfer.theorem1.monte_carlo import (
     rollout_errors,
 )
 from sizetransfer.theorem1.patches import empirical_distance, empirical_line_distance, gaussian_distance
-from sizetransfer.theorem1.quantities import Enclosure, Kind, Quantity
+from sizetransfer.theorem1.quantities import Enclosure
 from sizetransfer.theorem1.rollout import Rollout, log_levels
 from sizetransfer.theorem1.theorem import Theorem1, gaussian_theorem1, initial_distance, integrated_budget, patch_budget
 from sizetransfer.theorem1.weights import (
@@ -55,14 +55,12 @@ __all__ = [
     "HasCovarianceSpectrum",
     "InfluenceTable",
     "InfluenceWeights",
-    "Kind",
     "LinearScore",
     "Normal",
     "NotLinearError",
     "Patch",
     "PlaneWaves",
     "PosteriorInfluence",
-    "Quantity",
     "Rollout",
     "RolloutErrors",
     "Sites",

@@ -12,11 +12,11 @@ from torch import Tensor
 from sizetransfer.contracts.domain import Site
 from sizetransfer.contracts.errors import OracleError
 from sizetransfer.contracts.oracle import Context, HasCovariance, HasPosterior, Teacher, in_arithmetic_of_teacher
+from sizetransfer.contracts.quantity import Quantity
 from sizetransfer.contracts.student import Student
 from sizetransfer.theorem1.fields import LARGEST_DENSE, GaussianField, Patch, patch_components
 from sizetransfer.theorem1.linear import FieldLaw, NotLinearError, linear_score
 from sizetransfer.theorem1.monte_carlo import GaussianInfluence, InfluenceWeights, PosteriorInfluence, rollout_errors
-from sizetransfer.theorem1.quantities import Quantity
 from sizetransfer.theorem1.rollout import log_levels
 from sizetransfer.theorem1.theorem import (
     Sampler,
@@ -277,7 +277,7 @@ class _Question:
     def _initial(self, field: GaussianField) -> Quantity:
         start = FieldLaw(self.vx * field.basis.identity(field.covariance), None, field.basis)
         distance = initial_distance(field, start, self.patch, self.vm, self.vx, churn=self.churn)
-        return Quantity(distance.upper, "certificate")
+        return Quantity(distance.upper, kind="certificate")
 
     def _weights(self, field: GaussianField | None) -> InfluenceWeights:
         if field is not None:

@@ -11,8 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sizetransfer.contracts.oracle import Teacher
+from sizetransfer.contracts.quantity import Quantity
 from sizetransfer.theorem1.fields import Patch
-from sizetransfer.theorem1.quantities import Quantity
 
 
 class Certificate(Protocol):

@@ -20,7 +20,6 @@ themselves estimates (a posterior that is not known to be associated), so is eve
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -39,11 +38,13 @@ from sizetransfer.contracts.oracle import (
     draw_fields,
     in_arithmetic_of_teacher,
 )
+from sizetransfer.contracts.quantity import Quantity
 from sizetransfer.contracts.randomness import branch_of, fields_of, normal, uniform
 from sizetransfer.contracts.student import Student
+from sizetransfer.numerics.statistics import error_of_mean, mean
 from sizetransfer.scores.response import require_finite
 from sizetransfer.theorem1.fields import GaussianField, Patch, as_field, patch_components
-from sizetransfer.theorem1.quantities import Quantity, check_variances
+from sizetransfer.theorem1.quantities import check_variances
 from sizetransfer.theorem1.rollout import check_levels
 from sizetransfer.theorem1.weights import covariance_weights, gamma, gaussian_weights
 
@@ -187,7 +188,7 @@ def rollout_errors(
         drifts.append(drift)
         ends.append(end)
     terminal = require_finite(torch.cat(ends), f"rollouts of {type(student).__name__} at size {size}")
-    return RolloutErrors(_estimate(torch.cat(drifts)), _estimate(torch.cat(starts)), terminal)
+    return RolloutErrors(mean(torch.cat(drifts)), mean(torch.cat(starts)), terminal)
 
 
 def _check_counts(name: str, count: int, batch: int) -> None:
@@ -207,10 +208,6 @@ def _batches(total: int, batch: int, generator: torch.Generator) -> Iterator[tup
     for first in range(0, total, batch):
         count = min(batch, total - first)
         yield fields_of(whole, first, count), count
-
-
-def _estimate(values: Tensor) -> Quantity:
-    return Quantity(float(values.mean()), "estimate", float(values.std()) / math.sqrt(len(values)))
 
 
 def _live(x: Tensor, context: Context) -> Tensor:
@@ -319,4 +316,4 @@ def influence_table(
         covariance = on_patch.flatten(1).sum(1).reshape(-1, *(1,) * (x.ndim - 1)) * residual
         found.append(covariance_weights(covariance, indicator(patch, x), torch.as_tensor(v).to(x), vm))
     values = torch.cat(found)
-    return InfluenceTable(values.mean(0), values.std(0) / math.sqrt(len(values)))
+    return InfluenceTable(values.mean(0), error_of_mean(values))

@@ -1,46 +1,20 @@
-"""Numbers that say how far they can be trusted.
-
-- ``exact``: equal to what it names, up to the stated numerical error;
-- ``certificate``: a proven bound, up to rounding;
-- ``estimate``: from samples, with a standard error, or resting on a premise that nobody has proven.
-"""
+"""A number between two sides, and the range of noise that Theorem 1 is about."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 from sizetransfer.contracts.errors import OracleError
-
-Kind = Literal["exact", "certificate", "estimate"]
-
-_ORDER: tuple[Kind, ...] = ("exact", "certificate", "estimate")
-
-
-def weakest(*kinds: Kind) -> Kind:
-    """Return the least trustworthy of ``kinds``: what a sum of such numbers is."""
-    return max(kinds, key=_ORDER.index)
-
-
-@dataclass(frozen=True)
-class Quantity:
-    """A number with its trust.
-
-    Attributes:
-        value: the number.
-        kind: exact, certificate or estimate.
-        error: of an estimate its standard error, otherwise the estimated numerical error.
-    """
-
-    value: float
-    kind: Kind
-    error: float = 0.0
+from sizetransfer.contracts.quantity import Kind
 
 
 @dataclass(frozen=True)
 class Enclosure:
     """Two sides of a number that is not known in closed form.
+
+    It is no :class:`~sizetransfer.contracts.quantity.Quantity`: its sides are bounds of one number, not a value with an
+    error, and only the lower one of an estimate is random.
 
     Attributes:
         lower: the number is at least this.

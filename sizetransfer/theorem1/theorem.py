@@ -30,10 +30,11 @@ import torch
 from torch import Tensor
 
 from sizetransfer.contracts.domain import Site
+from sizetransfer.contracts.quantity import Quantity, weakest
 from sizetransfer.theorem1.fields import GaussianField, Patch, as_field
 from sizetransfer.theorem1.linear import FieldLaw, LinearScore, absolute_mean
 from sizetransfer.theorem1.patches import gaussian_distance
-from sizetransfer.theorem1.quantities import Enclosure, Quantity, check_variances, weakest
+from sizetransfer.theorem1.quantities import Enclosure, check_variances
 from sizetransfer.theorem1.rollout import Rollout, Stepper, check_levels, law_of, log_levels, log_panels
 from sizetransfer.theorem1.weights import (
     contraction,
@@ -95,7 +96,7 @@ def total_bound(initial: Quantity, drift: Quantity) -> Quantity:
     kind = weakest("certificate", initial.kind, drift.kind)
     numerical = sum(part.error for part in (initial, drift) if part.kind != "estimate")
     statistical = math.hypot(*(part.error for part in (initial, drift) if part.kind == "estimate"))
-    return Quantity(min(2.0, initial.value + drift.value + numerical), kind, statistical)
+    return Quantity(min(2.0, initial.value + drift.value + numerical), statistical, kind)
 
 
 def initial_distance(
@@ -196,14 +197,14 @@ def gaussian_theorem1(
         count = panels or default_panels(vm, vx)
         value, end = continuous_drift(field, rollout, patch, count)
         coarse, _ = continuous_drift(field, rollout, patch, (count + 1) // 2)
-        drift = Quantity(value, "exact", abs(value - coarse) + rounding)
+        drift = Quantity(value, abs(value - coarse) + rounding)
     else:
         levels = log_levels(vm, vx, 64) if levels is None else levels.double()
         check_levels(levels, vm, vx)
         value, end = stepwise_drift(field, rollout, patch, levels.to(field.covariance.device), sampler)
-        drift = Quantity(value, "exact", rounding)
+        drift = Quantity(value, rounding)
     enclosure = initial_distance(field, start, patch, vm, vx, churn=churn)
-    initial = Quantity(enclosure.upper, "certificate", enclosure.gap if len(components) == 1 else 0.0)
+    initial = Quantity(enclosure.upper, enclosure.gap if len(components) == 1 else 0.0, "certificate")
     return Theorem1(
         bound=total_bound(initial, drift),
         initial=initial,
@@ -234,7 +235,7 @@ def patch_budget(field: GaussianField, patch: Patch, vm: float, vx: float, churn
     """
     if ferromagnetic_row_sums(field) is not None:
         count = len(field.components(patch))
-        return Quantity(count * gaussian_budget(field, vm, vx, churn=churn).value, "certificate")
+        return Quantity(count * gaussian_budget(field, vm, vx, churn=churn).value, kind="certificate")
     return integrated_budget(field, patch, vm, vx, churn=churn)
 
 
@@ -266,4 +267,4 @@ def integrated_budget(
         for panels in (count, (count + 1) // 2)
     )
     factor = gamma(churn)
-    return Quantity(factor * fine, "exact", factor * abs(fine - coarse) + ROUNDING * factor * fine)
+    return Quantity(factor * fine, factor * abs(fine - coarse) + ROUNDING * factor * fine)

@@ -37,8 +37,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sizetransfer.contracts.errors import OracleError
+from sizetransfer.contracts.quantity import Quantity
 from sizetransfer.theorem1.fields import GaussianField, Patch, as_field, field_of, patch_components
-from sizetransfer.theorem1.quantities import Quantity, check_variances
+from sizetransfer.theorem1.quantities import check_variances
 
 Components = Sequence[tuple[int, ...]]
 """Indices ``(channel, *site)``."""
@@ -177,7 +178,7 @@ def gaussian_budget(field: Tensor | GaussianField, vm: float, vx: float, *, chur
         value = start * math.log(stop / start)
     else:
         value = power * start * math.expm1((1 - power) * math.log(stop / start)) / (1 - power)
-    return Quantity(value, "exact" if equal else "certificate")
+    return Quantity(value, kind="exact" if equal else "certificate")
 
 
 def ferromagnetic_row_sums(field: GaussianField) -> Tensor | None:
@@ -250,7 +251,7 @@ def ising_budget(susceptibility: float, vm: float, vx: float, *, sites: int = 1)
     """
     check_variances(vm, vx)
     span = math.log(vx / vm)
-    return Quantity(sites * (vm * span + susceptibility * (span - 1 + vm / vx)), "certificate")
+    return Quantity(sites * (vm * span + susceptibility * (span - 1 + vm / vx)), kind="certificate")
 
 
 @dataclass(frozen=True)

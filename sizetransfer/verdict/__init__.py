@@ -6,8 +6,10 @@ is the first that applies of *not learned*, *degrades with size*, *radius-limite
 claim is a test at a stated level; *transfers* needs that everything against it is excluded, so that what is missing, or
 too uncertain, ends as *undecided* with what would decide it.
 
->>> from sizetransfer.verdict import CellEvidence, Number, ScoreError, TrainingEvidence, judge
->>> errors = (ScoreError(0.0, 32, Number(0.26, 0.002, n=32)), ScoreError(0.0, 64, Number(0.26, 0.002, n=32)))
+>>> from sizetransfer.contracts.quantity import Quantity
+>>> from sizetransfer.verdict import CellEvidence, ScoreError, TrainingEvidence, judge
+>>> error = Quantity.estimated(0.26, 0.002, n=32)
+>>> errors = (ScoreError(0.0, 32, error), ScoreError(0.0, 64, error))
 >>> cell = CellEvidence("flow", "cnn", 4, 32, (32, 64), (TrainingEvidence(0, errors),))
 >>> judge(cell).word
 'undecided'
@@ -28,7 +30,6 @@ from sizetransfer.verdict.evidence import (
 from sizetransfer.verdict.outcome import WORDS, GeneratedNumbers, Judgement, LevelNumbers, SizeNumbers, Verdict, Word
 from sizetransfer.verdict.rule import judge
 from sizetransfer.verdict.spec import VerdictSpec, describe
-from sizetransfer.verdict.statistics import Number
 
 __all__ = [
     "CLEAN",
@@ -40,7 +41,6 @@ __all__ = [
     "LargerStudent",
     "LawChange",
     "LevelNumbers",
-    "Number",
     "Reference",
     "ScoreError",
     "SizeNumbers",

@@ -1,7 +1,7 @@
 """What a verdict rests on: the numbers of one student of one teacher, wherever they come from.
 
 Everything is optional but names and sizes. What is missing is never guessed: the rule says what would be needed.
-Numbers that share fields carry the same name of these fields (:class:`~sizetransfer.verdict.statistics.Number`), so
+Numbers that share fields carry the same name of these fields (:class:`~sizetransfer.contracts.quantity.FieldSums`), so
 that their differences are paired.
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-from sizetransfer.verdict.statistics import Number
+from sizetransfer.contracts.quantity import Quantity
 
 SLACK = 1.01
 """A site deviation that is measured may be below a noise level that it should equal, as of spins, by so much."""
@@ -35,7 +35,7 @@ class ScoreError:
 
     sigma: float
     size: int
-    error: Number
+    error: Quantity
 
 
 @dataclass(frozen=True)
@@ -54,10 +54,10 @@ class Reference:
 
     sigma: float
     size: int
-    null: Number | None = None
-    linear: Number | None = None
-    best: Number | None = None
-    irreducible: Number | None = None
+    null: Quantity | None = None
+    linear: Quantity | None = None
+    best: Quantity | None = None
+    irreducible: Quantity | None = None
 
 
 @dataclass(frozen=True)
@@ -90,13 +90,13 @@ class Consequence:
 
     size: int
     source: Source
-    site_variance: Number
-    nearest: Number
-    long_range: Mapping[str, Number] = field(default_factory=dict)
+    site_variance: Quantity
+    nearest: Quantity
+    long_range: Mapping[str, Quantity] = field(default_factory=dict)
     sigma_start: float | None = None
     sigma_needed: float | None = None
 
-    def local(self) -> Iterator[tuple[str, Number]]:
+    def local(self) -> Iterator[tuple[str, Quantity]]:
         """The local marginals by name."""
         yield "site variance", self.site_variance
         yield "nearest-neighbour covariance", self.nearest
@@ -120,9 +120,9 @@ class LawChange:
     """
 
     size: int
-    site_variance: Number
-    nearest: Number
-    zero_mode: Number
+    site_variance: Quantity
+    nearest: Quantity
+    zero_mode: Quantity
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,7 @@ class CellEvidence:
     site_deviation: float | None = None
     best_of_radius: tuple[Consequence, ...] = ()
     law: tuple[LawChange, ...] = ()
-    correlation_squared: Number | None = None
+    correlation_squared: Quantity | None = None
     has_bulk: bool = True
     region: Literal["whole", "bulk", "edge"] = "whole"
     of_radius: bool = False

@@ -18,8 +18,9 @@ from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 
+from sizetransfer.contracts.quantity import UNKNOWN, Quantity
+from sizetransfer.numerics.statistics import derived, over_seeds
 from sizetransfer.verdict.evidence import CellEvidence, Consequence, LawChange, Reference, Source, TrainingEvidence
-from sizetransfer.verdict.statistics import UNKNOWN, Estimate, Number, over_seeds, quantity
 
 _LEAST = 1e-150
 """Stands for an error of zero in logarithms, so that two of them are equal; its square is a number still."""
@@ -48,17 +49,17 @@ class Learning(_Item):
 
     labels: ClassVar[tuple[str, ...]] = ("sigma",)
     sigma: float
-    error: Estimate
-    null: Estimate
-    linear: Estimate
-    best: Estimate
-    irreducible: Estimate
-    skill: Estimate
-    excess_error: Estimate
-    excess_skill: Estimate
+    error: Quantity
+    null: Quantity
+    linear: Quantity
+    best: Quantity
+    irreducible: Quantity
+    skill: Quantity
+    excess_error: Quantity
+    excess_skill: Quantity
 
     @property
-    def reference(self) -> Estimate:
+    def reference(self) -> Quantity:
         """What the student is held against: the irreducible error where known, else the linear one."""
         return self.irreducible if self.irreducible.known else self.linear
 
@@ -70,9 +71,9 @@ class Staying(_Item):
     labels: ClassVar[tuple[str, ...]] = ("sigma", "size")
     sigma: float
     size: int
-    error: Estimate
-    ratio: Estimate
-    skill: Estimate
+    error: Quantity
+    ratio: Quantity
+    skill: Quantity
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ class Cost(_Item):
     labels: ClassVar[tuple[str, ...]] = ("sigma", "size", "exact")
     sigma: float
     size: int
-    squared: Estimate
+    squared: Quantity
     exact: bool
 
 
@@ -95,9 +96,9 @@ class Advantage(_Item):
     radius: int | None
     sigma: float
     size: int
-    error: Estimate
-    ratio: Estimate
-    gain: Estimate
+    error: Quantity
+    ratio: Quantity
+    gain: Quantity
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ class Generated(_Item):
     name: str
     size: int
     source: Source
-    ratio: Estimate
+    ratio: Quantity
     local: bool
     starts_short: bool
 
@@ -120,7 +121,7 @@ class Law(_Item):
     labels: ClassVar[tuple[str, ...]] = ("name", "size")
     name: str
     size: int
-    ratio: Estimate
+    ratio: Quantity
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,7 @@ class Findings:
     generated: tuple[Generated, ...]
     best_of_radius: tuple[Generated, ...]
     law: tuple[Law, ...]
-    correlation_squared: Estimate
+    correlation_squared: Quantity
     missing_seeds: tuple[int, ...] = field(default=())
 
 
@@ -171,14 +172,14 @@ def findings(cell: CellEvidence, training: TrainingEvidence) -> Findings:
     )
 
 
-def _plain(number: Number | None) -> Estimate:
-    return UNKNOWN if number is None else quantity(lambda x: x, number)
+def _plain(number: Quantity | None) -> Quantity:
+    return UNKNOWN if number is None else derived(lambda x: x, number)
 
 
-def _of(function: Callable[..., Any], *numbers: Number | None) -> Estimate:
+def _of(function: Callable[..., Any], *numbers: Quantity | None) -> Quantity:
     """The quantity, unknown where a number is missing."""
     present = [number for number in numbers if number is not None]
-    return quantity(function, *present) if len(present) == len(numbers) else UNKNOWN
+    return derived(function, *present) if len(present) == len(numbers) else UNKNOWN
 
 
 def _log_ratio(one: Any, other: Any) -> Any:
@@ -205,7 +206,7 @@ class _Numbers:
     def reference(self, sigma: float, size: int) -> Reference:
         return self.references.get((sigma, size), Reference(sigma, size))
 
-    def null(self, sigma: float, size: int) -> Number | None:
+    def null(self, sigma: float, size: int) -> Quantity | None:
         # In the bulk the null error hardly depends on the size; where it was not measured, the training size's is it.
         return self.reference(sigma, size).null or self.reference(sigma, self.cell.training_size).null
 
@@ -254,7 +255,7 @@ def _squares(radius: Any, best: Any) -> Any:
     return np.square(radius) - np.square(best)
 
 
-def _error(error: Number) -> Number:
+def _error(error: Quantity) -> Quantity:
     """The error; a negative one is no error."""
     return error if error.value >= 0 else replace(error, value=float("nan"))
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from typing import Literal, TypeAlias
 
+from sizetransfer.numerics.statistics import detectable_growth, equivalent, p_outside
 from sizetransfer.verdict.findings import Generated, Law, Learning, Staying
 from sizetransfer.verdict.outcome import GeneratedNumbers, LevelNumbers, SizeNumbers
 from sizetransfer.verdict.questions import Case, reference_skill, root, stable
-from sizetransfer.verdict.statistics import detectable_growth, equivalent, p_outside
 
 
 def reach(case: Case) -> float:

@@ -10,11 +10,12 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from sizetransfer.contracts.quantity import Quantity
+from sizetransfer.numerics.statistics import detectable_growth, equivalent, holm, more_needed, p_outside
 from sizetransfer.verdict.evidence import CellEvidence
 from sizetransfer.verdict.findings import Advantage, Cost, Findings, Generated, Learning, Staying
 from sizetransfer.verdict.outcome import Holds
 from sizetransfer.verdict.spec import VerdictSpec, percent
-from sizetransfer.verdict.statistics import Estimate, detectable_growth, equivalent, holm, more_needed, p_outside
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Case:
         radius = self.cell.radius
         return "the best linear filter" + (" of the whole lattice" if radius is None else f" of radius {radius}")
 
-    def more(self, estimate: Estimate, threshold: float) -> str:
+    def more(self, estimate: Quantity, threshold: float) -> str:
         """How many fields or seeds would settle on which side of a threshold the estimate is."""
         unit = "fields" if self.found.claim == "this model" else "seeds"
         if not math.isfinite(estimate.margin(self.rule.alpha)):

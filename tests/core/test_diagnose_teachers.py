@@ -13,6 +13,7 @@ import sizetransfer as st
 from sizetransfer import cli as command_line
 from sizetransfer.contracts.errors import SpecError
 from sizetransfer.contracts.oracle import Context, Sample
+from sizetransfer.contracts.quantity import Quantity
 from sizetransfer.diagnosis import PredictionSpec
 from sizetransfer.diagnosis.evidence import Candidate, Surroundings, _Numbers
 from sizetransfer.diagnosis.figure import draw_prediction
@@ -20,7 +21,6 @@ from sizetransfer.diagnosis.pairs import change_of_pairs, pair_statistics
 from sizetransfer.measures.law_statistics import law_statistics
 from sizetransfer.report import style
 from sizetransfer.systems.ising import IsingModel
-from sizetransfer.verdict import Number
 
 # --- spins --------------------------------------------------------------------------------------------------------
 
@@ -101,7 +101,7 @@ class _Around:
 class _Given(_Numbers):
     def _of(self, radius, sigma, size):
         value = self.around.errors.get(radius)
-        return None if value is None else Number(value, 0.01, 64)
+        return None if value is None else Quantity.estimated(value, 0.01, 64)
 
 
 @pytest.mark.parametrize(

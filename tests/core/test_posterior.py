@@ -23,9 +23,17 @@ from sizetransfer.contracts.oracle import Context, Teacher
 from sizetransfer.contracts.randomness import stream
 from sizetransfer.contracts.specs import FieldInfo
 from sizetransfer.numerics.chains import NotMixedError
-from sizetransfer.scores.posterior import Estimate, Posterior, PosteriorSpec, Responses, sample_posterior, sampling
+from sizetransfer.numerics.shells import ResponseProfile
+from sizetransfer.scores.posterior import (
+    EstimatedField,
+    Posterior,
+    PosteriorSpec,
+    Responses,
+    sample_posterior,
+    sampling,
+)
 from sizetransfer.scores.posterior.weights import best_weights
-from sizetransfer.scores.response import ResponseProfile, reference_sites
+from sizetransfer.scores.response import reference_sites
 from sizetransfer.systems.flow.teacher import FlowTeacherSpec
 from sizetransfer.systems.gaussian.teacher import GaussianTeacherSpec
 from sizetransfer.systems.phi4.teacher import Phi4TeacherSpec, ring
@@ -96,7 +104,7 @@ def test_the_response_is_the_posterior_covariance(ring_case, weight):
     exact = covariance / v**2 - torch.eye(6) / v
     assert agrees(found.response_row((4,), weight), exact[:, 4][:, None, None])
     rows = found.responses([(0,), (4,), (1,)], weight).rows[:, :, :, 0, 0]
-    pooled = Estimate(rows.mean(0), rows.std(0) / math.sqrt(rows.shape[0]))
+    pooled = EstimatedField(rows.mean(0), rows.std(0) / math.sqrt(rows.shape[0]))
     assert float(((pooled.value - exact[:, [0, 4, 1]]) / pooled.standard_error).abs().max()) < 1.2 * bound(36)
 
 

@@ -17,12 +17,12 @@ import sizetransfer as st
 from sizetransfer import cli as command_line
 from sizetransfer.contracts.errors import OracleError, SpecError
 from sizetransfer.contracts.oracle import Context, Sample, Teacher
+from sizetransfer.contracts.quantity import Quantity
 from sizetransfer.contracts.randomness import normal
 from sizetransfer.contracts.specs import FieldInfo
 from sizetransfer.diagnosis import PredictionRule, PredictionSpec, ResponseRow, describe_prediction_rule, predict
 from sizetransfer.diagnosis.forecast import _forecast, _standing
 from sizetransfer.diagnosis.responses import covering_radius, outside_share, source_of
-from sizetransfer.theorem1 import Quantity
 from sizetransfer.theorem1 import api as theorem_api
 
 EXACT = 1e-10
@@ -193,21 +193,21 @@ def test_a_certificate_goes_before_an_estimate() -> None:
     row = ResponseRow(
         size=6,
         sigma=1.0,
-        range=Quantity(1.0, "estimate", 0.0),
+        range=Quantity.estimated(1.0, 0.0),
         largest=3,
         covering={},
         outside_share=None,
-        irreducible=Quantity(0.01, "estimate", 0.001),
+        irreducible=Quantity.estimated(0.01, 0.001),
         locality_error=None,
-        sufficient=Quantity(1.0, "estimate", 0.0),
+        sufficient=Quantity.estimated(1.0, 0.0),
         draws=80,
-        certified=Quantity(2.0, "certificate"),
+        certified=Quantity(2.0, kind="certificate"),
     )
     rule = PredictionRule()
     assert _standing(row, 2, rule) == "suffices for certain (certificate)"
     assert _standing(row, 1, rule) == "suffices (estimate)"
     for value, text in ((0.3, "does not suffice"), (0.101, "within the standard errors")):
-        worse = dataclasses.replace(row, irreducible=Quantity(value, "estimate", 0.001))
+        worse = dataclasses.replace(row, irreducible=Quantity.estimated(value, 0.001))
         assert text in _standing(worse, 1, rule)
 
 
@@ -254,14 +254,14 @@ def row(
     size: int, *, error: float, sufficient: float, reach: float = 1, exact: bool = True, se: float = 0.0
 ) -> ResponseRow:
     kind = "exact" if exact else "estimate"
-    number = Quantity(error, kind, se)
+    number = Quantity(error, se, kind)
     irreducible = number if exact else None
-    radius = Quantity(sufficient, kind, 0.0)
-    return ResponseRow(size, 1.0, Quantity(reach, kind), size // 2, {}, number, irreducible, number, radius)
+    radius = Quantity(sufficient, 0.0, kind)
+    return ResponseRow(size, 1.0, Quantity(reach, kind=kind), size // 2, {}, number, irreducible, number, radius)
 
 
 def test_growth_that_is_not_significant_is_not_called_none() -> None:
-    before, after = (Quantity(value, "estimate", 5.0) for value in (4.0, 9.0))
+    before, after = (Quantity.estimated(value, 5.0) for value in (4.0, 9.0))
     rows = [
         dataclasses.replace(row(size, error=0.05, sufficient=2, exact=False), range=reach)
         for size, reach in ((16, before), (32, after))
@@ -274,7 +274,7 @@ def test_growth_that_is_not_significant_is_not_called_none() -> None:
 def test_numbers_that_json_lacks_become_null() -> None:
     found = st.diagnose(RING, sizes=(8, 16), sigmas=(1.0,))
     (_, last) = found.rows
-    broken = dataclasses.replace(found, rows=(dataclasses.replace(last, range=Quantity(1.0, "estimate", math.nan)),))
+    broken = dataclasses.replace(found, rows=(dataclasses.replace(last, range=Quantity.estimated(1.0, math.nan)),))
     text = json.dumps(broken.to_json(), allow_nan=False)
     assert json.loads(text)["rows"][0]["range"] == {"value": 1.0, "kind": "estimate", "error": None}
 

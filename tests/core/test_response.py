@@ -16,14 +16,12 @@ from sizetransfer.contracts.oracle import Context, Sample, Teacher
 from sizetransfer.contracts.randomness import stream
 from sizetransfer.contracts.specs import FieldInfo
 from sizetransfer.contracts.student import Student
+from sizetransfer.numerics.shells import ResponseProfile, shell_counts, shell_sums
 from sizetransfer.scores.response import (
     Region,
-    ResponseProfile,
     finite_difference,
     jacobian_row,
     reference_sites,
-    shell_counts,
-    shell_sums,
     student_score,
     teacher_score,
 )

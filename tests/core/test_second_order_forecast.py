@@ -15,7 +15,7 @@ from sizetransfer.contracts.errors import OracleError
 from sizetransfer.contracts.oracle import Context, draw_fields
 from sizetransfer.contracts.randomness import normal, stream
 from sizetransfer.contracts.specs import FieldInfo, NoiseSchedule, TrainingSpec
-from sizetransfer.measures.second_order_forecast import FORECAST, SecondOrderForecastSpec, _jackknife, _levels
+from sizetransfer.measures.second_order_forecast import FORECAST, SecondOrderForecastSpec, _levels
 from sizetransfer.scores.references import estimate_moments, exact_moments
 from sizetransfer.scores.references.approximation import ResponseMoments
 from sizetransfer.scores.references.cells import Cells
@@ -103,15 +103,6 @@ def test_the_student_of_the_flow_is_forecast_with_an_error():
     found = take(teacher, st.student("cnn", teacher.field, blocks=0, width=4).float(), 8, law_fields=64)
     assert 0 < found["forecast_site_variance", None].standard_error < 0.5
     assert found["forecast_site_variance", None].n == 8
-
-
-def test_the_jackknife_removes_the_bias_of_a_square():
-    """The square of a mean is too large by the variance of the mean, which the correction takes off exactly."""
-    values = torch.tensor([1.0, 4.0, 2.0, 8.0], dtype=torch.float64)
-    whole, without = values.mean() ** 2, [float((values.sum() - one) / 3) ** 2 for one in values]
-    value, error = _jackknife([float(whole), *without])
-    assert value == pytest.approx(float(whole - values.var() / 4))
-    assert error > 0
 
 
 def test_levels_are_those_of_the_training():

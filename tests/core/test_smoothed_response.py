@@ -11,11 +11,11 @@ from synthetic_run import SyntheticRun, make_experiment, record
 
 import sizetransfer as st
 from sizetransfer.measures.smoothed_response import SmoothedResponseSpec
+from sizetransfer.numerics.shells import ResponseProfile
 from sizetransfer.report import style
 from sizetransfer.report.data import gather
 from sizetransfer.report.drawing import Omitted
 from sizetransfer.report.drawn import draw
-from sizetransfer.scores.response import ResponseProfile
 
 SIZE, SIGMAS = 16, (0.3, 1.0)
 POSTERIOR = {"chains": 8, "warmup": 40, "draws": 60, "max_r_hat": 1.2, "min_effective": 40}

@@ -12,8 +12,9 @@ import torch
 from sizetransfer.contracts.errors import OracleError
 from sizetransfer.contracts.oracle import HasScore
 from sizetransfer.contracts.randomness import stream
-from sizetransfer.contracts.records import Measurement, root_ratio
+from sizetransfer.contracts.records import Measurement
 from sizetransfer.contracts.specs import MeasureSpec
+from sizetransfer.numerics.statistics import root_ratio
 
 MEASURES: list[tuple[type[MeasureSpec], str]] = []
 
@@ -41,8 +42,8 @@ class SmallErrorSpec(MeasureSpec):
         with torch.no_grad():
             error = student(sample.x, sample.x.new_full((self.fields,), sigma), sample.context) - exact
         squares = [value.square().flatten(1).sum(1) for value in (error, exact)]
-        yield self.changed(root_ratio(*squares, "relative_rmse"))
-        yield self.changed(root_ratio(*squares, "by_noise", coordinate=sigma))
+        yield self.changed(Measurement.of("relative_rmse", root_ratio(*squares)))
+        yield self.changed(Measurement.of("by_noise", root_ratio(*squares), sigma))
 
     def sample(self, teacher, size, seed):
         return teacher.sample(self.fields, size, generator=stream(seed, "fields"))

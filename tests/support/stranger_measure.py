@@ -19,8 +19,9 @@ def register_measures(register):
     from sizetransfer.contracts.oracle import HasSmoothedScore, draw_fields
     from sizetransfer.contracts.parts import Part, relative_error
     from sizetransfer.contracts.randomness import stream
-    from sizetransfer.contracts.records import mean, root_ratio
+    from sizetransfer.contracts.records import Measurement
     from sizetransfer.contracts.specs import MeasureSpec
+    from sizetransfer.numerics.statistics import mean, root_ratio
 
     class EchoSpec(MeasureSpec):
         """How far the score of noisy fields is like itself, and its error."""
@@ -43,10 +44,10 @@ def register_measures(register):
                     exact = teacher.smoothed_score(x, levels, sample.context)
                     learned = student(x, levels, sample.context)
                 squares = [one.square().flatten(1).mean(1) for one in (learned - exact, exact)]
-                yield root_ratio(*squares, "off", level)
+                yield Measurement.of("off", root_ratio(*squares), level)
             for distance in range(4):
                 shifted = learned.roll(distance, dims=2)
-                yield mean((learned * shifted).flatten(1).mean(1), "likeness", float(distance))
+                yield Measurement.of("likeness", mean((learned * shifted).flatten(1).mean(1)), float(distance))
 
     register(EchoSpec)
 

@@ -14,9 +14,10 @@ from torch import nn
 from sizetransfer.contracts.noise import expand
 from sizetransfer.contracts.oracle import Context, HasScore, Sample, Teacher
 from sizetransfer.contracts.randomness import normal, stream
-from sizetransfer.contracts.records import root_ratio
+from sizetransfer.contracts.records import Measurement
 from sizetransfer.contracts.specs import FieldInfo, MeasureSpec, StudentSpec, TeacherSpec
 from sizetransfer.contracts.student import Student
+from sizetransfer.numerics.statistics import root_ratio
 from sizetransfer.registry import Registry
 from sizetransfer.registry.hooks import hookimpl
 from sizetransfer.runs.trials import Experiment
@@ -128,8 +129,10 @@ class TinyErrorSpec(MeasureSpec):
         exact = teacher.score(sample)
         level = torch.full((self.fields,), sigma, dtype=exact.dtype)
         error = student(sample.x, level, sample.context) - exact
-        yield root_ratio(error.square().sum((1, 2)), exact.square().sum((1, 2)), "relative_rmse")
-        yield root_ratio(expand(level, error).square().sum((1, 2)), exact.square().sum((1, 2)), "noise", coordinate=1.0)
+        yield Measurement.of("relative_rmse", root_ratio(error.square().sum((1, 2)), exact.square().sum((1, 2))))
+        yield Measurement.of(
+            "noise", root_ratio(expand(level, error).square().sum((1, 2)), exact.square().sum((1, 2))), 1.0
+        )
 
 
 @hookimpl

@@ -14,8 +14,9 @@ import sizetransfer as st
 from sizetransfer.contracts.domain import Graph, edges_within
 from sizetransfer.contracts.errors import OracleError, SizetransferError, SpecError
 from sizetransfer.contracts.oracle import HasCovariance, HasDensity, HasPosterior, HasScore, HasSmoothedScore, Sample
+from sizetransfer.numerics.shells import shell_sums
 from sizetransfer.runs.preflight import plan
-from sizetransfer.scores.response import reference_sites, shell_sums
+from sizetransfer.scores.response import reference_sites
 from sizetransfer.systems.gaussian.graph import GaussianGraphTeacher, separated_positions
 
 TOLERANCE = 1e-10

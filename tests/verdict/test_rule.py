@@ -20,9 +20,10 @@ from verdict_cases import (
     with_reference,
 )
 
-from sizetransfer.verdict import CLEAN, LargerStudent, Number, Reference, VerdictSpec, describe, judge
+from sizetransfer.contracts.quantity import Quantity
+from sizetransfer.verdict import CLEAN, LargerStudent, Reference, VerdictSpec, describe, judge
 
-UNSURE = Number(0.2, 0.5, 8)
+UNSURE = Quantity.estimated(0.2, 0.5, 8)
 
 MADE_UP = {
     "errors of .20 ± .50": (bare({32: UNSURE, 64: UNSURE}), "undecided"),
@@ -84,15 +85,15 @@ def test_long_range_order_is_said_apart():
 
 # Everything that the rule asks of a student that transfers, broken once.
 BROKEN = {
-    "skill": (with_reference(null=Number(0.3)), "not learned"),
-    "as good as the linear filter": (with_reference(linear=Number(0.15), best=Number(0.14)), "not learned"),
-    "as good as the best score of its radius": (with_reference(irreducible=Number(0.05)), "not learned"),
+    "skill": (with_reference(null=Quantity(0.3)), "not learned"),
+    "as good as the linear filter": (with_reference(linear=Quantity(0.15), best=Quantity(0.14)), "not learned"),
+    "as good as the best score of its radius": (with_reference(irreducible=Quantity(0.05)), "not learned"),
     "stable": (good_training(errors=errors({32: 0.26, 64: 0.31})), "degrades with size"),
     "stable in between": (
         replace(good_training(errors=errors({32: 0.26, 48: 0.31, 64: 0.26})), sizes=(32, 48, 64)),
         "degrades with size",
     ),
-    "locality": (with_reference(best=Number(0.2)), "radius-limited"),
+    "locality": (with_reference(best=Quantity(0.2)), "radius-limited"),
     "larger student": (good_training(larger=(larger_student({32: 0.2, 64: 0.2}),)), "radius-limited"),
     "best of the radius": (good(best_of_radius=gaussian_row(4, 0.88, 1, 1, 0.1).best_of_radius), "radius-limited"),
     "nearest covariance of the best": (
@@ -100,21 +101,24 @@ BROKEN = {
         "radius-limited",
     ),
     "null known": (with_reference(null=None), "undecided"),
-    "null finite": (with_reference(null=Number(math.nan)), "undecided"),
+    "null finite": (with_reference(null=Quantity(math.nan)), "undecided"),
     "references known": (with_reference(linear=None), "undecided"),
     "best reference known": (with_reference(best=None), "undecided"),
     "no error of the score": (good_training(errors=()), "undecided"),
     "error at the training size": (good_training(errors=errors({64: 0.26})), "undecided"),
     "a size that was asked for": (good(sizes=(32, 48, 64)), "undecided"),
     "certain enough": (good_training(errors=errors({32: close(0.26, 0.05), 64: close(0.26, 0.05)})), "undecided"),
-    "more than one field": (good_training(errors=errors({32: 0.26, 64: Number(0.26, math.nan, 1)})), "undecided"),
+    "more than one field": (
+        good_training(errors=errors({32: 0.26, 64: Quantity.estimated(0.26, math.nan, 1)})),
+        "undecided",
+    ),
     "reach": (replace(good_training(errors=errors({32: 0.26, 40: 0.26})), sizes=(32, 40)), "undecided"),
-    "site variance": (with_consequence(site_variance=Number(0.89)), "undecided"),
-    "nearest covariance": (with_consequence(nearest=Number(1.11)), "undecided"),
-    "marginals certain": (with_consequence(nearest=Number(0.98, 0.05, 32)), "undecided"),
-    "marginals finite": (with_consequence(nearest=Number(math.nan)), "undecided"),
-    "bulk": (good(correlation_squared=Number(8.1**2)), "undecided"),
-    "bulk certain": (good(correlation_squared=Number(49.0, 14.0, 32)), "undecided"),
+    "site variance": (with_consequence(site_variance=Quantity(0.89)), "undecided"),
+    "nearest covariance": (with_consequence(nearest=Quantity(1.11)), "undecided"),
+    "marginals certain": (with_consequence(nearest=Quantity.estimated(0.98, 0.05, 32)), "undecided"),
+    "marginals finite": (with_consequence(nearest=Quantity(math.nan)), "undecided"),
+    "bulk": (good(correlation_squared=Quantity(8.1**2)), "undecided"),
+    "bulk certain": (good(correlation_squared=Quantity.estimated(49.0, 14.0, 32)), "undecided"),
     "bulk known": (good(correlation_squared=None), "undecided"),
     "law local": (good(correlation_squared=None, law=law(nearest=0.85)), "undecided"),
     "law at the zero mode": (good(correlation_squared=None, law=law(zero_mode=1.3)), "undecided"),
@@ -124,7 +128,7 @@ BROKEN = {
 
 
 def test_a_student_without_radius_is_held_against_the_exact_score():
-    found = judge(replace(with_reference(irreducible=Number(0.0)), radius=None))
+    found = judge(replace(with_reference(irreducible=Quantity(0.0)), radius=None))
     assert found.word == "not learned"
     assert "where the exact score knows 100 %" in found.reason
 
@@ -191,13 +195,13 @@ def test_what_is_expected_of_trained_students(name):
 
 
 def test_a_filter_has_learned_by_construction():
-    weak = with_reference(null=Number(0.3))
+    weak = with_reference(null=Quantity(0.3))
     assert judge(weak).word == "not learned"
     assert judge(replace(weak, of_radius=True)).word == "transfers"
 
 
 def test_every_judged_level_counts():
-    quiet = Reference(0.5, 32, null=Number(0.6), linear=Number(0.1), best=Number(0.1))
+    quiet = Reference(0.5, 32, null=Quantity(0.6), linear=Quantity(0.1), best=Quantity(0.1))
     training = good().trainings[0]
 
     def at(values):

@@ -9,13 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from verdict_cases import good, law
 
+from sizetransfer.contracts.quantity import Quantity
 from sizetransfer.verdict import (
     CLEAN,
     WORDS,
     CellEvidence,
     Consequence,
     LargerStudent,
-    Number,
     Reference,
     ScoreError,
     TrainingEvidence,
@@ -30,7 +30,9 @@ BAD = st.sampled_from([math.nan, math.inf, -math.inf, -0.2])
 @st.composite
 def numbers(draw, low, high):
     value = draw(st.floats(low, high))
-    return Number(value, value * draw(st.sampled_from([0.0, 0.001, 0.01, 0.05, 0.3])), draw(st.integers(2, 100)))
+    return Quantity.estimated(
+        value, value * draw(st.sampled_from([0.0, 0.001, 0.01, 0.05, 0.3])), draw(st.integers(2, 100))
+    )
 
 
 ERROR, RATIO = numbers(0.0, 0.7), numbers(0.8, 1.2)
@@ -75,7 +77,7 @@ def plausible(draw):
 
     def near(value, position):
         moved = value * draw(st.floats(0.7, 1.4)) if position == far else value * draw(st.floats(0.99, 1.01))
-        return Number(moved, sure * moved, 32)
+        return Quantity.estimated(moved, sure * moved, 32)
 
     references = (
         Reference(CLEAN, 32, null=near(0.6, 0), linear=near(0.25, 1), best=near(0.25, 2), irreducible=near(0.06, 9))
@@ -100,8 +102,8 @@ def rescaled(cell, factor):
     """The same numbers with other standard errors."""
 
     def walk(item):
-        if isinstance(item, Number):
-            return replace(item, standard_error=item.standard_error * factor)
+        if isinstance(item, Quantity):
+            return replace(item, error=item.error * factor)
         if isinstance(item, tuple):
             return tuple(walk(part) for part in item)
         if isinstance(item, dict):
@@ -169,7 +171,7 @@ def test_an_error_that_is_no_number_never_transfers(cell, data):
 @given(cells())
 def test_errors_without_standard_errors_never_transfer(cell):
     def unsure(one):
-        return replace(one, error=replace(one.error, standard_error=math.nan))
+        return replace(one, error=replace(one.error, error=math.nan))
 
     assert judge(with_errors(cell, unsure)).word == "undecided"
 
@@ -190,7 +192,9 @@ def test_a_larger_error_at_the_larger_size_is_no_better(low, high):
 
     def word(growth):
         change = {32: 0.26, 64: 0.26 * growth}
-        return judge(with_errors(good(), lambda one: replace(one, error=Number(change[one.size], 1e-3, 32)))).word
+        return judge(
+            with_errors(good(), lambda one: replace(one, error=Quantity.estimated(change[one.size], 1e-3, 32)))
+        ).word
 
     order = ["transfers", "undecided", "degrades with size"]
     assert order.index(word(low)) <= order.index(word(high))

@@ -44,8 +44,8 @@ floor enclose a shell's sum :math:`\sum_j |J_{ij}|` in expectation:
 
 from __future__ import annotations
 
-from sizetransfer.scores.posterior.estimates import Estimate, Posterior
+from sizetransfer.scores.posterior.estimates import EstimatedField, Posterior
 from sizetransfer.scores.posterior.responses import Responses
 from sizetransfer.scores.posterior.sampling import PosteriorSpec, sample_posterior
 
-__all__ = ["Estimate", "Posterior", "PosteriorSpec", "Responses", "sample_posterior"]
+__all__ = ["EstimatedField", "Posterior", "PosteriorSpec", "Responses", "sample_posterior"]

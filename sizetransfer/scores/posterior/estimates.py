@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,13 +14,18 @@ from sizetransfer.contracts.errors import OracleError
 from sizetransfer.contracts.noise import expand
 from sizetransfer.contracts.oracle import Context, HasScore, Sample, Teacher
 from sizetransfer.numerics.chains import Mixing
+from sizetransfer.numerics.statistics import error_of_mean, jackknife_variance
 from sizetransfer.scores.posterior.responses import Responses
 from sizetransfer.scores.posterior.weights import Weights, best_weights
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """Estimated tensors with their standard errors, of the same shape."""
+class EstimatedField:
+    """An estimated tensor with its standard errors, of the same shape.
+
+    It is no :class:`~sizetransfer.contracts.quantity.Quantity`, which is one number: limits and tests of whole fields
+    would say nothing, and errors of neighbouring entries are not independent.
+    """
 
     value: Tensor
     standard_error: Tensor
@@ -51,11 +55,11 @@ class Posterior:
     mixing: Mixing
     gradients: int
 
-    def mean(self) -> Estimate:
+    def mean(self) -> EstimatedField:
         """E[X_0 | x], like ``x``."""
         return _over_chains(self.draws.double().mean(0))
 
-    def score(self, weight: float | None = None) -> Estimate:
+    def score(self, weight: float | None = None) -> EstimatedField:
         """Smoothed score E[f | x], like ``x``; ``weight`` 0 is Tweedie's formula (paper eq. (7)).
 
         Args:
@@ -63,7 +67,7 @@ class Posterior:
         """
         return _over_chains(self._regressand(weight)[0].mean(0))
 
-    def covariance(self, site: Site) -> Estimate:
+    def covariance(self, site: Site) -> EstimatedField:
         """Cov(X_0 at ``site``, X_0 | x), unbiased, shape ``(B, C, C, *S)``; jackknife over chains.
 
         Raises:
@@ -74,7 +78,7 @@ class Posterior:
         at_site = _at_sites(draws, [site])[..., 0]
         return _jackknife_covariance(at_site, draws, self.x.shape)
 
-    def response_row(self, site: Site, weight: float | None = None) -> Estimate:
+    def response_row(self, site: Site, weight: float | None = None) -> EstimatedField:
         r"""Row of the smoothed response, :math:`\partial s_{c,i}/\partial x_{c',j}`, shape ``(B, C, C, *S)``.
 
         Args:
@@ -90,7 +94,7 @@ class Posterior:
         covariance = _jackknife_covariance(at_site, _centred(self.draws), self.x.shape)
         v = expand(self.sigma.double().square(), covariance.value)
         rest = self._on_channels(weights.complement().row(site))
-        return Estimate((covariance.value - rest) / v, covariance.standard_error / v)
+        return EstimatedField((covariance.value - rest) / v, covariance.standard_error / v)
 
     def responses(self, sites: Sequence[Site], weight: float | None = None, *, hessians: int = 1) -> Responses:
         """Rows of the smoothed response at many sites, from groups of two chains each, by the covariance of f with f.
@@ -181,9 +185,9 @@ class Posterior:
             self.context.domain.distance(site)
 
 
-def _over_chains(means: Tensor) -> Estimate:
+def _over_chains(means: Tensor) -> EstimatedField:
     """Mean over chains of chain means ``(B, K, ...)``, with the standard error of that mean."""
-    return Estimate(means.mean(1), means.std(1) / math.sqrt(means.shape[1]))
+    return EstimatedField(means.mean(1), error_of_mean(means, 1))
 
 
 def _centred(draws: Tensor) -> Tensor:
@@ -211,7 +215,7 @@ def _cross_covariance(a: Tensor, b: Tensor) -> Tensor:
     return products - crossed / (chains * (chains - 1))
 
 
-def _jackknife_covariance(at_site: Tensor, draws: Tensor, shape: torch.Size) -> Estimate:
+def _jackknife_covariance(at_site: Tensor, draws: Tensor, shape: torch.Size) -> EstimatedField:
     """Covariance of one site with all, ``(B, C, C, *S)``, and its standard error from leaving out each chain."""
     chains = at_site.shape[2]
 
@@ -221,8 +225,7 @@ def _jackknife_covariance(at_site: Tensor, draws: Tensor, shape: torch.Size) -> 
 
     everything = list(range(chains))
     left_out = torch.stack([estimate(everything[:k] + everything[k + 1 :]) for k in everything])
-    error = ((chains - 1) * (left_out - left_out.mean(0)).square().mean(0)).sqrt()
-    return Estimate(estimate(everything), error)
+    return EstimatedField(estimate(everything), jackknife_variance(left_out).sqrt())
 
 
 def lacks(teacher: Teacher, capability: str, fix: str) -> OracleError:

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sizetransfer.contracts.domain import Domain, Lattice, Site
-from sizetransfer.scores.response import shell_counts, shell_sums
+from sizetransfer.numerics.shells import shell_counts, shell_sums
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,8 @@ from sizetransfer.contracts.domain import Graph
 from sizetransfer.contracts.noise import expand, perturb
 from sizetransfer.contracts.oracle import Context, HasScore, HasSmoothedScore, Sample, Teacher, draw_fields
 from sizetransfer.contracts.randomness import stream
-from sizetransfer.contracts.records import Measurement, mean, root_ratio
+from sizetransfer.contracts.records import Measurement
+from sizetransfer.numerics.statistics import mean, root_ratio
 from sizetransfer.scores.references.classes import Sight
 from sizetransfer.scores.references.filters import AnyFilter
 from sizetransfer.scores.references.moments import WindowMoments, default_margin, estimate_moments
@@ -208,8 +209,8 @@ def _error(target: _Target, filters: Sequence[AnyFilter], sight: Sight, margin: 
     radius = filters[0].radius
     coordinate = float("inf") if radius is None else float(radius)
     if target.against == "score":
-        return root_ratio(squares[0], squares[1], "linear_reference", coordinate)
-    return mean(target.sigma**2 * squares[0], "denoising_loss", coordinate)
+        return Measurement.of("linear_reference", root_ratio(squares[0], squares[1]), coordinate)
+    return Measurement.of("denoising_loss", mean(target.sigma**2 * squares[0]), coordinate)
 
 
 def _estimates(target: _Target, filters: Sequence[AnyFilter]) -> Iterator[tuple[Tensor, Tensor, Sample, Tensor]]:

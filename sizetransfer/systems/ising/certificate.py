@@ -36,9 +36,9 @@ from torch import Tensor
 from sizetransfer.contracts.domain import Lattice
 from sizetransfer.contracts.errors import OracleError
 from sizetransfer.contracts.oracle import Context
+from sizetransfer.contracts.quantity import Quantity
 from sizetransfer.systems.ising import CRITICAL, Limits, TooLargeError, ZeroField, zero_field
 from sizetransfer.theorem1.fields import Patch, patch_components
-from sizetransfer.theorem1.quantities import Quantity
 from sizetransfer.theorem1.weights import dobrushin_bound, ising_budget, ising_weights
 
 
@@ -100,12 +100,12 @@ class FerromagnetCertificate:
 
     def response_tail(self, radius: int, sigma: float) -> Quantity:
         """Bound on the response beyond a radius, for every x, at noise ``sigma``."""
-        return Quantity(self.outside(radius) / _variance(sigma) ** 2, "certificate")
+        return Quantity(self.outside(radius) / _variance(sigma) ** 2, kind="certificate")
 
     def locality_error(self, radius: int, sigma: float) -> Quantity:
         """Bound on the relative error of the best score of a receptive radius, at noise ``sigma``."""
         v = _variance(sigma)
-        return Quantity((1 + v) / v**2 * self.outside(radius), "certificate")
+        return Quantity((1 + v) / v**2 * self.outside(radius), kind="certificate")
 
     def sufficient_radius(self, sigma: float, tolerance: float = 0.1) -> Quantity:
         """Smallest radius whose best score is certified to have at most that relative error.
@@ -114,7 +114,7 @@ class FerromagnetCertificate:
         """
         largest = int(self._distances[self._by_displacement != 0].max())
         found = next(r for r in range(largest + 1) if self.locality_error(r, sigma).value <= tolerance or r == largest)
-        return Quantity(float(found), "certificate")
+        return Quantity(float(found), kind="certificate")
 
     @property
     def _by_displacement(self) -> Tensor:

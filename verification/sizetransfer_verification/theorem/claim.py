@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from sizetransfer.contracts.errors import SpecError
-from sizetransfer.theorem1 import Quantity
+from sizetransfer.contracts.quantity import Quantity
 
 if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy
@@ -116,7 +116,7 @@ class Claim(Generic[AnyConfiguration]):
 
 def numeric(value: float, error: float = 0.0) -> Quantity:
     """A number known up to an estimated numerical error, and to rounding."""
-    return Quantity(float(value), "exact", float(error) + 1e-12 * (1 + abs(float(value))))
+    return Quantity(float(value), float(error) + 1e-12 * (1 + abs(float(value))))
 
 
 def halved(fine: float, coarse: float) -> Quantity:

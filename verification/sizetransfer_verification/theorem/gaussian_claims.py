@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import torch
 
-from sizetransfer.theorem1 import Enclosure, Quantity, gaussian_weights
+from sizetransfer.contracts.quantity import Quantity
+from sizetransfer.theorem1 import Enclosure, gaussian_weights
 from sizetransfer_verification.theorem.claim import Claim, Comparison, Configuration, numeric
 from sizetransfer_verification.theorem.gaussian import Errors, GaussianConfiguration, Process, Sampler
 from sizetransfer_verification.theorem.influence import mixture_influence
@@ -84,13 +85,13 @@ def _at_least(process: Process, noise: float | None = None) -> Quantity:
 def _total(initial: Enclosure, drift: float) -> Quantity:
     # The quadrature over v and the Runge-Kutta method keep nine digits of the drift error.
     total = initial.upper + drift
-    return Quantity(min(2.0, total), "exact", 1e-8 * drift + 1e-12)
+    return Quantity(min(2.0, total), 1e-8 * drift + 1e-12)
 
 
 def shipped(one: GaussianConfiguration) -> Comparison:
     """The bound of :func:`sizetransfer.theorem1.gaussian_theorem1`, against the truth by dense algebra."""
     found = one.shipped().bound
-    return Comparison(_at_least(Process(one)), Quantity(found.value, found.kind, found.error + 1e-12))
+    return Comparison(_at_least(Process(one)), Quantity(found.value, found.error + 1e-12, found.kind))
 
 
 def dense(one: GaussianConfiguration) -> Comparison:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sizetransfer.theorem1 import Quantity
+from sizetransfer.contracts.quantity import Quantity
 from sizetransfer_verification.theorem.line import Array, density_norm, normal_density
 
 

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import torch
 
-from sizetransfer.theorem1 import Quantity, covariance_weights, dobrushin_bound, ising_budget, ising_weights
+from sizetransfer.contracts.quantity import Quantity
+from sizetransfer.theorem1 import covariance_weights, dobrushin_bound, ising_budget, ising_weights
 from sizetransfer_verification.theorem.claim import Claim, Comparison, Configuration, numeric
 from sizetransfer_verification.theorem.influence import mixture_influence
 from sizetransfer_verification.theorem.line import Array

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from sizetransfer.theorem1 import Quantity
+from sizetransfer.contracts.quantity import Quantity
 from sizetransfer_verification.theorem.claim import Claim, Comparison, halved
 from sizetransfer_verification.theorem.mixture import COARSE, FINE, MixtureConfiguration, MixtureProcess
 
@@ -69,8 +69,8 @@ def _comparison(
     truth = halved(*(process.truth(clean=clean) for process in processes))
     total = halved(*((process.initial() if start else 0.0) + drift(process) for process in processes))
     # The rule for hat functions errs where a test function bends: by the fourth power of the spacing.
-    truth = Quantity(truth.value, "exact", truth.error + 1e-6 * truth.value + 1e-9)
-    return Comparison(truth, Quantity(min(2.0, total.value), "exact", total.error))
+    truth = Quantity(truth.value, truth.error + 1e-6 * truth.value + 1e-9)
+    return Comparison(truth, Quantity(min(2.0, total.value), total.error))
 
 
 def _rollout(**options: Any) -> Callable[[MixtureConfiguration], Comparison]:
