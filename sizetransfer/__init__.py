@@ -52,6 +52,7 @@ if TYPE_CHECKING:
         Teacher,
     )
     from sizetransfer.contracts.parts import Part
+    from sizetransfer.contracts.quantity import Quantity
     from sizetransfer.contracts.records import Measurement
     from sizetransfer.contracts.specs import (
         FieldInfo,
@@ -95,6 +96,7 @@ __all__ = [
     "OracleError",
     "Part",
     "PluginError",
+    "Quantity",
     "Run",
     "RunError",
     "Sample",
@@ -166,6 +168,7 @@ _MODULES = {
         "Teacher",
     ),
     "contracts.parts": ("Part",),
+    "contracts.quantity": ("Quantity",),
     "contracts.records": ("Measurement",),
     "contracts.specs": (
         "FieldInfo",

@@ -26,7 +26,7 @@ Score = Callable[[Tensor, Tensor, Context], Tensor]
 
 @dataclass(frozen=True, eq=False)
 class Target:
-    """Fields at one noise level and size with the score that others are compared with.
+    """Fields at one noise level and size with the score that others are compared with, a tensor with its errors.
 
     Attributes:
         sample: the fields, noisy where ``sigma`` is not zero.

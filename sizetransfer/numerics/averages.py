@@ -16,6 +16,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from sizetransfer.contracts.quantity import Quantity
 from sizetransfer.contracts.records import Record
 
 Source = Literal["seeds", "records"]
@@ -30,7 +31,10 @@ _TYPES = {
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over seeds with its standard error.
+    """A row of the averages over seeds: the mean, with two errors.
+
+    Its number is a :class:`~sizetransfer.contracts.quantity.Quantity` (:attr:`quantity`); what the errors over fields
+    leave of the mean stands beside it, so that seeds that agree by chance do not make a difference significant.
 
     Attributes:
         value: the mean; NaN if any seed's number is.
@@ -45,6 +49,11 @@ class Estimate:
     seeds: int = 1
     source: Source = "records"
     within: float = 0.0
+
+    @property
+    def quantity(self) -> Quantity:
+        """The mean with its standard error; without seeds of its own, one without a count."""
+        return Quantity.estimated(self.value, self.standard_error, self.seeds if self.source == "seeds" else None)
 
     @property
     def judged_error(self) -> float:

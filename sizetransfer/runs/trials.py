@@ -7,6 +7,7 @@ at every size. Training and tasks have keys that name everything that decides th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -14,6 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, SerializeAsAny, ValidationInfo, field_validator, model_validator
 
 from sizetransfer.contracts.errors import SpecError
+from sizetransfer.contracts.quantity import Quantity
 from sizetransfer.contracts.specs import (
     Family,
     KindSpec,
@@ -119,7 +121,7 @@ class PaperValue(Spec):
         teacher, student: names in this experiment.
         size: evaluation size that it is compared at; ``None``: the largest.
         measure, part: which of our records it is compared with.
-        value, standard_error: as printed.
+        value, standard_error: as printed, and so two fields of an experiment file; :attr:`quantity` has them together.
     """
 
     source: str
@@ -130,6 +132,11 @@ class PaperValue(Spec):
     part: str
     value: float
     standard_error: float | None = None
+
+    @property
+    def quantity(self) -> Quantity:
+        """The number with its standard error, NaN where none is printed."""
+        return Quantity.estimated(self.value, math.nan if self.standard_error is None else self.standard_error)
 
 
 class ReportSpec(Spec):

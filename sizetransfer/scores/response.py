@@ -1,13 +1,13 @@
-r"""How a score answers to a distant perturbation: Jacobian rows, finite differences, tails and ranges.
+r"""How a score answers to a distant perturbation: Jacobian rows, finite differences and the sites to look at.
 
 For a score field s and a reference site i (paper eq. (5) and (17)):
 
 - Jacobian row :math:`J_{ij} = \partial s_i/\partial x_j`, by one backward pass;
 - finite-difference response :math:`\Delta_u s_i = [s_i(x + hu) - s_i(x - hu)]/2h` to a perturbation u of a region
   :math:`\Omega`. For random u with independent signs, :math:`E|\Delta_u s_i|^2 = \sum_{j\in\Omega} J_{ij}^2`, the
-  squared Frobenius norm of the row over the region; a uniform u instead sums signed entries, which may cancel;
-- response tail :math:`T_R = \sum_{j:\,d(i,j)>R} |J_{ij}|`, averaged over fields and reference sites;
-- effective range :math:`R_\epsilon`, the smallest R with :math:`T_R \le \epsilon\, T_0`.
+  squared Frobenius norm of the row over the region; a uniform u instead sums signed entries, which may cancel.
+
+Tails and effective ranges follow from their sums over shells, :mod:`sizetransfer.numerics.shells`.
 
 Where a context has a mask, dead sites take no part: they are neither perturbed nor counted, and reference sites are
 live ones, for every field its own (:func:`own_sites`).

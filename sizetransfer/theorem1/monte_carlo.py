@@ -259,7 +259,7 @@ def _advance(
 
 @dataclass(frozen=True)
 class InfluenceTable:
-    """Influence weights averaged over noisy fields, an estimate.
+    """Influence weights averaged over noisy fields, an estimate: one number a site, each with its standard error.
 
     Attributes:
         weights: means, shape ``C *S``.

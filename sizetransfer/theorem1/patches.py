@@ -22,6 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sizetransfer.contracts.errors import OracleError
+from sizetransfer.numerics.statistics import error_of_mean
 from sizetransfer.theorem1.distance import Normal, TestFunction, bounded_lipschitz, optimal_test_function
 from sizetransfer.theorem1.quantities import Enclosure
 
@@ -170,7 +171,7 @@ def _held_out(first: Tensor, second: Tensor) -> tuple[float, float]:
     test = optimal_test_function(*projections)
     values = [_evaluate(test, samples[1::2] @ u) for samples in (first, second)]
     sign = 1.0 if projections[0].std <= projections[1].std else -1.0
-    standard_error = math.sqrt(sum(float(v.var()) / len(v) for v in values))
+    standard_error = math.hypot(*(float(error_of_mean(v)) for v in values))
     return sign * float(values[0].mean() - values[1].mean()), standard_error
 
 

@@ -1,4 +1,8 @@
-"""What a verdict says, as data: one word, its reason, what would decide it, and every number that it rests on."""
+"""What a verdict says, as data: one word, its reason, what would decide it, and every number that it rests on.
+
+Numbers here are flat, a value and the limits of the rule's level beside each other, because they are the columns of
+tables and of ``verdicts.json``; :mod:`sizetransfer.verdict.findings` has them as quantities with their errors.
+"""
 
 from __future__ import annotations
 

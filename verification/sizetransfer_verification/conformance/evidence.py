@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sizetransfer.contracts.errors import SizetransferError
+from sizetransfer.numerics.statistics import error_of_mean
 from sizetransfer_verification.conformance.tolerances import ERROR_BUDGET, SMALLEST_COUNT, Quantity, tolerance
 
 
@@ -142,7 +143,7 @@ class Evidence:
         self._finite(draws, what)
         count = len(draws)
         self.holds(count >= SMALLEST_COUNT, f"{what}, draws", measured=str(count), allowed=f"at least {SMALLEST_COUNT}")
-        error = draws.std(0) / count**0.5
+        error = error_of_mean(draws)
         rounding = 1e-12 * draws.abs().amax(0)
         ratio = draws.mean(0).abs() / (error + rounding).clamp_min(torch.finfo(torch.float64).tiny)
         worst = int(ratio.argmax())
