@@ -73,7 +73,7 @@ def test_a_box_knows_its_correlation_length_and_how_its_law_changes():
     before = {one.part: one.value for one in law_statistics(around.sample(6), dimension=3)}
     assert change.site_variance.value == pytest.approx(expected["site_variance"].value / before["site_variance"])
     assert change.size == 8
-    assert change.site_variance.standard_error > 0
+    assert change.site_variance.error > 0
 
 
 def test_the_law_of_pairs_against_white_noise_and_a_law_that_is_not_known():

@@ -188,10 +188,10 @@ def test_sums_pair_students_of_one_seed_and_references_of_all():
     )
     small, large = cells(records, experiment, sums)
     mine, theirs = small.trainings[0].errors[0].error, small.trainings[0].larger[0].errors[0].error
-    assert mine.fields == theirs.fields != ""
-    assert mine.fields != small.trainings[0].errors[1].error.fields
-    shared = [cell.trainings[0].references[0].linear.fields for cell in (small, large)]
-    assert shared[0] == shared[1] != mine.fields
+    assert mine.sums.fields == theirs.sums.fields != ""
+    assert mine.sums.fields != small.trainings[0].errors[1].error.sums.fields
+    shared = [cell.trainings[0].references[0].linear.sums.fields for cell in (small, large)]
+    assert shared[0] == shared[1] != mine.sums.fields
 
 
 @pytest.mark.parametrize("pair", [None, 3, "no", [[1.0]], [[1.0], [math.inf]], [[1.0, 2.0], [1.0]]])

@@ -64,7 +64,7 @@ def test_drawn_errors_are_those_of_the_population():
     case = replace(draw(3), fields=400)
     for one in case.evidence().trainings[0].errors:
         population = case.error(case.law.at(one.size), one.sigma**2)
-        assert abs(one.error.value - population) < 5 * one.error.standard_error
+        assert abs(one.error.value - population) < 5 * one.error.error
 
 
 @pytest.mark.slow
@@ -80,8 +80,8 @@ def test_a_forecast_is_near_the_closed_form_and_its_error_is_told():
     case = replace(draw(3), source="forecast", size=32)
     (made,) = case.evidence().trainings[0].consequences
     assert made.source == "second-order forecast"
-    assert made.site_variance.standard_error > 0
-    assert abs(made.site_variance.value - case.ratios["site variance"]) < 5 * made.site_variance.standard_error
+    assert made.site_variance.error > 0
+    assert abs(made.site_variance.value - case.ratios["site variance"]) < 5 * made.site_variance.error
 
 
 @pytest.mark.slow
