@@ -208,7 +208,7 @@ class GaussianCase:
             covariance = np.fft.ifftn(fitted_to.mean(axis=0)).real
             covariance.flat[0] -= sigma**2
             number = self._measured(tested_on, self.law, sigma, BallFilter(covariance, radius), name)
-            sums.append(number.sums)
+            sums.append((number.sums.numerators, number.sums.denominators))
         return root_ratio(*(np.concatenate(parts) for parts in zip(*sums, strict=True)), fields=name)
 
     def _consequence(self, made):
