@@ -6,7 +6,8 @@ feel. Read in this order:
 
 - :mod:`~sizetransfer.theorem1.quantities`: numbers labelled exact, certificate or estimate;
 - :mod:`~sizetransfer.theorem1.distance`, :mod:`~sizetransfer.theorem1.patches`: the distance;
-- :mod:`~sizetransfer.theorem1.fields`: Gaussian fields and linear operators on tori and graphs;
+- :mod:`~sizetransfer.theorem1.fields`: patches of a field; Gaussian fields and linear operators on them are in
+  :mod:`sizetransfer.numerics.gaussian`;
 - :mod:`~sizetransfer.theorem1.weights`: influence weights and their budgets;
 - :mod:`~sizetransfer.theorem1.certificates`: what a teacher may know to hold whatever the field;
 - :mod:`~sizetransfer.theorem1.linear`, :mod:`~sizetransfer.theorem1.rollout`: linear scores, exactly;
@@ -18,7 +19,7 @@ feel. Read in this order:
 from sizetransfer.theorem1.api import HasCovarianceSpectrum, budget_is_uniform, gaussian_field, theorem1_bound
 from sizetransfer.theorem1.certificates import certificate_of
 from sizetransfer.theorem1.distance import Normal, TestFunction, bounded_lipschitz, optimal_test_function
-from sizetransfer.theorem1.fields import Basis, GaussianField, Patch, PlaneWaves, Sites, WaveBlocks
+from sizetransfer.theorem1.fields import Patch
 from sizetransfer.theorem1.linear import FieldLaw, LinearScore, NotLinearError, linear_score
 from sizetransfer.theorem1.monte_carlo import (
     GaussianInfluence,
@@ -44,12 +45,10 @@ from sizetransfer.theorem1.weights import (
 )
 
 __all__ = [
-    "Basis",
     "Certificate",
     "DobrushinBound",
     "Enclosure",
     "FieldLaw",
-    "GaussianField",
     "GaussianInfluence",
     "HasCertificate",
     "HasCovarianceSpectrum",
@@ -60,15 +59,12 @@ __all__ = [
     "Normal",
     "NotLinearError",
     "Patch",
-    "PlaneWaves",
     "PosteriorInfluence",
     "Quantity",
     "Rollout",
     "RolloutErrors",
-    "Sites",
     "TestFunction",
     "Theorem1",
-    "WaveBlocks",
     "bounded_lipschitz",
     "budget_is_uniform",
     "certificate_of",

@@ -13,7 +13,8 @@ from sizetransfer.contracts.domain import Site
 from sizetransfer.contracts.errors import OracleError
 from sizetransfer.contracts.oracle import Context, HasCovariance, HasPosterior, Teacher, in_arithmetic_of_teacher
 from sizetransfer.contracts.student import Student
-from sizetransfer.theorem1.fields import LARGEST_DENSE, GaussianField, Patch, patch_components
+from sizetransfer.numerics.gaussian import LARGEST_DENSE, GaussianField
+from sizetransfer.theorem1.fields import Patch, patch_components
 from sizetransfer.theorem1.linear import FieldLaw, NotLinearError, linear_score
 from sizetransfer.theorem1.monte_carlo import GaussianInfluence, InfluenceWeights, PosteriorInfluence, rollout_errors
 from sizetransfer.theorem1.quantities import Quantity

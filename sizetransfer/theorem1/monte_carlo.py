@@ -41,8 +41,9 @@ from sizetransfer.contracts.oracle import (
 )
 from sizetransfer.contracts.randomness import branch_of, fields_of, normal, uniform
 from sizetransfer.contracts.student import Student
+from sizetransfer.numerics.gaussian import GaussianField
 from sizetransfer.scores.response import require_finite
-from sizetransfer.theorem1.fields import GaussianField, Patch, as_field, patch_components
+from sizetransfer.theorem1.fields import Patch, as_field, patch_components
 from sizetransfer.theorem1.quantities import Quantity, check_variances
 from sizetransfer.theorem1.rollout import check_levels
 from sizetransfer.theorem1.weights import covariance_weights, gamma, gaussian_weights

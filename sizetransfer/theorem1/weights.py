@@ -37,11 +37,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sizetransfer.contracts.errors import OracleError
-from sizetransfer.theorem1.fields import GaussianField, Patch, as_field, field_of, patch_components
+from sizetransfer.numerics.bases import Components, field_of
+from sizetransfer.numerics.gaussian import GaussianField
+from sizetransfer.theorem1.fields import Patch, as_field, components_of, patch_components
 from sizetransfer.theorem1.quantities import Quantity, check_variances
-
-Components = Sequence[tuple[int, ...]]
-"""Indices ``(channel, *site)``."""
 
 
 def contraction(spectrum: Tensor, v: Tensor, last: float | Tensor, churn: float) -> Tensor:
@@ -110,7 +109,7 @@ def gaussian_weights(
         OracleError: the patch leaves the lattice.
     """
     field = as_field(field)
-    components = field.components(patch)
+    components = components_of(field, patch)
     v = v.to(field.covariance.device)
     rows = field.rows(lambda c: contraction(c, v, vm, churn), components).flatten(2)
     weights = rows.square().sum(1).sqrt()
