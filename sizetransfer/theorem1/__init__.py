@@ -16,10 +16,10 @@ feel. Read in this order:
 - :mod:`~sizetransfer.theorem1.api`: :func:`theorem1_bound`, for a teacher and a student.
 """
 
-from sizetransfer.theorem1.api import HasCovarianceSpectrum, budget_is_uniform, gaussian_field, theorem1_bound
+from sizetransfer.contracts.domain import Patch
+from sizetransfer.theorem1.api import budget_is_uniform, gaussian_field, theorem1_bound
 from sizetransfer.theorem1.certificates import certificate_of
 from sizetransfer.theorem1.distance import Normal, TestFunction, bounded_lipschitz, optimal_test_function
-from sizetransfer.theorem1.fields import Patch
 from sizetransfer.theorem1.linear import FieldLaw, LinearScore, NotLinearError, linear_score
 from sizetransfer.theorem1.monte_carlo import (
     GaussianInfluence,
@@ -45,13 +45,10 @@ from sizetransfer.theorem1.weights import (
 )
 
 __all__ = [
-    "Certificate",
     "DobrushinBound",
     "Enclosure",
     "FieldLaw",
     "GaussianInfluence",
-    "HasCertificate",
-    "HasCovarianceSpectrum",
     "InfluenceTable",
     "InfluenceWeights",
     "Kind",

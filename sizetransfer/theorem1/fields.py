@@ -12,12 +12,9 @@ from typing import cast
 
 from torch import Tensor
 
-from sizetransfer.contracts.domain import Site
+from sizetransfer.contracts.domain import Patch, Site
 from sizetransfer.contracts.errors import OracleError
 from sizetransfer.numerics.gaussian import GaussianField
-
-Patch = Sequence[Site | tuple[Site, int]]
-"""Sites of a patch A, with all their channels; or pairs of a site and one channel of it. All different."""
 
 
 def patch_components(patch: Patch, shape: Sequence[int], channels: int = 1) -> list[tuple[int, ...]]:

@@ -15,13 +15,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sizetransfer.contracts.domain import Patch
 from sizetransfer.contracts.errors import OracleError
 from sizetransfer.contracts.oracle import Context
 from sizetransfer.contracts.randomness import normal, stream
 from sizetransfer.contracts.student import Student
 from sizetransfer.numerics.bases import Basis, Waves
 from sizetransfer.theorem1.distance import Normal
-from sizetransfer.theorem1.fields import Patch, patch_components
+from sizetransfer.theorem1.fields import patch_components
 from sizetransfer.theorem1.patches import GaussianLaw
 
 FIELD_VALUES = 2**20

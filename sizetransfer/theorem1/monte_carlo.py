@@ -28,6 +28,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sizetransfer.contracts.domain import Patch
 from sizetransfer.contracts.errors import OracleError
 from sizetransfer.contracts.noise import expand
 from sizetransfer.contracts.oracle import (
@@ -43,7 +44,7 @@ from sizetransfer.contracts.randomness import branch_of, fields_of, normal, unif
 from sizetransfer.contracts.student import Student
 from sizetransfer.numerics.gaussian import GaussianField
 from sizetransfer.scores.response import require_finite
-from sizetransfer.theorem1.fields import Patch, as_field, patch_components
+from sizetransfer.theorem1.fields import as_field, patch_components
 from sizetransfer.theorem1.quantities import Quantity, check_variances
 from sizetransfer.theorem1.rollout import check_levels
 from sizetransfer.theorem1.weights import covariance_weights, gamma, gaussian_weights

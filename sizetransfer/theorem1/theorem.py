@@ -29,9 +29,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from sizetransfer.contracts.domain import Site
+from sizetransfer.contracts.domain import Patch, Site
 from sizetransfer.numerics.gaussian import GaussianField
-from sizetransfer.theorem1.fields import Patch, as_field, components_of
+from sizetransfer.theorem1.fields import as_field, components_of
 from sizetransfer.theorem1.linear import FieldLaw, LinearScore, absolute_mean
 from sizetransfer.theorem1.patches import gaussian_distance
 from sizetransfer.theorem1.quantities import Enclosure, Quantity, check_variances, weakest

@@ -36,10 +36,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sizetransfer.contracts.domain import Patch
 from sizetransfer.contracts.errors import OracleError
 from sizetransfer.numerics.bases import Components, field_of
 from sizetransfer.numerics.gaussian import GaussianField
-from sizetransfer.theorem1.fields import Patch, as_field, components_of, patch_components
+from sizetransfer.theorem1.fields import as_field, components_of, patch_components
 from sizetransfer.theorem1.quantities import Quantity, check_variances
 
 
