@@ -146,17 +146,6 @@ def at_sites(
     return values[(torch.arange(len(sites)), slice(None), *sites.T)]
 
 
-def finite_difference(
-    score: ScoreFunction, x: Tensor, direction: Tensor, site: Site, amplitude: float
-) -> Float[Tensor, "batch channels"]:
-    """Central difference of the score at ``site`` along ``direction`` (like ``x``), with step ``amplitude``."""
-    at_site: tuple[slice | int, ...] = (slice(None), slice(None), *site)
-    with torch.no_grad():
-        forwards = score(x + amplitude * direction)[at_site]
-        backwards = score(x - amplitude * direction)[at_site]
-    return (forwards - backwards) / (2 * amplitude)
-
-
 def shell_sums(values: Float[Tensor, "batch *size"], domain: Domain, site: Site) -> Float[Tensor, "batch distances"]:
     """Sum ``values`` over the shells around ``site``: one column a Chebyshev distance, from zero to the largest."""
     distance = domain.distance(site).flatten().to(values.device)
