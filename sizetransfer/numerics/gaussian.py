@@ -166,11 +166,11 @@ class GaussianField:
         """Rows ``(..., n, *F)`` of f(C) at n components of the basis."""
         return self.basis.rows(self.function(gain), components)
 
-    def filter(self, x: Float[Tensor, "batch channels *size"], gain: Gain) -> Float[Tensor, "batch channels *size"]:
+    def filter(self, x: Float[Tensor, "fields channels *size"], gain: Gain) -> Float[Tensor, "batch channels *size"]:
         """Apply f(C) to real fields.
 
         Args:
-            x: fields, of any type and device.
+            x: fields, of any type and device; or one, for as many results as the gain has levels.
             gain: takes the eigenvalues to factors; what differs by field is brought along by :meth:`expand`.
         """
         return self._from_modes(self._to_modes(x) * gain(self.eigenvalues.to(x)))
