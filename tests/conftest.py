@@ -11,7 +11,7 @@ import pytest
 import torch
 
 # The modules whose annotations carry tensor shapes; the hook must be there before they are imported.
-_SHAPED = ["students", "measures", *(f"numerics.{name}" for name in ("bases", "chains", "gaussian", "layers"))]
+_SHAPED = ["students", "measures", *(f"numerics.{name}" for name in ("chains", "gaussian", "layers"))]
 _SHAPED += [f"contracts.{name}" for name in ("gradients", "noise", "oracle", "student")]
 _SHAPED += [f"scores.{name}" for name in ("training", "response", "sampling", "tiling", "posterior")]
 _SHAPED += ["systems.flow.teacher", "systems.gaussian", "systems.phi4"]

@@ -41,7 +41,7 @@ from sizetransfer.contracts.randomness import Stream, branch_of
 from sizetransfer.contracts.specs import FieldInfo
 
 if TYPE_CHECKING:
-    from sizetransfer.theorem1.quantities import Quantity
+    import sizetransfer.theorem1.quantities
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -432,11 +432,11 @@ class Certificate(Protocol):
         """Influence weights of a patch at variances ``v``."""
         ...
 
-    def budget(self, vm: float, vx: float, *, sites: int = 1) -> Quantity:
+    def budget(self, vm: float, vx: float, *, sites: int = 1) -> sizetransfer.theorem1.quantities.Quantity:
         """What a drift error of one everywhere between two variances can cost a patch of so many sites."""
         ...
 
-    def sufficient_radius(self, sigma: float, tolerance: float = 0.1) -> Quantity:
+    def sufficient_radius(self, sigma: float, tolerance: float = 0.1) -> sizetransfer.theorem1.quantities.Quantity:
         """Smallest radius whose best score is certified to have at most that relative error."""
         ...
 

@@ -104,7 +104,7 @@ class GaussianField:
         return cls(Waves(tuple(spectrum.shape)), check_spectrum(spectrum))
 
     @classmethod
-    def with_channels(cls, blocks: Float[Tensor, "channels channels *size"]) -> GaussianField:
+    def with_channels(cls, blocks: Tensor) -> GaussianField:
         """The field of several channels on a torus with these Fourier blocks of its covariance, ``C C *S``.
 
         Raises:
@@ -118,8 +118,8 @@ class GaussianField:
         return cls._of_operator(basis, matrices, fits=real, shape=tuple(blocks.shape))
 
     @classmethod
-    def between_sites(cls, covariance: Float[Tensor, "n n"], shape: Sequence[int], channels: int = 1) -> GaussianField:
-        """The field with this covariance between all components, channel by channel.
+    def between_sites(cls, covariance: Tensor, shape: Sequence[int], channels: int = 1) -> GaussianField:
+        """The field with this covariance ``(n, n)`` between all components, channel by channel.
 
         Raises:
             OracleError: the matrix is not the positive definite covariance of such a field, or has more than
