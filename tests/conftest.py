@@ -11,8 +11,8 @@ import pytest
 import torch
 
 # The modules whose annotations carry tensor shapes; the hook must be there before they are imported.
-_SHAPED = ["students", "measures", "numerics.chains", "numerics.layers", "numerics.shells"]
-_SHAPED += [f"contracts.{name}" for name in ("noise", "oracle", "student")]
+_SHAPED = ["students", "measures", *(f"numerics.{name}" for name in ("chains", "gaussian", "layers", "shells"))]
+_SHAPED += [f"contracts.{name}" for name in ("gradients", "noise", "oracle", "student")]
 _SHAPED += [f"scores.{name}" for name in ("training", "response", "sampling", "tiling", "posterior")]
 _SHAPED += ["systems.flow.teacher", "systems.gaussian", "systems.phi4"]
 _HARD_VALID = ("blocks", "directions", "encoding", "field", "labels", "motifs", "ports", "teacher", "validity")

@@ -27,6 +27,8 @@ from sizetransfer.contracts.boundaries import axes_closed, wrong_axes
 from sizetransfer.contracts.errors import OracleError
 
 Site = tuple[int, ...]
+Patch = Sequence[Site | tuple[Site, int]]
+"""Sites of a patch A, with all their channels; or pairs of a site and one channel of it. All different."""
 Metric = Literal["chebyshev", "graph", "euclidean"]
 
 

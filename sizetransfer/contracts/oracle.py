@@ -17,15 +17,26 @@ import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, Concatenate, Literal, ParamSpec, Protocol, Self, TypeVar, cast, runtime_checkable
+from typing import (
+    ClassVar,
+    Concatenate,
+    Literal,
+    ParamSpec,
+    Protocol,
+    Self,
+    TypeVar,
+    cast,
+    runtime_checkable,
+)
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from sizetransfer.contracts.arithmetic import arithmetic
-from sizetransfer.contracts.domain import Domain, Lattice, Site
+from sizetransfer.contracts.domain import Domain, Lattice, Patch, Site
 from sizetransfer.contracts.errors import OracleError
+from sizetransfer.contracts.quantity import Quantity
 from sizetransfer.contracts.randomness import Stream, branch_of
 from sizetransfer.contracts.specs import FieldInfo
 
@@ -379,6 +390,15 @@ class HasCovariance(Protocol):
 
 
 @runtime_checkable
+class HasCovarianceSpectrum(Protocol):
+    """Is a zero-mean Gaussian law on a torus that no translation changes."""
+
+    def covariance_spectrum(self, size: int) -> Tensor:
+        """Covariance on the grid of ``torch.fft.fftn``: ``*S`` for one channel, otherwise blocks ``C C *S``."""
+        ...
+
+
+@runtime_checkable
 class HasConditionalSamples(Protocol):
     """Draws other fields in the context of a sample."""
 
@@ -393,4 +413,35 @@ class HasSiteClasses(Protocol):
 
     def site_classes(self, sample: Sample) -> SiteClasses:
         """Divisions of the sites, and classes of pairs of sites, of every field of the sample."""
+        ...
+
+
+@runtime_checkable
+class Certificate(Protocol):
+    """Bounds that hold for all fields of one size."""
+
+    @property
+    def size_uniform(self) -> bool:
+        """Whether the budget stays bounded as the size grows."""
+        ...
+
+    def weights(self, patch: Patch, v: Float[Tensor, "levels"], vm: float) -> Float[Tensor, "levels *size"]:
+        """Influence weights of a patch at variances ``v``."""
+        ...
+
+    def budget(self, vm: float, vx: float, *, sites: int = 1) -> Quantity:
+        """What a drift error of one everywhere between two variances can cost a patch of so many sites."""
+        ...
+
+    def sufficient_radius(self, sigma: float, tolerance: float = 0.1) -> Quantity:
+        """Smallest radius whose best score is certified to have at most that relative error."""
+        ...
+
+
+@runtime_checkable
+class HasCertificate(Protocol):
+    """Knows bounds that hold for every field."""
+
+    def certificate(self, size: int) -> Certificate | None:
+        """The certificate of one size; none where its parameters allow none."""
         ...

@@ -15,9 +15,9 @@ from sizetransfer.contracts.randomness import stream
 from sizetransfer.contracts.student import Student
 from sizetransfer.diagnosis.irreducible import BestScores
 from sizetransfer.diagnosis.question import PredictionSpec
+from sizetransfer.numerics.gaussian import GaussianField
 from sizetransfer.theorem1 import (
     Enclosure,
-    GaussianField,
     NotLinearError,
     Theorem1,
     budget_is_uniform,

@@ -38,6 +38,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from sizetransfer.contracts.errors import OracleError
+from sizetransfer.contracts.gradients import density_and_score
 from sizetransfer.contracts.randomness import integers, normal, uniform
 
 LogDensity = Callable[[Tensor], Tensor]
@@ -254,11 +255,8 @@ def _evaluate(log_density: LogDensity, x: Tensor) -> _State:
     if isinstance(log_density, KnownGradient):
         with torch.no_grad():
             return _State(x, log_density(x).double(), log_density.gradient(x))
-    with torch.enable_grad():
-        x = x.detach().requires_grad_()
-        value = log_density(x)
-        (gradient,) = torch.autograd.grad(value.sum(), x)
-    return _State(x.detach(), value.detach().double(), gradient)
+    value, gradient = density_and_score(log_density, x.detach())
+    return _State(x.detach(), value.double(), gradient)
 
 
 # --- diagnostics ----------------------------------------------------------------------------------------------

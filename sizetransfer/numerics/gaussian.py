@@ -1,20 +1,19 @@
-r"""Gaussian fields with local couplings: their normal modes, in which every noise level is a number per mode.
+r"""The Gaussian law, on tori and on graphs: everything is a function of the covariance's eigenvalues.
 
-A zero-mean Gaussian field :math:`X_0 \sim N(0, C)` has precision :math:`Q = C^{-1}`. On a torus of any dimension
+A zero-mean Gaussian field :math:`X_0 \sim N(0, C)` is the image of independent numbers under
 
-.. math:: Q_k = P + \sum_r 4\sin^2(k\cdot r/2)\,\Phi_r,
+.. math:: C = W\,\mathrm{diag}(c)\,W^\dagger, \qquad f(C) = W\,\mathrm{diag}(f(c))\,W^\dagger,
 
-one real symmetric matrix between channels for each wave vector k: P pins a site, :math:`\Phi_r` couples sites a step
-r apart. On a graph with Laplacian :math:`\Lambda` the sum is replaced by :math:`\Lambda\,\Phi`.
+and adding noise of variance v makes its variances c + v. Samples are :math:`C^{1/2}\xi`, the clean score
+:math:`-C^{-1}x`, the smoothed score and its response :math:`-(C+v)^{-1}`, the posterior's mean :math:`C(C+v)^{-1}x` and
+covariance :math:`v\,C(C+v)^{-1}`: one :meth:`GaussianField.filter` or :meth:`GaussianField.row` with another gain. All
+is exact to rounding. W is three steps, each left out where it is the identity:
 
-- Fields (``coupling`` K, identity by default): :math:`P = m^2 K`, :math:`\Phi_r = K` for nearest neighbours, so
-  :math:`Q = (m^2 + e)\otimes K`, :math:`e_k = \sum_a (2 - 2\cos k_a)`; correlation length 1/m in every channel.
-- Harmonic crystals (``springs``): :math:`P = m^2 I`, :math:`\Phi_r = \gamma_\perp I + (\gamma_\parallel - \gamma_\perp)
-  \hat r\hat r^T` for nearest neighbours and :math:`\gamma_\times\,\hat r\hat r^T` for diagonal ones: the dynamical
-  matrix of a cubic crystal of unit masses with pinning m (Born and Huang 1954, *Dynamical Theory of Crystal Lattices*).
+1. a basis of the components (:mod:`sizetransfer.numerics.bases`): plane waves on a torus, sites on any other domain;
+2. a rotation between channels, where all are coupled alike (:math:`Q = P \otimes K`, K's eigenvectors);
+3. eigenvectors in the basis: between channels for each wave vector, of a graph's Laplacian, or of a dense covariance.
 
-In normal modes (Fourier modes or eigenvectors of the Laplacian, then eigenvectors between channels) C is diagonal,
-with variances c; adding noise of variance v makes them c + v. All is exact to rounding.
+The precisions Q are those of :mod:`sizetransfer.numerics.couplings`.
 
 The best score that sees only the ball B of a site is the score of the ball's marginal, :math:`N(0, (C + v)_{BB})`:
 
@@ -26,284 +25,249 @@ It is *not* the exact kernel cut off at the ball. Its mean squared error is :mat
 
 from __future__ import annotations
 
-import itertools
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from pydantic import Field
+from jaxtyping import Float
 from torch import Tensor
 
-from sizetransfer.contracts.errors import SpecError
-from sizetransfer.contracts.specs import Spec
+from sizetransfer.contracts.domain import Site
+from sizetransfer.contracts.errors import OracleError
+from sizetransfer.numerics.bases import Basis, Components, Sites, Waves
+from sizetransfer.numerics.couplings import Couplings, LatticeCouplings, difference_spectrum, precision_spectrum
 
-Matrix = tuple[tuple[float, ...], ...]
-
-# Sites of the torus that stands for infinite volume, at most; in more than three dimensions as in three.
-LARGEST_REFERENCE = {1: 2**16, 2: 2**20, 3: 2**18}
-
-
-class Springs(Spec):
-    """Stiffness of the bonds of a cubic crystal, in units of the field's inverse variance."""
-
-    longitudinal: float = Field(1.0, gt=0, allow_inf_nan=False, description="nearest neighbours, along the bond")
-    transverse: float = Field(0.1, ge=0, allow_inf_nan=False, description="nearest neighbours, across the bond")
-    diagonal: float = Field(0.5, ge=0, allow_inf_nan=False, description="diagonal neighbours, along the bond")
+Gain = Callable[[Tensor], Tensor]
+"""From eigenvalues of C to those of a function of it, with leading axes of noise levels."""
+LARGEST_DENSE = 1024
+"""Components of the largest field that is treated as a dense matrix: beyond, one bound takes many minutes."""
 
 
-class Couplings(Spec):
-    """What couples a Gaussian field to itself, whatever it lives on."""
-
-    mass: float = Field(0.5, gt=0, allow_inf_nan=False, description="m; the correlation length is 1/m")
-    coupling: Matrix | None = Field(
-        None, description="K, symmetric positive definite, channels x channels; identity by default"
-    )
-
-    def channel_matrix(self, channels: int) -> Tensor:
-        """The coupling K between channels, checked, shape ``(C, C)``, float64.
-
-        Raises:
-            SpecError: it is not a symmetric positive-definite matrix of that size.
-        """
-        if self.coupling is None:
-            return torch.eye(channels, dtype=torch.float64, device="cpu")
-        lengths = [len(row) for row in self.coupling]
-        if lengths != [channels] * channels:
-            raise _wrong_coupling(
-                f"{channels} x {channels} numbers, one row a channel", f"{len(lengths)} rows of {lengths} numbers"
-            )
-        matrix = torch.tensor(self.coupling, dtype=torch.float64, device="cpu")
-        if not matrix.isfinite().all() or not torch.equal(matrix, matrix.T):
-            raise _wrong_coupling("a finite symmetric matrix", f"{matrix.tolist()}")
-        smallest = float(torch.linalg.eigvalsh(matrix)[0])
-        if smallest <= 0:
-            raise _wrong_coupling("positive eigenvalues", f"the eigenvalue {smallest:.6g}")
-        return matrix
-
-
-def _wrong_coupling(expected: str, got: str) -> SpecError:
-    return SpecError(
-        "The coupling between channels is not positive definite.",
-        where="coupling",
-        expected=expected,
-        got=got,
-        fix="write K as A^T A + c I with c > 0, or leave it out for independent channels",
-    )
-
-
-class LatticeCouplings(Couplings):
-    """What couples a Gaussian field on a torus: a mass and a matrix between channels, or a crystal's springs."""
-
-    springs: Springs | None = Field(None, description="a harmonic crystal: one displacement channel for every axis")
-
-    def bonds(self, dim: int, channels: int) -> tuple[Tensor, list[tuple[tuple[int, ...], Tensor]]]:
-        """The pinning matrix P, and the steps r with their matrices Phi_r, all ``(C, C)`` in float64.
-
-        Raises:
-            SpecError: the coupling is not positive definite, or the springs do not fit the channels.
-        """
-        axes = torch.eye(dim, dtype=torch.float64, device="cpu")
-        if self.springs is None:
-            coupling = self.channel_matrix(channels)
-            return self.mass**2 * coupling, [(_step(axis), coupling) for axis in axes]
-        if channels != dim or self.coupling is not None:
-            raise SpecError(
-                "Springs couple displacements: one channel for every axis, and no other coupling.",
-                where="springs, channels, coupling",
-                expected=f"channels: {dim} and no coupling",
-                got=f"channels: {channels}, coupling: {self.coupling}",
-                fix="set channels to dim, or leave out the springs",
-            )
-        return self.mass**2 * axes, _crystal(self.springs, axes)
-
-    def reference_size(self, dim: int) -> int:
-        """Sites along each axis of a torus that stands for infinite volume.
-
-        It is 30 correlation lengths wide, so that what goes around it is of relative size ``exp(-30)``, or as wide
-        as ``LARGEST_REFERENCE`` allows.
-        """
-        # The root of a perfect power may come out a rounding below it.
-        widest = max(2, int(LARGEST_REFERENCE.get(dim, LARGEST_REFERENCE[3]) ** (1 / dim) + 1e-9))
-        stiffness = 1.0 if self.springs is None else self.springs.longitudinal + (dim - 1) * self.springs.diagonal
-        return min(math.ceil(30 * math.sqrt(max(1.0, stiffness)) / self.mass) + 2, widest)
-
-
-def _crystal(springs: Springs, axes: Tensor) -> list[tuple[tuple[int, ...], Tensor]]:
-    along = springs.longitudinal - springs.transverse
-    nearest = [(_step(axis), springs.transverse * axes + along * torch.outer(axis, axis)) for axis in axes]
-    diagonals = [a + sign * b for a, b in itertools.combinations(axes, 2) for sign in (1, -1)]
-    return nearest + [(_step(bond), springs.diagonal * torch.outer(bond, bond) / 2) for bond in diagonals]
-
-
-def _step(vector: Tensor) -> tuple[int, ...]:
-    return tuple(int(component) for component in vector)
-
-
-def difference_spectrum(shape: Sequence[int], step: Sequence[int], *, half: bool = False) -> Tensor:
-    """The numbers ``4 sin^2(k.r / 2) = 2 - 2 cos(k.r)`` on torch's FFT grid of ``shape``, float64.
-
-    Args:
-        shape: sites along each axis.
-        step: r, in lattice steps.
-        half: on the grid of ``rfftn``, half the last axis, instead of that of ``fftn``.
-    """
-    dim = len(shape)
-    phase = torch.zeros((1,) * dim, dtype=torch.float64, device="cpu")
-    for axis, (length, component) in enumerate(zip(shape, step, strict=True)):
-        points = length // 2 + 1 if half and axis == dim - 1 else length
-        wave = torch.arange(points, dtype=torch.float64, device="cpu") * (torch.pi * component / length)
-        phase = phase + wave.reshape(*(1,) * axis, -1, *(1,) * (dim - axis - 1))
-    return 4 * torch.sin(phase) ** 2
-
-
-def precision_spectrum(couplings: LatticeCouplings, shape: Sequence[int], channels: int, *, half: bool) -> Tensor:
-    """The matrices Q_k on torch's FFT grid of ``shape``: ``(C, C, *S)``, real, float64."""
-    pinning, bonds = couplings.bonds(len(shape), channels)
-    trailing = (1,) * len(shape)
-    total = pinning.reshape(channels, channels, *trailing)
-    for step, matrix in bonds:
-        total = total + matrix.reshape(channels, channels, *trailing) * difference_spectrum(shape, step, half=half)
-    return total
-
-
-class NormalModes(ABC):
-    """An orthonormal change of variables that makes the components of a Gaussian field independent.
+@dataclass(frozen=True)
+class GaussianField:
+    """A zero-mean Gaussian field (see the module).
 
     Attributes:
-        variances: clean variance c of every mode, shape ``(C, *M)``, float64.
-        multiplicity: how many real modes each stands for, shape ``(*M)``, float64.
+        basis: where its operators are represented; of one channel where channels are rotated apart.
+        eigenvalues: of C, in double precision, in the order of the basis; with an axis for the channels in front where
+            the basis has one channel and the field several.
+        vectors: eigenvectors in the basis, ``*M block block``; none where the basis is made of them.
+        rotation: orthonormal combinations of channels that are independent, as columns ``(C, C)``; none where the
+            basis has the channels.
+        given: the operator C as it was given, for one that was.
     """
 
-    variances: Tensor
-    multiplicity: Tensor
+    basis: Basis
+    eigenvalues: Tensor
+    vectors: Tensor | None = None
+    rotation: Tensor | None = None
+    given: Tensor | None = None
 
-    @abstractmethod
-    def to_modes(self, x: Tensor) -> Tensor:
-        """Amplitudes ``(B, C, *M)`` of the field ``x`` of shape ``(B, C, *S)``."""
+    @classmethod
+    def coupled(cls, couplings: LatticeCouplings, shape: Sequence[int], channels: int) -> GaussianField:
+        """The field on the torus of ``shape`` with these couplings, by half the plane waves."""
+        if couplings.springs is not None:
+            matrices = precision_spectrum(couplings, shape, channels, half=True).movedim((0, 1), (-2, -1))
+            values, vectors = torch.linalg.eigh(matrices)
+            return cls(Waves(shape, channels, half=True, blocks=True), 1 / values, vectors)
+        # All matrices are multiples of one coupling: its eigenvectors serve every wave vector.
+        strengths, rotation = torch.linalg.eigh(couplings.channel_matrix(channels))
+        steps = torch.eye(len(shape), dtype=torch.int64).tolist()
+        laplacian = sum(difference_spectrum(shape, step, half=True) for step in steps)
+        precisions = strengths.reshape(-1, *(1,) * len(shape)) * (couplings.mass**2 + laplacian)
+        return cls(Waves(shape, half=True), 1 / precisions, rotation=rotation if channels > 1 else None)
 
-    @abstractmethod
-    def from_modes(self, amplitudes: Tensor) -> Tensor:
-        """The field ``(B, C, *S)`` with these amplitudes."""
-
-    def filter(self, x: Tensor, gain: Callable[[Tensor], Tensor]) -> Tensor:
-        """Multiply every mode of ``x`` of shape ``(B, C, *S)`` by a function of its variance.
+    @classmethod
+    def on_graph(cls, couplings: Couplings, laplacian: Float[Tensor, "n n"], channels: int) -> GaussianField:
+        """The field on a graph with these couplings, ``Q = (m^2 + L) K``.
 
         Args:
-            x: fields.
-            gain: takes the variances, ``(C, *M)``, to factors that broadcast against ``(B, C, *M)``.
+            couplings: mass m and coupling K.
+            laplacian: L, float64; it is diagonalised once, with work of order N^3.
+            channels: components of a site, C.
         """
-        return self.from_modes(self.to_modes(x) * gain(self.variances.to(x)))
+        strengths, rotation = torch.linalg.eigh(couplings.channel_matrix(channels))
+        values, vectors = torch.linalg.eigh(laplacian)
+        # The smallest eigenvalue is zero, and rounding may put it below.
+        variances = 1 / (strengths[:, None] * (couplings.mass**2 + values.clamp_min(0)))
+        return cls(Sites((len(laplacian),)), variances, vectors, rotation)
+
+    @classmethod
+    def on_torus(cls, spectrum: Tensor) -> GaussianField:
+        """The field of one channel with this spectrum ``*S`` on the grid of ``torch.fft.fftn``.
+
+        Raises:
+            OracleError: it is not the spectrum of a real field.
+        """
+        return cls(Waves(tuple(spectrum.shape)), check_spectrum(spectrum))
+
+    @classmethod
+    def with_channels(cls, blocks: Tensor) -> GaussianField:
+        """The field of several channels on a torus with these Fourier blocks of its covariance, ``C C *S``.
+
+        Raises:
+            OracleError: the blocks are not those of a real field.
+        """
+        axes = tuple(range(2, blocks.ndim))
+        mirrored = blocks.flip(axes).roll((1,) * len(axes), axes) if axes else blocks
+        real = bool(torch.allclose(blocks, mirrored.conj(), rtol=1e-6))
+        basis = Waves(tuple(blocks.shape[2:]), len(blocks), blocks=True)
+        matrices = blocks.movedim((0, 1), (-2, -1)).to(torch.complex128 if blocks.is_complex() else torch.float64)
+        return cls._of_operator(basis, matrices, fits=real, shape=tuple(blocks.shape))
+
+    @classmethod
+    def between_sites(cls, covariance: Tensor, shape: Sequence[int], channels: int = 1) -> GaussianField:
+        """The field with this covariance ``(n, n)`` between all components, channel by channel.
+
+        Raises:
+            OracleError: the matrix is not the positive definite covariance of such a field, or has more than
+                ``LARGEST_DENSE`` rows.
+        """
+        basis = Sites(shape, channels)
+        fits = tuple(covariance.shape) == (basis.block, basis.block)
+        if fits and basis.block > LARGEST_DENSE:
+            raise OracleError(
+                "The field has too many components for dense matrices.",
+                where="GaussianField.between_sites",
+                expected=f"at most {LARGEST_DENSE} components",
+                got=str(basis.block),
+                fix="lower the size, or choose a field on a torus, which is treated in Fourier space",
+            )
+        real = fits and not covariance.is_complex()
+        return cls._of_operator(basis, covariance.double(), fits=real, shape=tuple(covariance.shape))
+
+    @classmethod
+    def _of_operator(cls, basis: Basis, operator: Tensor, *, fits: bool, shape: tuple[int, ...]) -> GaussianField:
+        if fits and bool(operator.isfinite().all()) and torch.allclose(operator, operator.mH, rtol=1e-6):
+            values, vectors = basis.eigen(operator)
+            if bool((values > 0).all()):
+                return cls(basis, values, vectors, given=operator)
+        raise OracleError(
+            "The matrix is not the covariance of a real Gaussian field.",
+            where="GaussianField",
+            expected="a finite, symmetric, positive definite matrix between components, or such blocks (C, C, *S) on "
+            "the grid of torch.fft.fftn, those of -k conjugate to those of k",
+            got=f"shape {shape}",
+            fix="pass what the teacher gives: covariance_spectrum(size) on a torus, covariance(size, sites) on a graph",
+        )
+
+    @property
+    def covariance(self) -> Tensor:
+        """The operator C, ``*O``; one for each independent combination of channels where they are rotated apart."""
+        return self.function(lambda c: c) if self.given is None else self.given
+
+    def function(self, gain: Gain) -> Tensor:
+        """The operator f(C), as :attr:`covariance`; ``gain`` may add leading axes of noise levels."""
+        return self.basis.function(gain(self.eigenvalues), self.vectors)
+
+    def rows(self, gain: Gain, components: Components) -> Tensor:
+        """Rows ``(..., n, *F)`` of f(C) at n components of the basis."""
+        return self.basis.rows(self.function(gain), components)
+
+    def filter(self, x: Float[Tensor, "fields channels *size"], gain: Gain) -> Float[Tensor, "batch channels *size"]:
+        """Apply f(C) to real fields.
+
+        Args:
+            x: fields, of any type and device; or one, for as many results as the gain has levels.
+            gain: takes the eigenvalues to factors; what differs by field is brought along by :meth:`expand`.
+        """
+        return self._from_modes(self._to_modes(x) * gain(self.eigenvalues.to(x)))
+
+    def row(self, site: Site, gain: Gain, like: Tensor) -> Float[Tensor, "batch channels channels *size"]:
+        """Row of f(C) at a site, with the type and device of ``like``; f by field as for :meth:`filter`."""
+        channels = self._channels
+        impulses = like.new_zeros(channels, channels, *self.basis.shape)
+        for channel in range(channels):
+            impulses[(channel, channel, *site)] = 1
+        return torch.stack([self.filter(impulse[None], gain) for impulse in impulses], 1)
 
     def expand(self, values: Tensor) -> Tensor:
-        """Give ``(B,)`` trailing axes of length one so that it multiplies ``(B, C, *M)``."""
-        return values.reshape(-1, *(1,) * self.variances.ndim)
+        """Give ``(B,)`` trailing axes of length one so that it multiplies vectors of the basis."""
+        return values.reshape(-1, *(1,) * (self.basis.multiplicity.ndim + (self.basis.channels == 1)))
 
     def standard_deviation(self) -> float:
         """Root of the mean clean variance of a component."""
-        total = (self.variances * self.multiplicity).sum() / (len(self.variances) * self.multiplicity.sum())
-        return math.sqrt(float(total))
+        counts = self.basis.multiplicity
+        fields = self.eigenvalues.numel() // counts.numel()
+        return math.sqrt(float((self.eigenvalues * counts).sum() / (fields * counts.sum())))
 
-    @abstractmethod
-    def covariance(self, sites: Tensor) -> Tensor:
+    def log_determinant(self, v: Float[Tensor, "batch"]) -> Float[Tensor, "batch"]:
+        """``log det(C + v)``, shape ``(B,)`` for noise variances ``v`` of that shape, in float64."""
+        noisy = self.eigenvalues.to(v.device) + self.expand(v.double())
+        return (noisy.log() * self.basis.multiplicity.to(v.device)).flatten(1).sum(1)
+
+    def between(self, sites: Tensor) -> Tensor:
         """Clean covariance between n sites, given by flat indices of shape ``(n,)``: ``(C, n, C, n)``, float64.
 
         Indices are those of the flattened sites; they are not checked.
         """
+        sites = sites.cpu()
+        if isinstance(self.basis, Waves):
+            return self._origin_row[:, :, self.basis.seen_from(sites)].permute(0, 2, 1, 3)
+        channels = torch.arange(self.basis.channels, device="cpu")
+        places = (channels[:, None] * math.prod(self.basis.shape) + sites).flatten()
+        # A dense basis has eigenvectors.
+        rows = self.basis.identity(self.eigenvalues)[places] if self.vectors is None else self.vectors[places]
+        entries = (rows * self.eigenvalues[..., None, :]) @ rows.mT
+        if self.rotation is None:
+            return entries.reshape(len(channels), len(sites), len(channels), len(sites))
+        block: Tensor = torch.einsum("ik,jk,kab->iajb", self.rotation, self.rotation, entries)
+        return block
 
-    def log_determinant(self, v: Tensor) -> Tensor:
-        """``log det(C + v)``, shape ``(B,)`` for noise variances ``v`` of that shape, in float64."""
-        noisy = self.variances.to(v.device) + self.expand(v.double())
-        return (noisy.log() * self.multiplicity.to(v.device)).flatten(1).sum(1)
-
-
-class FourierModes(NormalModes):
-    """Plane waves on the torus of ``shape``, rotated into eigenvectors between channels."""
-
-    def __init__(self, couplings: LatticeCouplings, shape: Sequence[int], channels: int) -> None:
-        self.shape = tuple(shape)
-        self.axes = tuple(range(2, 2 + len(self.shape)))
-        if couplings.springs is None:
-            # All matrices are multiples of one coupling: its eigenvectors serve every wave vector.
-            strengths, vectors = torch.linalg.eigh(couplings.channel_matrix(channels))
-            steps = torch.eye(len(self.shape), dtype=torch.int64).tolist()
-            laplacian = sum(difference_spectrum(self.shape, step, half=True) for step in steps)
-            trailing = (1,) * len(self.shape)
-            precisions = strengths.reshape(-1, *trailing) * (couplings.mass**2 + laplacian)
-            vectors = vectors.reshape(channels, channels, *trailing)
-        else:
-            matrices = precision_spectrum(couplings, self.shape, channels, half=True)
-            values, columns = torch.linalg.eigh(matrices.permute(*self.axes, 0, 1))
-            precisions, vectors = values.movedim(-1, 0), columns.movedim((-2, -1), (0, 1))
-        self.variances = (1 / precisions).contiguous()
-        self.vectors = vectors.contiguous()
-        # A real field's amplitudes at k and -k are conjugate; only one of the two is kept, except where k = -k.
-        waves = torch.arange(self.shape[-1] // 2 + 1, device="cpu")
-        single = (waves == 0) | (2 * waves == self.shape[-1])
-        self.multiplicity = torch.where(single, 1.0, 2.0).double().expand(self.variances.shape[1:])
-
-    def to_modes(self, x: Tensor) -> Tensor:
-        waves: Tensor = torch.fft.rfftn(x, dim=self.axes, norm="ortho")
-        if x.shape[1] == 1:
-            return waves
-        rotated: Tensor = torch.einsum("ij...,bi...->bj...", self.vectors.to(waves), waves)
-        return rotated
-
-    def from_modes(self, amplitudes: Tensor) -> Tensor:
-        if amplitudes.shape[1] > 1:
-            amplitudes = torch.einsum("ij...,bj...->bi...", self.vectors.to(amplitudes), amplitudes)
-        x: Tensor = torch.fft.irfftn(amplitudes, s=self.shape, dim=self.axes, norm="ortho")
-        return x
-
-    def covariance(self, sites: Tensor) -> Tensor:
-        coordinates = torch.stack(torch.unravel_index(sites.cpu(), self.shape))
-        steps = coordinates[:, None, :] - coordinates[:, :, None]
-        flat = torch.zeros_like(steps[0])
-        for length, step in zip(self.shape, steps, strict=True):
-            flat = flat * length + step % length
-        return self._origin_row[:, :, flat].permute(0, 2, 1, 3)
+    @property
+    def _channels(self) -> int:
+        return self.basis.channels if self.rotation is None else len(self.rotation)
 
     @cached_property
     def _origin_row(self) -> Tensor:
         """Covariance of the site at the origin with every site: ``(C, C, N)``."""
-        channels = len(self.variances)
-        impulses = torch.zeros(channels, channels, *self.shape, dtype=torch.float64, device="cpu")
-        impulses.flatten(2)[range(channels), range(channels), 0] = 1
-        return self.filter(impulses, lambda c: c).flatten(2)
+        origin = (0,) * len(self.basis.shape)
+        return self.row(origin, lambda c: c, self.eigenvalues)[0].flatten(2)
+
+    def _to_modes(self, x: Tensor) -> Tensor:
+        """Amplitudes of fields, by the steps of the module."""
+        fields = x.shape[:2] if self.basis.channels == 1 else x.shape[:1]
+        a = self.basis.to_modes(x.reshape(*fields, *self.basis.field_shape))
+        if self.rotation is not None:
+            a = torch.einsum("ij,bi...->bj...", self.rotation.to(a), a)
+        return a if self.vectors is None else _turned(a, self.vectors.to(a).conj())
+
+    def _from_modes(self, a: Tensor) -> Tensor:
+        """The inverse."""
+        if self.rotation is not None:
+            a = torch.einsum("ij,bj...->bi...", self.rotation.to(a), a)
+        if self.vectors is not None:
+            a = _turned(a, self.vectors.to(a).mT)
+        x = self.basis.to_field(a)
+        return x.reshape(len(x), self._channels, *self.basis.shape)
 
 
-class GraphModes(NormalModes):
-    """Eigenvectors of a graph's Laplacian, rotated into eigenvectors between channels: ``Q = (m^2 + L) K``.
+def _turned(a: Tensor, matrices: Tensor) -> Tensor:
+    """Row vectors ``(..., *M, block)`` times matrices ``(*M, block, block)``."""
+    turned: Tensor = a @ matrices if matrices.ndim == 2 else torch.einsum("...i,...ij->...j", a, matrices)
+    return turned
 
-    Args:
-        couplings: mass m and coupling K.
-        laplacian: shape ``(N, N)``, float64; it is diagonalised once, with work of order N^3.
-        channels: components of a site, C.
+
+def check_spectrum(spectrum: Tensor) -> Float[Tensor, "*size"]:
+    """Return the spectrum of a covariance in double precision.
+
+    Raises:
+        OracleError: it is not real, finite and positive, or not even, as that of a real field must be.
     """
-
-    def __init__(self, couplings: Couplings, laplacian: Tensor, channels: int) -> None:
-        strengths, self.rotation = torch.linalg.eigh(couplings.channel_matrix(channels))
-        values, self.vectors = torch.linalg.eigh(laplacian)
-        # The smallest eigenvalue is zero, and rounding may put it below.
-        self.variances = 1 / (strengths[:, None] * (couplings.mass**2 + values.clamp_min(0)))
-        self.multiplicity = torch.ones_like(values)
-
-    def to_modes(self, x: Tensor) -> Tensor:
-        rotated: Tensor = torch.einsum("ij,bin->bjn", self.rotation.to(x), x)
-        amplitudes: Tensor = rotated @ self.vectors.to(x)
-        return amplitudes
-
-    def from_modes(self, amplitudes: Tensor) -> Tensor:
-        field: Tensor = torch.einsum("ij,bjn->bin", self.rotation.to(amplitudes), amplitudes)
-        x: Tensor = field @ self.vectors.to(amplitudes).T
-        return x
-
-    def covariance(self, sites: Tensor) -> Tensor:
-        rows = self.vectors[sites.cpu()]
-        between = (rows * self.variances[:, None]) @ rows.T
-        block: Tensor = torch.einsum("ik,jk,kab->iajb", self.rotation, self.rotation, between)
-        return block
+    real = not spectrum.is_complex() and spectrum.ndim > 0 and bool((spectrum > 0).all())
+    finite = real and bool(spectrum.isfinite().all())
+    axes = tuple(range(spectrum.ndim))
+    if not finite or not torch.allclose(spectrum, spectrum.flip(axes).roll((1,) * spectrum.ndim, axes), rtol=1e-6):
+        raise OracleError(
+            "The spectrum is not that of a covariance of a real field on a torus.",
+            where="spectrum",
+            expected="positive finite numbers c_k = c_-k on the grid of torch.fft.fftn, one for each site",
+            got=f"shape {tuple(spectrum.shape)}, dtype {spectrum.dtype}",
+            fix="pass GaussianTeacher.covariance_spectrum(size) of a teacher with one channel",
+        )
+    return spectrum.double()
 
 
 class BallMarginal:

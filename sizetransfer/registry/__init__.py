@@ -144,10 +144,6 @@ class Registry:
         path: Path = self.entry("experiment", name).value
         return path
 
-    def executors(self) -> dict[str, ExecutorFactory]:
-        """The factories of executors by name."""
-        return {name: entry.value for name, entry in self.entries("executor").items()}
-
     def executor(self, name: str) -> ExecutorFactory:
         """One factory of executors; plugins are imported only if it is not built in.
 

@@ -145,17 +145,6 @@ def at_sites(
     return values[(torch.arange(len(sites)), slice(None), *sites.T)]
 
 
-def finite_difference(
-    score: ScoreFunction, x: Tensor, direction: Tensor, site: Site, amplitude: float
-) -> Float[Tensor, "batch channels"]:
-    """Central difference of the score at ``site`` along ``direction`` (like ``x``), with step ``amplitude``."""
-    at_site: tuple[slice | int, ...] = (slice(None), slice(None), *site)
-    with torch.no_grad():
-        forwards = score(x + amplitude * direction)[at_site]
-        backwards = score(x - amplitude * direction)[at_site]
-    return (forwards - backwards) / (2 * amplitude)
-
-
 def reference_sites(domain: Domain, count: int, margin: int = 0) -> Sequence[Site]:
     """``count`` sites of the bulk, alternating between the sublattices, evenly spread over the domain.
 

@@ -6,7 +6,8 @@ feel. Read in this order:
 
 - :mod:`~sizetransfer.theorem1.quantities`: numbers labelled exact, certificate or estimate;
 - :mod:`~sizetransfer.theorem1.distance`, :mod:`~sizetransfer.theorem1.patches`: the distance;
-- :mod:`~sizetransfer.theorem1.fields`: Gaussian fields and linear operators on tori and graphs;
+- :mod:`~sizetransfer.theorem1.fields`: patches of a field; Gaussian fields and linear operators on them are in
+  :mod:`sizetransfer.numerics.gaussian`;
 - :mod:`~sizetransfer.theorem1.weights`: influence weights and their budgets;
 - :mod:`~sizetransfer.theorem1.certificates`: what a teacher may know to hold whatever the field;
 - :mod:`~sizetransfer.theorem1.linear`, :mod:`~sizetransfer.theorem1.rollout`: linear scores, exactly;
@@ -15,10 +16,10 @@ feel. Read in this order:
 - :mod:`~sizetransfer.theorem1.api`: :func:`theorem1_bound`, for a teacher and a student.
 """
 
-from sizetransfer.theorem1.api import HasCovarianceSpectrum, budget_is_uniform, gaussian_field, theorem1_bound
+from sizetransfer.contracts.domain import Patch
+from sizetransfer.theorem1.api import budget_is_uniform, gaussian_field, theorem1_bound
 from sizetransfer.theorem1.certificates import certificate_of
 from sizetransfer.theorem1.distance import Normal, TestFunction, bounded_lipschitz, optimal_test_function
-from sizetransfer.theorem1.fields import Basis, GaussianField, Patch, PlaneWaves, Sites, WaveBlocks
 from sizetransfer.theorem1.linear import FieldLaw, LinearScore, NotLinearError, linear_score
 from sizetransfer.theorem1.monte_carlo import (
     GaussianInfluence,
@@ -44,29 +45,21 @@ from sizetransfer.theorem1.weights import (
 )
 
 __all__ = [
-    "Basis",
-    "Certificate",
     "DobrushinBound",
     "Enclosure",
     "FieldLaw",
-    "GaussianField",
     "GaussianInfluence",
-    "HasCertificate",
-    "HasCovarianceSpectrum",
     "InfluenceTable",
     "InfluenceWeights",
     "LinearScore",
     "Normal",
     "NotLinearError",
     "Patch",
-    "PlaneWaves",
     "PosteriorInfluence",
     "Rollout",
     "RolloutErrors",
-    "Sites",
     "TestFunction",
     "Theorem1",
-    "WaveBlocks",
     "bounded_lipschitz",
     "budget_is_uniform",
     "certificate_of",

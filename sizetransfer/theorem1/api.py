@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from sizetransfer.contracts.domain import Site
+from sizetransfer.contracts.domain import Patch, Site
 from sizetransfer.contracts.errors import OracleError
-from sizetransfer.contracts.oracle import Context, HasCovariance, HasPosterior, Teacher, in_arithmetic_of_teacher
+from sizetransfer.contracts.oracle import (
+    Context,
+    HasCovariance,
+    HasCovarianceSpectrum,
+    HasPosterior,
+    Teacher,
+    in_arithmetic_of_teacher,
+)
 from sizetransfer.contracts.quantity import Quantity
 from sizetransfer.contracts.student import Student
-from sizetransfer.theorem1.fields import LARGEST_DENSE, GaussianField, Patch, patch_components
+from sizetransfer.numerics.gaussian import LARGEST_DENSE, GaussianField
+from sizetransfer.theorem1.fields import patch_components
 from sizetransfer.theorem1.linear import FieldLaw, NotLinearError, linear_score
 from sizetransfer.theorem1.monte_carlo import GaussianInfluence, InfluenceWeights, PosteriorInfluence, rollout_errors
 from sizetransfer.theorem1.rollout import log_levels
@@ -29,15 +37,6 @@ from sizetransfer.theorem1.theorem import (
 from sizetransfer.theorem1.weights import ferromagnetic_row_sums
 
 Method = Literal["auto", "exact", "monte-carlo"]
-
-
-@runtime_checkable
-class HasCovarianceSpectrum(Protocol):
-    """A Gaussian field on a torus."""
-
-    def covariance_spectrum(self, size: int) -> Tensor:
-        """Covariance on the grid of ``torch.fft.fftn``: ``*S`` for one channel, otherwise blocks ``C C *S``."""
-        ...
 
 
 def gaussian_field(teacher: Teacher, size: int) -> GaussianField | None:

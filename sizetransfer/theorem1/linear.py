@@ -15,12 +15,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sizetransfer.contracts.domain import Patch
 from sizetransfer.contracts.errors import OracleError
 from sizetransfer.contracts.oracle import Context
 from sizetransfer.contracts.randomness import normal, stream
 from sizetransfer.contracts.student import Student
+from sizetransfer.numerics.bases import Basis, Waves
 from sizetransfer.theorem1.distance import Normal
-from sizetransfer.theorem1.fields import Basis, Patch, PlaneWaves, patch_components
+from sizetransfer.theorem1.fields import patch_components
 from sizetransfer.theorem1.patches import GaussianLaw
 
 FIELD_VALUES = 2**20
@@ -33,7 +35,7 @@ class NotLinearError(OracleError):
 
 @dataclass(frozen=True)
 class LinearScore:
-    """A score ``-A_v x + beta_v``, in a basis (:mod:`sizetransfer.theorem1.fields`).
+    """A score ``-A_v x + beta_v``, in a basis (:mod:`sizetransfer.numerics.bases`).
 
     Attributes:
         spectrum: from variances ``(V,)`` to the operators A_v, ``(V, *O)``: on a torus of one channel the eigenvalues
@@ -57,7 +59,8 @@ class FieldLaw:
 
     Attributes:
         spectrum: the operator of its covariance, ``*O``: on a torus of one channel, eigenvalues ``*S``.
-        mean: its mean as a vector ``*M``: on a torus of one channel, its Fourier transform ``*S``; none for zero.
+        mean: its mean as a vector ``*M``: on a torus of one channel, its orthonormal Fourier transform ``*S``; none for
+            zero.
         basis: of both; none for one channel on a torus.
     """
 
@@ -68,7 +71,7 @@ class FieldLaw:
     @property
     def frame(self) -> Basis:
         """The basis, plane waves by default."""
-        return self.basis or PlaneWaves(tuple(self.spectrum.shape))
+        return self.basis or Waves(tuple(self.spectrum.shape))
 
     def patch(self, patch: Patch) -> GaussianLaw:
         """Mean and covariance of the field on a patch: sites with all their channels, or pairs of site and channel.
@@ -114,7 +117,7 @@ def linear_score(
         NotLinearError: the student's score is not ``beta - A x`` with an A of the basis and, on a torus, a uniform
             beta.
     """
-    basis = basis or PlaneWaves(context.domain.shape)
+    basis = basis or Waves(context.domain.shape)
     probe = _Probe(student, context, basis)
     found = LinearScore(probe.operators, probe.bias)
     _check_linear(probe, found, torch.tensor([sigma[0], math.sqrt(sigma[0] * sigma[1]), sigma[1]], dtype=torch.float64))

@@ -27,6 +27,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sizetransfer.contracts.domain import Patch
 from sizetransfer.contracts.errors import OracleError
 from sizetransfer.contracts.noise import expand
 from sizetransfer.contracts.oracle import (
@@ -41,9 +42,10 @@ from sizetransfer.contracts.oracle import (
 from sizetransfer.contracts.quantity import Quantity
 from sizetransfer.contracts.randomness import branch_of, fields_of, normal, uniform
 from sizetransfer.contracts.student import Student
+from sizetransfer.numerics.gaussian import GaussianField
 from sizetransfer.numerics.statistics import error_of_mean, mean
 from sizetransfer.scores.response import require_finite
-from sizetransfer.theorem1.fields import GaussianField, Patch, as_field, patch_components
+from sizetransfer.theorem1.fields import as_field, patch_components
 from sizetransfer.theorem1.quantities import check_variances
 from sizetransfer.theorem1.rollout import check_levels
 from sizetransfer.theorem1.weights import covariance_weights, gamma, gaussian_weights

@@ -34,7 +34,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sizetransfer.contracts.errors import OracleError
-from sizetransfer.theorem1.fields import Basis, PlaneWaves
+from sizetransfer.numerics.bases import Basis
 from sizetransfer.theorem1.linear import FieldLaw, LinearScore
 from sizetransfer.theorem1.quantities import check_variances
 from sizetransfer.theorem1.weights import gamma
@@ -217,7 +217,7 @@ class Rollout:
             bias = self.score.bias_modes(v, basis)
             # Integrals from each node to the panel's top and, in the last row, over the whole panel.
             integrate = half * v * torch.cat([to_top, weights[None]])
-            solve = self._commuting if isinstance(basis, PlaneWaves) else self._iterated
+            solve = self._commuting if basis.numbers else self._iterated
             p, m = solve(variance, mean, integrate, a, bias)
             yield Passage(v, dv, a, bias, p[:-1], None if m is None else m[:-1], basis)
             variance, mean = p[-1], None if m is None else m[-1]

@@ -29,9 +29,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from sizetransfer.contracts.domain import Site
+from sizetransfer.contracts.domain import Patch, Site
 from sizetransfer.contracts.quantity import Quantity, weakest
-from sizetransfer.theorem1.fields import GaussianField, Patch, as_field
+from sizetransfer.numerics.gaussian import GaussianField
+from sizetransfer.theorem1.fields import as_field, components_of
 from sizetransfer.theorem1.linear import FieldLaw, LinearScore, absolute_mean
 from sizetransfer.theorem1.patches import gaussian_distance
 from sizetransfer.theorem1.quantities import Enclosure, check_variances
@@ -190,7 +191,7 @@ def gaussian_theorem1(
     check_variances(vm, vx)
     field = as_field(field)
     basis, rounding = field.basis, ROUNDING * field.basis.block
-    components = field.components(patch)
+    components = components_of(field, patch)
     start = start or FieldLaw(vx * basis.identity(field.covariance), None, basis)
     rollout = Rollout(score, start, vm, vx, churn)
     if sampler == "continuous":
@@ -234,7 +235,7 @@ def patch_budget(field: GaussianField, patch: Patch, vm: float, vx: float, churn
         budget itself, ``exact`` up to the stated error of its quadrature.
     """
     if ferromagnetic_row_sums(field) is not None:
-        count = len(field.components(patch))
+        count = len(components_of(field, patch))
         return Quantity(count * gaussian_budget(field, vm, vx, churn=churn).value, kind="certificate")
     return integrated_budget(field, patch, vm, vx, churn=churn)
 

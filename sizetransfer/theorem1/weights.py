@@ -36,13 +36,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sizetransfer.contracts.domain import Patch
 from sizetransfer.contracts.errors import OracleError
 from sizetransfer.contracts.quantity import Quantity
-from sizetransfer.theorem1.fields import GaussianField, Patch, as_field, field_of, patch_components
+from sizetransfer.numerics.bases import Components, field_of
+from sizetransfer.numerics.gaussian import GaussianField
+from sizetransfer.theorem1.fields import as_field, components_of, patch_components
 from sizetransfer.theorem1.quantities import check_variances
-
-Components = Sequence[tuple[int, ...]]
-"""Indices ``(channel, *site)``."""
 
 
 def contraction(spectrum: Tensor, v: Tensor, last: float | Tensor, churn: float) -> Tensor:
@@ -111,7 +111,7 @@ def gaussian_weights(
         OracleError: the patch leaves the lattice.
     """
     field = as_field(field)
-    components = field.components(patch)
+    components = components_of(field, patch)
     v = v.to(field.covariance.device)
     rows = field.rows(lambda c: contraction(c, v, vm, churn), components).flatten(2)
     weights = rows.square().sum(1).sqrt()

@@ -63,7 +63,7 @@ def test_the_package_registers_what_it_ships() -> None:
     found = Registry(find_plugins=list)
     assert "flow" in found.kinds("teacher")
     assert "cnn" in found.kinds("student")
-    assert "local" in found.executors()
+    assert "local" in found.entries("executor")
     assert {entry.distribution for entry in found.kinds("teacher").values()} == {"sizetransfer"}
     assert default_registry() is default_registry()
 

@@ -19,7 +19,6 @@ from sizetransfer.contracts.student import Student
 from sizetransfer.numerics.shells import ResponseProfile, shell_counts, shell_sums
 from sizetransfer.scores.response import (
     Region,
-    finite_difference,
     jacobian_row,
     reference_sites,
     student_score,
@@ -32,6 +31,15 @@ def curved(x: Tensor) -> Tensor:
     """A map of two channels that mixes neighbours and channels, with every derivative."""
     mixed = x + 0.3 * x.flip(1) ** 2
     return torch.tanh(mixed + 0.5 * mixed.roll(1, -1)) + 0.2 * x**3
+
+
+def finite_difference(score, x: Tensor, direction: Tensor, site: tuple[int, ...], amplitude: float) -> Tensor:
+    """Central difference of the score at ``site`` along ``direction`` (like ``x``), with step ``amplitude``."""
+    at_site: tuple[slice | int, ...] = (slice(None), slice(None), *site)
+    with torch.no_grad():
+        forwards = score(x + amplitude * direction)[at_site]
+        backwards = score(x - amplitude * direction)[at_site]
+    return (forwards - backwards) / (2 * amplitude)
 
 
 def random_field(batch: int = 2, channels: int = 2, size: tuple[int, ...] = (3, 4)) -> Tensor:

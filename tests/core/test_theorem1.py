@@ -184,7 +184,7 @@ def test_steps_approach_the_continuous_process_at_their_order(sampler, order, ch
     score = LinearScore(
         lambda v: exact(spectrum).spectrum(v) * leaning, lambda v: torch.arange(6.0) * (0.1 / (1 + v))[:, None]
     )
-    rollout = Rollout(score, FieldLaw(spectrum + 4.0, torch.fft.fftn(torch.arange(6.0))), 0.5, 4.0, churn)
+    rollout = Rollout(score, FieldLaw(spectrum + 4.0, torch.fft.fftn(torch.arange(6.0), norm="ortho")), 0.5, 4.0, churn)
     *_, passage = rollout.panels(6)
     limit, errors = theorem.law_of(passage), []
     for count in (64, 128):
@@ -208,8 +208,9 @@ def test_steps_are_those_of_the_samplers(sampler):
     (step,) = Rollout(score, FieldLaw(spectrum), 2.5, 4.0, churn).steps(levels, sampler)
     x, noise = (torch.randn(1, 6, generator=stream(name)) for name in ("x", "noise"))
     moved = sampling.STEPS[sampler](drift, x, 4.0, 2.5, churn, noise)
-    mine = step.transfer * torch.fft.fft(x) + step.shift + step.noise * torch.fft.fft(noise)
-    torch.testing.assert_close(torch.fft.ifft(mine).real, moved, rtol=1e-12, atol=1e-12)
+    modes = [torch.fft.fft(field, norm="ortho") for field in (x, noise)]
+    mine = step.transfer * modes[0] + step.shift + step.noise * modes[1]
+    torch.testing.assert_close(torch.fft.ifft(mine, norm="ortho").real, moved, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("panels", [4, 9])

@@ -16,16 +16,15 @@ import sizetransfer as st
 from sizetransfer.contracts.errors import OracleError
 from sizetransfer.contracts.randomness import stream
 from sizetransfer.contracts.student import Student
+from sizetransfer.numerics import gaussian
+from sizetransfer.numerics.bases import Sites, Waves
+from sizetransfer.numerics.gaussian import GaussianField
 from sizetransfer.theorem1 import (
     FieldLaw,
-    GaussianField,
     LinearScore,
     NotLinearError,
     Rollout,
-    Sites,
     Theorem1,
-    WaveBlocks,
-    fields,
     gaussian_budget,
     gaussian_field,
     gaussian_theorem1,
@@ -36,6 +35,7 @@ from sizetransfer.theorem1 import (
     theorem,
     theorem1_bound,
 )
+from sizetransfer.theorem1.fields import components_of
 
 FEW, MANY = 96, 320
 # Sums of a few hundred products of numbers of size one.
@@ -174,14 +174,14 @@ def test_a_process_that_does_not_settle_is_named():
 
 def without_other_components(field: GaussianField, patch, v: Tensor, vm: float, **options) -> Tensor:
     weights, kept = gaussian_weights(field, patch, v, vm, **options), torch.zeros(field.basis.field_shape)
-    for component in field.components(patch):
+    for component in components_of(field, patch):
         kept[component] = 1
     return weights * kept
 
 
 def without_other_channels(field: GaussianField, patch, v: Tensor, vm: float, **options) -> Tensor:
     weights, kept = gaussian_weights(field, patch, v, vm, **options), torch.zeros(field.basis.field_shape)
-    for component in field.components(patch):
+    for component in components_of(field, patch):
         kept[component[0]] = 1
     return weights * kept
 
@@ -368,7 +368,7 @@ def test_probing_finds_the_matrix_of_a_graph_and_refuses_it_on_a_torus():
     torch.testing.assert_close(found.bias(torch.tensor([1.0]))[0, 1], 0.2 * torch.arange(3.0))
     torus = st.teacher("gaussian", dim=1, channels=2).double()
     with pytest.raises(NotLinearError, match="translation-invariant"):
-        linear_score(Uneven(torus.field), torus.context(1, 3), sigma=(0.1, 2.0), basis=WaveBlocks((3,), 2))
+        linear_score(Uneven(torus.field), torus.context(1, 3), sigma=(0.1, 2.0), basis=Waves((3,), 2))
 
 
 def test_probing_finds_blocks_that_lean():
@@ -378,7 +378,7 @@ def test_probing_finds_blocks_that_lean():
         def forward(self, x, sigma, context):
             return -x - 0.3 * x.flip(1).roll(1, -1) * torch.tensor([[1.0], [2.0]])
 
-    found = linear_score(Leaning(torus.field), torus.context(1, 4), sigma=(0.1, 2.0), basis=WaveBlocks((4,), 2))
+    found = linear_score(Leaning(torus.field), torus.context(1, 4), sigma=(0.1, 2.0), basis=Waves((4,), 2))
     hop = torch.eye(4).roll(1, 0)
     dense = torch.eye(8) + 0.3 * torch.kron(torch.tensor([[0.0, 1.0], [2.0, 0.0]]), hop)
     expected = to_blocks(dense[None], 4, 2)
@@ -412,6 +412,6 @@ def test_blocks_of_no_real_field_are_refused():
 
 
 def test_a_graph_that_is_too_large_is_refused(monkeypatch):
-    monkeypatch.setattr(fields, "LARGEST_DENSE", 8)
+    monkeypatch.setattr(gaussian, "LARGEST_DENSE", 8)
     with pytest.raises(OracleError, match="too many components"):
         GaussianField.between_sites(torch.eye(9), (9,))

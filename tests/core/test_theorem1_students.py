@@ -15,12 +15,12 @@ from sizetransfer.contracts.noise import expand
 from sizetransfer.contracts.oracle import Context
 from sizetransfer.contracts.randomness import stream
 from sizetransfer.contracts.student import Student
+from sizetransfer.numerics.bases import Waves
 from sizetransfer.theorem1 import (
     FieldLaw,
     GaussianInfluence,
     LinearScore,
     NotLinearError,
-    PlaneWaves,
     PosteriorInfluence,
     Rollout,
     gaussian_weights,
@@ -54,7 +54,7 @@ def interpolated_drift(spectrum: Tensor, score: LinearScore, levels: Tensor, chu
     )
     factor = (1 + churn**2) / 2
     a = score.spectrum(levels)
-    bias = score.bias_modes(levels, PlaneWaves(spectrum.shape))
+    bias = score.bias_modes(levels, Waves(spectrum.shape))
     for n, step in enumerate(rollout.steps(levels, "euler")):
         half = 0.5 * (step.v - step.after)
         for node, weight in zip(nodes, quadrature, strict=True):
@@ -65,7 +65,7 @@ def interpolated_drift(spectrum: Tensor, score: LinearScore, levels: Tensor, chu
             variance = wrong.abs() ** 2 * step.variance + churn**2 * (step.v - v) * response**2
             mean = (0 if step.mean is None else wrong * step.mean) + bias[n] * (1 + gone * response)
             std = variance.mean().sqrt()
-            site = torch.fft.ifft(mean).real
+            site = torch.fft.ifft(mean, norm="ortho").real
             size = std * math.sqrt(2 / math.pi) * torch.exp(-0.5 * (site / std) ** 2)
             size = size + site.abs() * torch.erf(site.abs() / (std * math.sqrt(2)))
             weights = gaussian_weights(spectrum, [(0,)], torch.tensor([v]), float(levels[-1]), churn=churn)[0]
@@ -194,7 +194,7 @@ def test_a_linear_student_is_recognised_in_either_precision():
     wave = 2 * math.pi * torch.arange(7) / 7
     expected = (1 + 0.3 * torch.exp(1j * wave)) / (1 + v[:, None])
     torch.testing.assert_close(found.spectrum(v), expected, rtol=1e-13, atol=1e-13)
-    torch.testing.assert_close(found.bias_modes(v, PlaneWaves((7,)))[:, 0].real, torch.full((2,), 0.7))
+    torch.testing.assert_close(found.bias_modes(v, Waves((7,)))[:, 0].real, torch.full((2,), 0.1 * math.sqrt(7)))
     student = st.student("cnn", teacher.field, blocks=1).float()  # its last layer is zero: -x / t^2
     spectrum = linear_score(student, context, sigma=(0.1, 5.0)).spectrum(v)
     torch.testing.assert_close(

@@ -9,7 +9,8 @@ import torch
 from gaussian_cases import Draw
 from torch import Tensor
 
-from sizetransfer.theorem1 import FieldLaw, GaussianField, LinearScore, Theorem1, gaussian_theorem1, log_levels
+from sizetransfer.numerics.gaussian import GaussianField
+from sizetransfer.theorem1 import FieldLaw, LinearScore, Theorem1, gaussian_theorem1, log_levels
 
 DOMAINS = ("graph", "graph with channels", "torus with channels", "crystal")
 SCORES = ("scaled", "biased", "truncated", "noisy matrix", "one-sided")

@@ -53,14 +53,14 @@ def test_scores_and_their_responses_are_those_of_the_dense_algebra(teacher, gene
 
     dense = answers()
     monkeypatch.setattr(gaussian_graph, "DENSE_SITES", 0)
-    monkeypatch.setattr(gaussian_graph, "GraphModes", None)
+    monkeypatch.setattr(gaussian_graph, "GaussianField", None)
     for found, expected in zip(answers(), dense, strict=True):
         torch.testing.assert_close(found, expected, rtol=ROUNDING, atol=ROUNDING)
 
 
 def test_large_systems_are_drawn_in_either_precision_without_all_pairs(monkeypatch) -> None:
     teacher = st.teacher("gaussian-graph", preset="disordered-plane").float()
-    monkeypatch.setattr(gaussian_graph, "GraphModes", None)
+    monkeypatch.setattr(gaussian_graph, "GaussianField", None)
     size = gaussian_graph.DENSE_SITES + 1
     sample = teacher.sample(2, size, generator=torch.Generator().manual_seed(3))
     sigma = torch.full((2,), 0.3, dtype=torch.float32)

@@ -30,9 +30,10 @@ from sizetransfer_verification.symbolic import (
     words,
 )
 from sizetransfer_verification.symbolic import command as command_module
-from sizetransfer_verification.symbolic.algebra import decide, numerator
+from sizetransfer_verification.symbolic.algebra import numerator
 from sizetransfer_verification.symbolic.command import symbolic
 from sizetransfer_verification.symbolic.posterior import Atoms, FormalMoments, IsingSpins, Posterior
+from sizetransfer_verification.symbolic.proof import decide
 
 IDENTITIES = identities()
 BY_NAME = {identity.name: identity for identity in IDENTITIES}

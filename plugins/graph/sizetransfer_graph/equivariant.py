@@ -15,7 +15,7 @@ inversion R the score obeys :math:`s(R x, R r) = R\,s(x, r)` for a vector field 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +26,9 @@ from sizetransfer.contracts.specs import FieldInfo
 from sizetransfer_graph.edges import Edges
 from sizetransfer_graph.libraries import FullyConnectedNet, Gate, o3, soft_one_hot_linspace
 from sizetransfer_graph.network import GraphStudent, NeighbourSum
-from sizetransfer_graph.specs import EquivariantSpec
+
+if TYPE_CHECKING:
+    from sizetransfer_graph.specs import EquivariantSpec
 
 SCALAR, VECTOR = o3.Irrep("0e"), o3.Irrep("1o")
 SPACE = 3

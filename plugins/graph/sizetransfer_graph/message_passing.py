@@ -12,6 +12,8 @@ surroundings, as the score of a field with a Laplacian multiplies a site's value
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -20,7 +22,9 @@ from sizetransfer.contracts.specs import FieldInfo
 from sizetransfer_graph.edges import Edges
 from sizetransfer_graph.libraries import GaussianSmearing
 from sizetransfer_graph.network import GraphStudent, NeighbourSum
-from sizetransfer_graph.specs import MessagePassingSpec
+
+if TYPE_CHECKING:
+    from sizetransfer_graph.specs import MessagePassingSpec
 
 
 class _FilterConvolution(NeighbourSum):

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
@@ -28,7 +29,9 @@ from sizetransfer.contracts.student import Student
 from sizetransfer.students.conditions import condition_channels
 from sizetransfer_graph.edges import Edges, edges_of, neighbours
 from sizetransfer_graph.libraries import MessagePassing
-from sizetransfer_graph.specs import GraphStudentSpec
+
+if TYPE_CHECKING:
+    from sizetransfer_graph.specs import GraphStudentSpec
 
 
 class NeighbourSum(MessagePassing):  # type: ignore[misc]

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from sizetransfer.contracts.domain import Lattice
 from sizetransfer.contracts.errors import OracleError
+from sizetransfer.contracts.gradients import ScoreOfDensity
 from sizetransfer.contracts.oracle import Context, Exactness, Sample, Teacher
 from sizetransfer.contracts.randomness import normal, stream
 from sizetransfer.contracts.specs import FieldInfo, Spec, TeacherSpec
@@ -98,7 +99,7 @@ class FlowTeacherSpec(TeacherSpec):
         return FlowTeacher(self)
 
 
-class FlowTeacher(Teacher):
+class FlowTeacher(ScoreOfDensity, Teacher):
     """Finite-depth local flow with exact sampler, log-density and clean score (see the module's formulas)."""
 
     dim: ClassVar[int] = 2
@@ -200,12 +201,3 @@ class FlowTeacher(Teacher):
         z, log_det = self.pull_back(sample.x)
         latent = -0.5 * z.square().flatten(1).sum(1) - 0.5 * z[0].numel() * math.log(2 * math.pi)
         return latent - log_det
-
-    def score(self, sample: Sample) -> Float[Tensor, "batch channels *size"]:
-        """Clean score, the gradient of :meth:`log_density`; differentiable where ``sample.x`` requires it."""
-        differentiable = sample.x.requires_grad and torch.is_grad_enabled()
-        with torch.enable_grad():
-            x = sample.x if differentiable else sample.x.detach().requires_grad_()
-            log_density = self.log_density(sample.with_x(x)).sum()
-            (gradient,) = torch.autograd.grad(log_density, x, create_graph=differentiable)
-        return gradient

@@ -32,7 +32,8 @@ from sizetransfer.contracts.errors import OracleError, SpecError
 from sizetransfer.contracts.oracle import Context, Sample
 from sizetransfer.contracts.randomness import stream, uniform
 from sizetransfer.contracts.specs import FieldInfo, Geometry, TeacherSpec
-from sizetransfer.numerics.gaussian import Couplings, GraphModes, NormalModes
+from sizetransfer.numerics.couplings import Couplings
+from sizetransfer.numerics.gaussian import GaussianField
 from sizetransfer.systems.gaussian.graph_solver import GraphSolver
 from sizetransfer.systems.gaussian.teacher import GaussianLaw, noise_variance
 
@@ -143,7 +144,7 @@ class GaussianGraphTeacher(GaussianLaw):
         self.spec = spec
         fixed = spec.fixed_size()
         size = max(REFERENCE_SITES, spec.smallest_size()) if fixed is None else fixed
-        self.field = self.field.model_copy(update={"sigma_data": self.modes((size,)).standard_deviation()})
+        self.field = self.field.model_copy(update={"sigma_data": self.law((size,)).standard_deviation()})
 
     def check_size(self, size: int) -> None:
         fixed, smallest = self.spec.fixed_size(), self.spec.smallest_size()
@@ -190,7 +191,7 @@ class GaussianGraphTeacher(GaussianLaw):
         self.check_size(x.shape[2])
         return _graph_solver(self.spec, x.shape[2])
 
-    def modes(self, shape: tuple[int, ...]) -> NormalModes:
+    def law(self, shape: tuple[int, ...]) -> GaussianField:
         if len(shape) != 1:
             raise OracleError(
                 "The field does not fit the teacher.",
@@ -200,7 +201,7 @@ class GaussianGraphTeacher(GaussianLaw):
                 fix="pass fields on the teacher's domain",
             )
         self.check_size(shape[0])
-        return _graph_modes(self.spec, shape[0])
+        return _graph_law(self.spec, shape[0])
 
 
 @lru_cache(maxsize=8)
@@ -286,10 +287,10 @@ def separated_positions(count: int, space: int, separation: float, *, generator:
 
 
 @lru_cache(maxsize=8)
-def _graph_modes(spec: GaussianGraphTeacherSpec, size: int) -> GraphModes:
+def _graph_law(spec: GaussianGraphTeacherSpec, size: int) -> GaussianField:
     # Kept for later calls, so they must not be tensors of an inference mode that the first caller was in.
     with torch.inference_mode(False):
-        return GraphModes(spec, _graph(spec, size).laplacian, spec.channels)
+        return GaussianField.on_graph(spec, _graph(spec, size).laplacian, spec.channels)
 
 
 @lru_cache(maxsize=8)

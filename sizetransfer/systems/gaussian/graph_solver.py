@@ -22,7 +22,7 @@ from torch import Tensor
 from sizetransfer.contracts.domain import Graph
 from sizetransfer.contracts.errors import OracleError
 from sizetransfer.contracts.randomness import normal
-from sizetransfer.numerics.gaussian import Couplings
+from sizetransfer.numerics.couplings import Couplings
 
 # Relative residual of a solution, and the most steps that are taken for it; tens or hundreds are.
 RESIDUAL = 1e-13

@@ -29,7 +29,8 @@ from sizetransfer.contracts.errors import OracleError, SpecError
 from sizetransfer.contracts.oracle import Context
 from sizetransfer.contracts.specs import FieldInfo, Geometry, StudentSpec
 from sizetransfer.contracts.student import Student
-from sizetransfer.numerics.gaussian import FourierModes, GraphModes, LatticeCouplings
+from sizetransfer.numerics.couplings import LatticeCouplings
+from sizetransfer.numerics.gaussian import GaussianField
 from sizetransfer.scores.references.best_filter import CONVOLUTIONS, BestFilter, best_filter, torus_of
 
 
@@ -133,10 +134,10 @@ class OptimalLocalStudent(Student):
 def _lattice_filter(spec: OptimalLocalSpec, shape: tuple[int, ...], channels: int) -> BestFilter:
     # Kept for later calls, so they must not be tensors of an inference mode that the first caller was in.
     with torch.inference_mode(False):
-        return best_filter(Lattice(shape), spec.radius, FourierModes(spec, shape, channels).covariance)
+        return best_filter(Lattice(shape), spec.radius, GaussianField.coupled(spec, shape, channels).between)
 
 
 @lru_cache(maxsize=4)
 def _graph_filter(spec: OptimalLocalSpec, graph: Graph, channels: int) -> BestFilter:
     with torch.inference_mode(False):
-        return best_filter(graph, spec.radius, GraphModes(spec, graph.laplacian, channels).covariance)
+        return best_filter(graph, spec.radius, GaussianField.on_graph(spec, graph.laplacian, channels).between)

@@ -3,7 +3,7 @@ r"""Gaussian fields on a torus: teachers whose score is known exactly at every n
 .. math:: X_0 \sim N(0, C), \qquad C = Q^{-1}, \qquad Q = (m^2 + \Lambda)\otimes K
 
 with the lattice Laplacian :math:`\Lambda` and a positive-definite coupling K between channels, or with the dynamical
-matrix of a harmonic crystal (:mod:`sizetransfer.numerics.gaussian`). At noise variance :math:`v = \sigma^2`:
+matrix of a harmonic crystal (:mod:`sizetransfer.numerics.couplings`). At noise variance :math:`v = \sigma^2`:
 
 - density :math:`N(0, C + v)`, score :math:`s_v(x) = -(C+v)^{-1} x`;
 - posterior of the clean field: mean :math:`C (C+v)^{-1} x`, covariance :math:`P = v\,C (C+v)^{-1}` for every x;
@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, ClassVar, Literal
 
@@ -31,14 +31,15 @@ from sizetransfer.contracts.errors import OracleError
 from sizetransfer.contracts.oracle import Context, Exactness, Sample, Teacher
 from sizetransfer.contracts.randomness import normal
 from sizetransfer.contracts.specs import FieldInfo, TeacherSpec
-from sizetransfer.numerics.gaussian import FourierModes, LatticeCouplings, NormalModes, precision_spectrum
+from sizetransfer.numerics.couplings import LatticeCouplings, precision_spectrum
+from sizetransfer.numerics.gaussian import GaussianField
 
 # The smallest torus, of two sites an axis, then has a million sites.
 LARGEST_DIMENSION = 20
 
 
 class GaussianLaw(Teacher):
-    """A zero-mean Gaussian field with known normal modes; every oracle is exact to rounding."""
+    """A zero-mean Gaussian field with a known law; every oracle is exact to rounding."""
 
     even = True
     draws_fields_apart = True
@@ -49,8 +50,8 @@ class GaussianLaw(Teacher):
         self.exactness = {name: Exactness() for name in (*oracles, "posterior_covariance", "response", "covariance")}
 
     @abstractmethod
-    def modes(self, shape: tuple[int, ...]) -> NormalModes:
-        """Normal modes of fields with ``*S = shape``."""
+    def law(self, shape: tuple[int, ...]) -> GaussianField:
+        """The law of fields with ``*S = shape``."""
 
     def context(self, batch: int, size: int) -> Context:
         """The context of fields of this size; it is the same for every field of a batch."""
@@ -61,7 +62,7 @@ class GaussianLaw(Teacher):
         context = self.context(batch, size)
         shape = context.domain.shape
         white = normal((batch, self.field.channels, *shape), generator=generator, like=self.anchor)
-        return Sample(self.modes(shape).filter(white, torch.sqrt), context)
+        return Sample(self.law(shape).filter(white, torch.sqrt), context)
 
     def log_density(self, sample: Sample) -> Float[Tensor, "batch"]:
         r"""``-x.Q x / 2 + log det Q / 2 - n log(2 pi) / 2`` with n components in all, shape ``(B,)``."""
@@ -79,7 +80,7 @@ class GaussianLaw(Teacher):
 
     def score(self, sample: Sample) -> Float[Tensor, "batch channels *size"]:
         """Clean score ``-Q x``, like ``sample.x``."""
-        return self._modes_of(sample.x).filter(sample.x, lambda c: -1 / c)
+        return self._law_of(sample.x).filter(sample.x, lambda c: -1 / c)
 
     def smoothed_score(
         self, x: Float[Tensor, "batch channels *size"], sigma: Float[Tensor, "batch"], context: Context
@@ -89,17 +90,17 @@ class GaussianLaw(Teacher):
         Raises:
             OracleError: a noise level is not positive, or the field does not fit the teacher.
         """
-        modes = self._modes_of(x)
-        v = modes.expand(noise_variance(sigma, len(x)))
-        return modes.filter(x, lambda c: -1 / (c + v))
+        law = self._law_of(x)
+        v = law.expand(noise_variance(sigma, len(x)))
+        return law.filter(x, lambda c: -1 / (c + v))
 
     def posterior_mean(
         self, x: Float[Tensor, "batch channels *size"], sigma: Float[Tensor, "batch"], context: Context
     ) -> Float[Tensor, "batch channels *size"]:
         """E[X_0 | x] = C (C + sigma^2)^-1 x, like ``x``; errors as for :meth:`smoothed_score`."""
-        modes = self._modes_of(x)
-        v = modes.expand(noise_variance(sigma, len(x)))
-        return modes.filter(x, lambda c: c / (c + v))
+        law = self._law_of(x)
+        v = law.expand(noise_variance(sigma, len(x)))
+        return law.filter(x, lambda c: c / (c + v))
 
     def posterior_covariance(
         self, x: Float[Tensor, "batch channels *size"], sigma: Float[Tensor, "batch"], context: Context, site: Site
@@ -109,8 +110,7 @@ class GaussianLaw(Teacher):
         Raises:
             OracleError: a noise level is not positive, or the site is not on the lattice.
         """
-        v = noise_variance(sigma, len(x))
-        return self._rows(context, site, v, lambda c, v: c * v / (c + v))
+        return self._row(context, site, noise_variance(sigma, len(x)), lambda c, v: c * v / (c + v))
 
     def covariance(self, size: int, sites: Tensor) -> Tensor:
         """Clean covariance between sites given by flat indices ``(n,)``: ``(C, n, C, n)``, float64.
@@ -127,7 +127,7 @@ class GaussianLaw(Teacher):
                 got=f"shape {tuple(sites.shape)}, {sites.flatten()[:8].tolist()}",
                 fix="flatten coordinates in the order of the axes: (a, b) on an L x L torus is a * L + b",
             )
-        return self.modes(domain.shape).covariance(sites)
+        return self.law(domain.shape).between(sites)
 
     def response(
         self, sigma: Float[Tensor, "batch"], context: Context, site: Site
@@ -137,27 +137,23 @@ class GaussianLaw(Teacher):
         Raises:
             OracleError: a noise level is not positive, or the site is not on the lattice.
         """
-        return self._rows(context, site, noise_variance(sigma, None), lambda c, v: -1 / (c + v))
+        return self._row(context, site, noise_variance(sigma, None), lambda c, v: -1 / (c + v))
 
-    def _rows(self, context: Context, site: Site, v: Tensor, gain: Any) -> Tensor:
+    def _row(self, context: Context, site: Site, v: Tensor, gain: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         """Row at ``site`` of the matrix with eigenvalues ``gain(c, v)``: ``(B, C, C, *S)``."""
-        shape, channels = context.domain.shape, self.field.channels
-        modes = self._modes_of(v.new_zeros(1, channels, *shape))
+        law = self._law_of(v.new_zeros(1, self.field.channels, *context.domain.shape))
         context.domain.distance(site)  # refuses a site that is not there
-        impulses = v.new_zeros(channels, channels, *shape)
-        for channel in range(channels):
-            impulses[(channel, channel, *site)] = 1
-        levels = modes.expand(v)
-        return torch.stack([modes.filter(impulse[None], lambda c: gain(c, levels)) for impulse in impulses], 1)
+        levels = law.expand(v)
+        return law.row(site, lambda c: gain(c, levels), v)
 
     def _log_density(self, x: Tensor, v: Tensor) -> Tensor:
-        modes = self._modes_of(x)
-        levels = modes.expand(v)
-        whitened = modes.filter(x, lambda c: 1 / (c + levels))
-        constant = modes.log_determinant(v) + x[0].numel() * math.log(2 * math.pi)
+        law = self._law_of(x)
+        levels = law.expand(v)
+        whitened = law.filter(x, lambda c: 1 / (c + levels))
+        constant = law.log_determinant(v) + x[0].numel() * math.log(2 * math.pi)
         return -0.5 * (x * whitened).flatten(1).sum(1) - 0.5 * constant.to(x)
 
-    def _modes_of(self, x: Tensor) -> NormalModes:
+    def _law_of(self, x: Tensor) -> GaussianField:
         if x.ndim < 3 or x.shape[1] != self.field.channels:
             raise OracleError(
                 "The field does not fit the teacher.",
@@ -166,7 +162,7 @@ class GaussianLaw(Teacher):
                 got=f"shape {tuple(x.shape)}",
                 fix="pass fields with the channels of teacher.field",
             )
-        return self.modes(tuple(x.shape[2:]))
+        return self.law(tuple(x.shape[2:]))
 
 
 def noise_variance(sigma: object, batch: int | None) -> Tensor:
@@ -226,9 +222,9 @@ class GaussianTeacher(GaussianLaw):
     def _scale(self) -> float:
         """Standard deviation of a component in infinite volume, as far as the reference size stands for it."""
         size = self.spec.reference_size(self.spec.dim)
-        return _fourier_modes(self.spec, (size,) * self.spec.dim).standard_deviation()
+        return _law(self.spec, (size,) * self.spec.dim).standard_deviation()
 
-    def modes(self, shape: tuple[int, ...]) -> NormalModes:
+    def law(self, shape: tuple[int, ...]) -> GaussianField:
         if len(shape) != self.spec.dim or min(shape) < 2:
             raise OracleError(
                 "The field does not fit the teacher.",
@@ -237,7 +233,7 @@ class GaussianTeacher(GaussianLaw):
                 got=f"*size = {shape}",
                 fix="pass fields on the teacher's domain",
             )
-        return _fourier_modes(self.spec, shape)
+        return _law(self.spec, shape)
 
     def covariance_spectrum(self, size: int) -> Tensor:
         """Eigenvalues c_k of the covariance on the grid of ``torch.fft.fftn``, on a torus of ``size`` sites an axis.
@@ -255,7 +251,7 @@ class GaussianTeacher(GaussianLaw):
 
 
 @lru_cache(maxsize=8)
-def _fourier_modes(spec: GaussianTeacherSpec, shape: tuple[int, ...]) -> FourierModes:
+def _law(spec: GaussianTeacherSpec, shape: tuple[int, ...]) -> GaussianField:
     # Kept for later calls, so they must not be tensors of an inference mode that the first caller was in.
     with torch.inference_mode(False):
-        return FourierModes(spec, shape, spec.channels)
+        return GaussianField.coupled(spec, shape, spec.channels)

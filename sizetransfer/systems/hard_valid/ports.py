@@ -119,12 +119,6 @@ class PortLaw:
         shares = shares / shares.sum() / torch.bincount(self.library.classes, minlength=3)
         self.log_probabilities = shares[self.library.classes].log()
 
-    @property
-    def occupied_fraction(self) -> float:
-        """Expected share of occupied sites."""
-        occupied = (self.library.patterns != 0).double().mean(1)
-        return float((self.log_probabilities.exp() * occupied).sum())
-
     def sample(self, batch: int, shape: Sequence[int], *, generator: torch.Generator) -> ValidPorts:
         """Draw ``batch`` port configurations on a box, on the generator's device.
 

@@ -24,6 +24,7 @@ from pydantic import Field
 from torch import Tensor
 
 from sizetransfer.contracts.errors import OracleError
+from sizetransfer.contracts.gradients import ScoreOfDensity
 from sizetransfer.contracts.oracle import Context, Exactness, Sample, SiteClasses, Teacher
 from sizetransfer.contracts.randomness import normal, stream
 from sizetransfer.contracts.specs import FieldInfo, TeacherSpec
@@ -104,7 +105,7 @@ class Draw:
     field: Tensor
 
 
-class HardValidTeacher(Teacher):
+class HardValidTeacher(ScoreOfDensity, Teacher):
     """Ports, types and a conditional field, all with exact samples and probabilities (see the module's formula).
 
     Attributes:
@@ -277,21 +278,6 @@ class HardValidTeacher(Teacher):
         x, given = self._checked(sample)
         z, log_det = self.field_law.inverse(x, given)
         return latent_log_density(z, given.live) - log_det
-
-    def score(self, sample: Sample) -> Float[Tensor, "batch channels *size"]:
-        """Gradient of :meth:`log_density` by the field, ports and types being fixed; exactly zero on empty sites.
-
-        Differentiable where ``sample.x`` requires it.
-
-        Raises:
-            OracleError: ports, types or field break a constraint; with the site.
-        """
-        differentiable = sample.x.requires_grad and torch.is_grad_enabled()
-        with torch.enable_grad():
-            x = sample.x if differentiable else sample.x.detach().requires_grad_()
-            log_density = self.log_density(sample.with_x(x)).sum()
-            (gradient,) = torch.autograd.grad(log_density, x, create_graph=differentiable)
-        return gradient
 
     def _checked(self, sample: Sample) -> tuple[Tensor, Given]:
         """The field, and ports and types as the layers read them."""

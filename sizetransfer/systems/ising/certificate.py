@@ -33,12 +33,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sizetransfer.contracts.domain import Lattice
+from sizetransfer.contracts.domain import Lattice, Patch
 from sizetransfer.contracts.errors import OracleError
 from sizetransfer.contracts.oracle import Context
 from sizetransfer.contracts.quantity import Quantity
 from sizetransfer.systems.ising import CRITICAL, Limits, TooLargeError, ZeroField, zero_field
-from sizetransfer.theorem1.fields import Patch, patch_components
+from sizetransfer.theorem1.fields import patch_components
 from sizetransfer.theorem1.weights import dobrushin_bound, ising_budget, ising_weights
 
 

@@ -1,4 +1,4 @@
-r"""The infinite square lattice: what is known in closed form (Onsager 1944; Yang 1952)."""
+r"""The infinite square lattice: what is known in closed form (Onsager 1944)."""
 
 from __future__ import annotations
 
@@ -33,11 +33,6 @@ def _elliptic(complement: float) -> float:
     while abs(a - b) > 1e-15 * a:
         a, b = 0.5 * (a + b), math.sqrt(a * b)
     return 0.5 * math.pi / a
-
-
-def magnetisation(beta: float) -> float:
-    """Spontaneous magnetisation, ``(1 - sinh(2 beta)**-4)**(1/8)`` above the critical coupling (Yang 1952), else 0."""
-    return (1 - math.sinh(2 * beta) ** -4) ** 0.125 if beta > CRITICAL else 0.0
 
 
 def correlation_length(beta: float) -> float:

@@ -59,8 +59,7 @@ class IsingPosterior:
         self, x: Float[Tensor, "batch 1 height width"], sigma: Float[Tensor, "batch"]
     ) -> Float[Tensor, "batch 1 height width"]:
         """The smoothed score, like x and differentiable by it once."""
-        mean = self.model.mean(self._field(x, sigma))[:, None]
-        return ((mean - x.double()) / _levels(sigma)).to(x)
+        return _tweedie(x, self.model.mean(self._field(x, sigma))[:, None], sigma)
 
     def covariance(
         self, x: Float[Tensor, "batch 1 height width"], sigma: Float[Tensor, "batch"], site: Site
@@ -147,8 +146,7 @@ class IsingPosterior:
         reference: int | None = None,
     ) -> Float[Tensor, "batch 1 height width"]:
         """The best score of a receptive radius, like x; arguments as for :meth:`local_mean`."""
-        mean = self.local_mean(x.double(), sigma.double(), radius, reference=reference)
-        return ((mean - x.double()) / _levels(sigma)).to(x)
+        return _tweedie(x, self.local_mean(x.double(), sigma.double(), radius, reference=reference), sigma)
 
     def local_response(
         self,
@@ -211,6 +209,11 @@ class IsingPosterior:
 
 def _levels(sigma: Tensor) -> Tensor:
     return sigma.double().square()[:, None, None, None]
+
+
+def _tweedie(x: Tensor, mean: Tensor, sigma: Tensor) -> Tensor:
+    """The score ``(E[s | x] - x) / v``, like x."""
+    return ((mean - x.double()) / _levels(sigma)).to(x)
 
 
 def _check_radius(radius: int) -> None:

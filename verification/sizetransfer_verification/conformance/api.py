@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar, Unpack
 
 from sizetransfer.contracts.errors import ConformanceError, SpecError
 from sizetransfer.contracts.oracle import Teacher
@@ -14,106 +14,91 @@ from sizetransfer_verification.conformance.check import Check, Level, checks, li
 from sizetransfer_verification.conformance.measures.subject import MeasureLike, MeasureSubject
 from sizetransfer_verification.conformance.named import inventory, require_whole
 from sizetransfer_verification.conformance.report import Report
-from sizetransfer_verification.conformance.runner import DEFAULT_TIMEOUT, require_libraries, run_check, run_checks
+from sizetransfer_verification.conformance.runner import require_libraries, run_check, run_checks
 from sizetransfer_verification.conformance.subject import Subject
 from sizetransfer_verification.conformance.subjects import StudentLike, StudentSubject, TeacherLike, TeacherSubject
 
 Function = TypeVar("Function", bound=Callable[..., object])
 
 
+class Options(TypedDict, total=False):
+    """What is run of the checks, by name; all may be left out.
+
+    Attributes:
+        level: ``api`` (seconds), ``core`` (a minute; the default) or ``full``.
+        only: ids of single checks.
+        expected_failures: id of a check that is known to fail, and why; if it passes, the report fails.
+        example: run on this case alone: the one that a report showed.
+        timeout: seconds for each check.
+    """
+
+    level: Level
+    only: tuple[str, ...]
+    expected_failures: Mapping[str, str] | None
+    example: Case | None
+    timeout: float
+
+
 def check_student(
     student: StudentLike,
     *,
     fields: Sequence[FieldInfo] | None = None,
-    level: Level = "core",
-    only: tuple[str, ...] = (),
-    expected_failures: Mapping[str, str] | None = None,
-    example: Case | None = None,
     seed: int = 0,
-    timeout: float = DEFAULT_TIMEOUT,
+    **options: Unpack[Options],
 ) -> Report:
     """Check a student against the contract of students.
 
     Args:
         student: a kind, ``kind:preset``, a specification, or a function that builds one for a ``FieldInfo``.
         fields: the fields to build it for; by default tori, open boxes and a graph, those left out that it refuses.
-        level: ``api`` (seconds), ``core`` (a minute) or ``full``.
-        only: ids of single checks.
-        expected_failures: id of a check that is known to fail, and why; if it passes, the report fails.
-        example: run on this case alone: the one that a report showed.
         seed: names the random streams.
-        timeout: seconds for each check.
+        options: see :class:`Options`.
 
     Raises:
         SpecError: an unknown kind, level or check.
         ConformanceError: what was given builds no student. A broken contract does not raise; see
             :meth:`Report.raise_if_failed`.
     """
-    subject = StudentSubject(student, fields=fields, seed=seed)
-    return run_checks(
-        subject, level=level, only=only, expected_failures=expected_failures, example=example, timeout=timeout
-    )
+    return run_checks(StudentSubject(student, fields=fields, seed=seed), **options)
 
 
 def check_teacher(
     teacher: TeacherLike,
     *,
-    level: Level = "core",
-    only: tuple[str, ...] = (),
-    expected_failures: Mapping[str, str] | None = None,
-    example: Case | None = None,
     seed: int = 0,
-    timeout: float = DEFAULT_TIMEOUT,
+    **options: Unpack[Options],
 ) -> Report:
     """Check a teacher against the contract of teachers.
 
     Args:
         teacher: a kind, ``kind:preset``, a specification, a teacher, or a function that builds one.
-        level: as for :func:`check_student`; likewise the others.
-        only: ids of single checks.
-        expected_failures: id of a check that is known to fail, and why.
-        example: run on this case alone.
         seed: names the random streams.
-        timeout: seconds for each check.
+        options: see :class:`Options`.
 
     Raises:
         SpecError: an unknown kind, level or check.
         ConformanceError: what was given builds no teacher, or it accepts no size.
     """
-    subject = TeacherSubject(teacher, seed=seed)
-    return run_checks(
-        subject, level=level, only=only, expected_failures=expected_failures, example=example, timeout=timeout
-    )
+    return run_checks(TeacherSubject(teacher, seed=seed), **options)
 
 
 def check_measure(
     measure: MeasureLike,
     *,
-    level: Level = "core",
-    only: tuple[str, ...] = (),
-    expected_failures: Mapping[str, str] | None = None,
-    example: Case | None = None,
     seed: int = 0,
-    timeout: float = DEFAULT_TIMEOUT,
+    **options: Unpack[Options],
 ) -> Report:
     """Check a measure against the contract of measures, on small teachers and students of every sort that it takes.
 
     Args:
         measure: a kind, ``kind:preset`` or a specification; small numbers of fields keep the checks short.
-        level: as for :func:`check_student`; likewise the others.
-        only: ids of single checks.
-        expected_failures: id of a check that is known to fail, and why.
-        example: run on this case alone.
         seed: names the random streams.
-        timeout: seconds for each check.
+        options: see :class:`Options`.
 
     Raises:
         SpecError: an unknown kind, level or check.
     """
-    subject = MeasureSubject(measure, seed=seed)
-    return run_checks(
-        subject, level=level, only=only, expected_failures=expected_failures, example=example, timeout=timeout
-    )
+    return run_checks(MeasureSubject(measure, seed=seed), **options)
 
 
 @dataclass(frozen=True)

@@ -20,29 +20,13 @@ import sympy as sp
 from sympy.polys.rings import PolyElement, ring
 
 from sizetransfer.contracts.errors import ConformanceError
-from sizetransfer_verification.symbolic.proof import Equations, Proof
 
 Rule = Callable[[sp.Symbol, int], sp.Expr]
 
 _SHOWN_TERMS = 3
 
 
-def decide(equations: Equations) -> Proof:
-    """Decide equations one after the other, up to the first that does not hold.
-
-    Raises:
-        ConformanceError: an equation is no rational expression with exact coefficients.
-    """
-    count = 0
-    for label, expression in equations:
-        count += 1
-        polynomial = numerator(sp.sympify(expression), label)
-        if polynomial != 0:
-            return Proof(count, label, _shortened(polynomial))
-    return Proof(count)
-
-
-def numerator(expression: sp.Expr, label: str = "") -> Any:
+def numerator(expression: Any, label: str = "") -> Any:
     """The numerator of a rational expression, multiplied out: zero if and only if the expression is.
 
     Returns:
@@ -52,6 +36,7 @@ def numerator(expression: sp.Expr, label: str = "") -> Any:
         ConformanceError: the expression has floating-point numbers, functions, or powers that are no integers, or
             divides by zero.
     """
+    expression = sp.sympify(expression)
     symbols = sorted(expression.free_symbols, key=str)
     polynomials = ring(symbols, sp.QQ)[0] if symbols else sp.QQ
     generators = dict(zip(symbols, polynomials.gens, strict=True)) if symbols else {}
@@ -141,7 +126,8 @@ def _undecidable(expression: sp.Expr, label: str) -> ConformanceError:
     )
 
 
-def _shortened(polynomial: Any) -> str:
+def shortened(polynomial: Any) -> str:
+    """A polynomial for people: its first terms, and how many there are."""
     if not isinstance(polynomial, PolyElement):
         return str(polynomial)
     shown = polynomial.ring.from_terms(polynomial.terms()[:_SHOWN_TERMS]).as_expr()

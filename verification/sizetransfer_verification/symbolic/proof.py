@@ -97,9 +97,24 @@ class Identity:
         Raises:
             ConformanceError: an equation is no rational expression with exact coefficients, and cannot be decided.
         """
-        from sizetransfer_verification.symbolic.algebra import decide
-
         return decide(self.prover(formula))
+
+
+def decide(equations: Equations) -> Proof:
+    """Decide equations one after the other, up to the first that does not hold.
+
+    Raises:
+        ConformanceError: an equation is no rational expression with exact coefficients.
+    """
+    from sizetransfer_verification.symbolic.algebra import numerator, shortened
+
+    count = 0
+    for label, expression in equations:
+        count += 1
+        polynomial = numerator(expression, label)
+        if polynomial != 0:
+            return Proof(count, label, shortened(polynomial))
+    return Proof(count)
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,7 @@ def rewrite_once(word: Word, *, start: int = 0) -> dict[Word, sp.Expr] | None:
 
 
 def commutative(expression: sp.Expr) -> sp.Expr:
-    """The normal form with a commuting symbol for each word, for :func:`~.algebra.decide`."""
+    """The normal form with a commuting symbol for each word, for :func:`~.proof.decide`."""
     terms = normal_form(expression).items()
     return sp.Add(*(coefficient * sp.Symbol("·".join(map(str, word)) or "one") for word, coefficient in terms))
 
