@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
     from sizetransfer.contracts.events import Event
     from sizetransfer.contracts.specs import MeasureSpec, StudentSpec, TeacherSpec
+    from sizetransfer.drawing import Drawing, Omitted
     from sizetransfer.report.data import ReportData
-    from sizetransfer.report.drawing import Drawing, Omitted
 
 PROJECT = "sizetransfer"
 """Name of the pluggy project and of the entry-point group."""

@@ -1,6 +1,6 @@
 """Figures and the report of a run, the comparison of two runs, and the picture of a sample.
 
-What a plugin's figure needs is here: it takes a :class:`ReportData` and returns a :class:`Drawing` or :class:`Omitted`.
+A figure takes a :class:`ReportData` and returns what :mod:`sizetransfer.drawing` has.
 All of it is imported when first asked for, because it needs matplotlib.
 """
 
@@ -14,26 +14,18 @@ from sizetransfer.registry.hooks import FigureFunction, hookimpl
 
 if TYPE_CHECKING:
     from sizetransfer.report.data import ReportData
-    from sizetransfer.report.drawing import Drawing, Omitted
     from sizetransfer.report.drawn import check_figures
     from sizetransfer.report.page import write_report
-    from sizetransfer.report.style import new_figure
 
 __all__ = [
-    "Drawing",
-    "Omitted",
     "ReportData",
     "check_figures",
-    "new_figure",
     "write_report",
 ]
 
 _MODULES = {
-    "Drawing": "drawing",
-    "Omitted": "drawing",
     "ReportData": "data",
     "check_figures": "drawn",
-    "new_figure": "style",
     "write_report": "page",
 }
 

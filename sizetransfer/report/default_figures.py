@@ -18,10 +18,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sizetransfer.contracts.parts import Axis, Part
-from sizetransfer.report import style
-from sizetransfer.report.axes import AXES
+from sizetransfer.drawing import Drawing, style
+from sizetransfer.drawing.axes import AXES
 from sizetransfer.report.data import ReportData
-from sizetransfer.report.drawing import Drawing
 
 MOST_PARTS = 6
 """Parts of one measure that one figure shows; further ones are in the tables alone."""
@@ -46,7 +45,7 @@ class _Curve:
 def default_figures(data: ReportData) -> Iterator[Drawing]:
     """The figures of all measures that name none of their own, in the experiment's order.
 
-    Call it, and save the figures, inside :func:`sizetransfer.report.style.drawing`.
+    Call it, and save the figures, inside :func:`sizetransfer.drawing.style.drawing`.
     """
     taken: set[str] = set()
     for measure, spec in data.experiment.evaluation.measures.items():

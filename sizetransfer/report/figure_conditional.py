@@ -11,9 +11,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from sizetransfer.report import style
+from sizetransfer.drawing import Drawing, Omitted, style
 from sizetransfer.report.data import ReportData
-from sizetransfer.report.drawing import Drawing, Omitted
 from sizetransfer.report.figure_generation import STARTS
 
 KIND = "conditional-generation"

@@ -10,9 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator
 
-from sizetransfer.report import style
+from sizetransfer.drawing import Drawing, Omitted, style
 from sizetransfer.report.data import ReportData
-from sizetransfer.report.drawing import Drawing, Omitted
 from sizetransfer.runs.evidence import measure_name
 
 

@@ -39,11 +39,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from sizetransfer.drawing import Drawing, Omitted, style
 from sizetransfer.registry.hooks import FigureFunction
-from sizetransfer.report import style
 from sizetransfer.report.criteria import regime
 from sizetransfer.report.data import ReportData
-from sizetransfer.report.drawing import Drawing, Omitted
 from sizetransfer.report.figure_architectures import architecture_responses, architectures
 from sizetransfer.report.figure_conditional import conditional_generation
 from sizetransfer.report.figure_generation import generation

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from sizetransfer.contracts.parts import Part
-from sizetransfer.report.axes import AXES
+from sizetransfer.drawing.axes import AXES
 from sizetransfer.report.data import ReportData
 from sizetransfer.report.tables import MISSING, format_number
 

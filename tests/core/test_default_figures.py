@@ -12,13 +12,12 @@ from synthetic_run import SyntheticRun, make_experiment, record
 
 from sizetransfer.contracts.parts import Part
 from sizetransfer.contracts.specs import MeasureSpec
+from sizetransfer.drawing import Drawing, Omitted, style
+from sizetransfer.drawing.axes import AXES
 from sizetransfer.registry import Registry
 from sizetransfer.registry.plugins import Plugin, PluginRecord
-from sizetransfer.report import style
-from sizetransfer.report.axes import AXES
 from sizetransfer.report.data import gather
 from sizetransfer.report.default_figures import default_figures
-from sizetransfer.report.drawing import Drawing, Omitted
 from sizetransfer.report.drawn import draw
 from sizetransfer.report.profiles import profile_tables
 

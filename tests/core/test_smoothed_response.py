@@ -10,10 +10,9 @@ import torch
 from synthetic_run import SyntheticRun, make_experiment, record
 
 import sizetransfer as st
+from sizetransfer.drawing import Omitted, style
 from sizetransfer.measures.smoothed_response import SmoothedResponseSpec
-from sizetransfer.report import style
 from sizetransfer.report.data import gather
-from sizetransfer.report.drawing import Omitted
 from sizetransfer.report.drawn import draw
 from sizetransfer.scores.response import ResponseProfile
 

@@ -16,9 +16,8 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from sizetransfer.report import style
+from sizetransfer.drawing import Drawing, Omitted, style
 from sizetransfer.report.data import ReportData
-from sizetransfer.report.drawing import Drawing, Omitted
 
 LARGEST_RESPONSE_ERROR = 1.5
 """Larger ones belong to teachers that hardly respond there: the caption names them."""

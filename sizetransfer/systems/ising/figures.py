@@ -23,10 +23,9 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.lines import Line2D
 
+from sizetransfer.drawing import Drawing, Omitted, style
 from sizetransfer.measures.shell_response import ShellResponseSpec
-from sizetransfer.report import style
 from sizetransfer.report.data import ReportData
-from sizetransfer.report.drawing import Drawing, Omitted
 from sizetransfer.runs.evidence import measure_name
 from sizetransfer.systems.ising import CRITICAL, IsingCoupling
 from sizetransfer.systems.ising.zero_field_measure import ZeroFieldSpec
