@@ -131,6 +131,12 @@ class Registry:
             for name, entry in self.entries(family).items()
         }
 
+    def example(self, family: Family) -> str:
+        """A kind that a message can name: the first that is built in; no plugin is imported."""
+        with self._lock:
+            self._collect(family, self._built_in)
+            return next(iter(self._tables[family]), "NAME")
+
     def experiments(self) -> dict[str, Path]:
         """The experiment files by name."""
         return {name: entry.value for name, entry in self.entries("experiment").items()}
