@@ -1,4 +1,4 @@
-"""What a measure says of its numbers axis, unit, role, direction, and what a verdict needs them for.
+"""What a measure says of its numbers: axis, unit, role, direction, and what a verdict needs them for.
 
 A measure gives numbers under names, its parts. :class:`Part` describes one of them, and ``MeasureSpec.parts`` maps
 names, or patterns of names such as ``range_*``, to descriptions. Tables, default figures and verdicts are made from
@@ -44,8 +44,10 @@ SERVICES: Mapping[str, tuple[str, ...]] = {
     "law": ("site variance", "nearest covariance", "zero mode", "squared correlation length", "noise needed"),
     "rollout": (*STATISTICS, "noise at the start", "noise needed"),
     **dict.fromkeys(SOURCES[1:], STATISTICS),
+    "response": ("near", "far"),
 }
-"""What a verdict takes numbers for besides errors, by group; written ``group: name``, as in ``reference: null``.
+"""What verdicts and the figures of every experiment take numbers for besides errors of the score, by group; written
+``group: name``, as in ``reference: null``.
 
 - ``reference``, by noise level (zero: the clean score): relative errors of the best filter of radius 0, of the
   student's radius, of any, and the least error of the radius.
@@ -54,6 +56,7 @@ SERVICES: Mapping[str, tuple[str, ...]] = {
 - ``law``: of the exact fields of a size; ``noise needed`` is the noise from which white noise is as good as them.
 - ``rollout``, ``forecast``, ``linear forecast``, ``best of radius``: ratios of second moments of generated to exact
   fields; 1 is right.
+- ``response``, for figures alone: relative errors of the student's response to what is near and what is far.
 """
 
 
@@ -69,7 +72,7 @@ class Part:
         known: ``exact``: no draw goes into it, its standard error is zero or there is none; else ``estimated``.
         lower_is_better: direction; ``None`` where neither is better.
         region: where it is taken.
-        serves: what a verdict takes it for, one of :data:`SERVICES` as ``group: name``; nothing for most.
+        serves: what verdicts and figures take it for, one of :data:`SERVICES` as ``group: name``; nothing for most.
         logarithmic: whether its values span decades, so that figures show their logarithm.
 
     Raises:
@@ -169,7 +172,7 @@ def check_parts(parts: object, where: str) -> None:
     patterns = [name for name, part in dict(parts).items() if part.serves and "*" in name]  # type: ignore[call-overload]
     if patterns:
         raise SpecError(
-            "A pattern of names cannot serve a verdict, which takes one number.",
+            "A pattern of names cannot serve verdicts and figures, which take one number.",
             where=f"{where}.{patterns[0]}",
             expected="a whole name",
             got=repr(patterns[0]),

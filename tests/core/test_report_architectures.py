@@ -18,10 +18,10 @@ from sizetransfer.report import tables
 from sizetransfer.report.criteria import regime
 from sizetransfer.report.data import gather
 from sizetransfer.report.drawn import draw
-from sizetransfer.report.figure_architectures import group
 from sizetransfer.report.page import render_page
 from sizetransfer.runs.evidence import cells, verdicts
 from sizetransfer.runs.loading import load
+from sizetransfer.systems.flow.figure_architectures import group
 from sizetransfer.systems.flow.figure_repair import first_break
 from sizetransfer.verdict import VerdictSpec, describe
 

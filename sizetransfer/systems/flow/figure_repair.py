@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from sizetransfer.drawing import Drawing, Omitted, style
 from sizetransfer.numerics.averages import Estimate
 from sizetransfer.report.data import ReportData
-from sizetransfer.report.figure_architectures import named
+from sizetransfer.systems.flow.figure_architectures import named
 from sizetransfer.verdict import VerdictSpec
 
 

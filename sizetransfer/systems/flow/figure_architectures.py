@@ -190,13 +190,10 @@ def architecture_responses(data: ReportData) -> Drawing | Omitted:
 
 
 def _far(data: ReportData) -> pd.DataFrame:
-    """Far-response errors at the largest size at which they were measured, by probes or else by Jacobian rows."""
-    for kind in ("response", "jacobian"):
-        far = data.values(kind, "far_error")
-        if len(far):
-            largest: pd.DataFrame = far[far["size"] == far["size"].max()]
-            return largest
-    return far
+    """Far-response errors at the largest size at which they were measured."""
+    far = data.served("response: far")
+    largest: pd.DataFrame = far[far["size"] == far["size"].max()]
+    return largest
 
 
 def _responses(axes: Axes, rows: pd.DataFrame, groups: Sequence[Architecture], data: ReportData) -> None:
