@@ -135,6 +135,12 @@ def noise_axis(axes: Axes, levels: Iterable[float]) -> None:
     axes.set_xlabel(r"noise level $\sigma$")
 
 
+def named_ticks(axes: Axes, names: Mapping[float, str]) -> None:
+    """A tick with its name at each place of the horizontal axis; long names stand upright."""
+    upright = max(map(len, names.values()), default=0) * len(names) * CHARACTER > 1
+    axes.set_xticks(list(names), list(names.values()), rotation=90 if upright else 0)
+
+
 def _mark_all(axes: Axes, ticks: Sequence[float]) -> None:
     shown = apart(ticks)
     axes.xaxis.set_major_locator(FixedLocator(shown))

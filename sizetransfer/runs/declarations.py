@@ -20,11 +20,17 @@ class Declarations:
     def __init__(self, experiment: Experiment) -> None:
         self._measures = experiment.evaluation.measures
         self.part = cache(self._part)
+        self.profile = cache(self._profile)
 
     def _part(self, measure: str, name: str) -> Part | None:
         """What is declared of a part of a measure; nothing of one that the experiment does not have."""
         spec = self._measures.get(measure)
         return None if spec is None else spec.declared(name)
+
+    def _profile(self, measure: str, name: str) -> tuple[str, str]:
+        """The profile over classes that a part belongs to, and its class; the part's own name where it holds none."""
+        spec = self._measures.get(measure)
+        return (name, "") if spec is None else spec.profile_of(name)
 
     @cached_property
     def judged(self) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from hard_valid_zoo import build
 
 import sizetransfer as st
 from sizetransfer.contracts.errors import SpecError
-from sizetransfer.contracts.parts import SERVICES, Part, declared, relative_error
+from sizetransfer.contracts.parts import SERVICES, Part, declared, relative_error, split_class
 from sizetransfer.contracts.specs import MeasureSpec, NoiseSchedule, TrainingSpec
 from sizetransfer.registry import default_registry
 
@@ -139,6 +139,29 @@ def test_a_word_that_describes_nothing_is_refused(field, value):
         Part(**{"role": "evidence", "label": "a part", field: value})
     assert caught.value.where == f"Part.{field}"
     assert repr(value) in str(caught.value)
+
+
+def test_only_a_class_axis_has_classes():
+    with pytest.raises(SpecError) as caught:
+        Part("evidence", "a part", "noise", classes=("corner",))
+    assert (caught.value.where, caught.value.got) == ("Part.axis", "'noise'")
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("sites/corner/mean/exact", ("sites/{class}/mean/exact", "corner")),
+        ("pairs/a/b/covariance/exact", ("pairs/{class}/b/covariance/exact", "a")),
+        ("whole/name/of/exact", ("whole/name/of/exact", "")),
+        ("other_exact", ("other_exact", "")),
+        ("none", ("none", "")),
+    ],
+)
+def test_a_name_is_split_at_its_class(name, expected):
+    one = Part("evidence", "one", "class")
+    parts = {"*_exact": one, "*/{class}/*/exact": one, "whole/name/of/exact": one}
+    assert split_class(parts, name) == expected
+    assert (declared(parts, name) is None) == (name == "none")
 
 
 @pytest.mark.parametrize(
