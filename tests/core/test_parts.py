@@ -14,6 +14,7 @@ from sizetransfer.contracts.errors import SpecError
 from sizetransfer.contracts.parts import SERVICES, Part, declared, relative_error, split_class
 from sizetransfer.contracts.specs import MeasureSpec, NoiseSchedule, TrainingSpec
 from sizetransfer.registry import default_registry
+from sizetransfer.runs.schema import describe_parts
 
 TORUS = ("gaussian", {"mass": 1.0})
 SPINS = ("ising", {"beta": 0.3})
@@ -180,18 +181,36 @@ def test_a_declaration_that_is_none_is_refused(parts):
     assert caught.value.where.startswith("Wrong.parts")
 
 
+class LevelsSpec(MeasureSpec):
+    kind: Literal["levels"] = "levels"
+    presets: ClassVar = {"clean": {"noisy": False}}
+    noisy: bool = True
+
+    def declarations(self):
+        return {"error": relative_error("an error", "noise" if self.noisy else "none")}
+
+    def measure(self, teacher, student, size, *, sigma, seed):
+        return []
+
+
+class RequiredSpec(LevelsSpec):
+    kind: Literal["required"] = "required"
+    parts: ClassVar = {"error": Part("evidence", "an error", "radius")}
+    needed: int
+
+
 def test_parts_may_depend_on_the_fields():
-    class Levels(MeasureSpec):
-        kind: Literal["levels"] = "levels"
-        noisy: bool = True
+    assert [LevelsSpec(noisy=noisy).declared("error").axis for noisy in (True, False)] == ["noise", "none"]
 
-        def declarations(self):
-            return {"error": relative_error("an error", "noise" if self.noisy else "none")}
 
-        def measure(self, teacher, student, size, *, sigma, seed):
-            return []
-
-    assert [Levels(noisy=noisy).declared("error").axis for noisy in (True, False)] == ["noise", "none"]
+@pytest.mark.parametrize(
+    ("spec_class", "preset", "axis"),
+    [(LevelsSpec, None, "noise"), (LevelsSpec, "clean", "none"), (RequiredSpec, None, "radius")],
+)
+def test_parts_are_described_as_the_fields_make_them(spec_class, preset, axis):
+    (described,) = describe_parts(spec_class, preset)
+    assert (described["name"], described["axis"]) == ("error", axis)
+    assert described["better"] == ("" if spec_class is RequiredSpec else "lower")
 
 
 def test_each_service_is_served_by_a_built_in_measure_but_no_pattern():
