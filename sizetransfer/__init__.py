@@ -11,8 +11,9 @@ Names are imported when they are first used: ``import sizetransfer`` itself impo
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
+
+from sizetransfer.contracts.lazy import names_of
 
 if TYPE_CHECKING:
     from sizetransfer.api import (
@@ -217,7 +218,7 @@ _MODULES = {
     "scores.training": ("train",),
     "runs.trials": ("EvaluationSpec", "Experiment"),
 }
-_HOMES = {name: module for module, names in _MODULES.items() for name in names}
+_lazy = names_of(__name__, _MODULES)
 
 
 def __getattr__(name: str) -> object:
@@ -225,9 +226,7 @@ def __getattr__(name: str) -> object:
         from sizetransfer.registry.plugins import core_version
 
         return core_version()
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value: object = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    value: object = _lazy(name)
     globals()[name] = value
     return value
 

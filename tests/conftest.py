@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import hypothesis
 import jaxtyping
@@ -11,7 +12,9 @@ import pytest
 import torch
 
 # The modules whose annotations carry tensor shapes; the hook must be there before they are imported.
-_SHAPED = ["students", "measures", *(f"numerics.{name}" for name in ("chains", "gaussian", "layers", "shells"))]
+_SHAPED = ["students", *(f"numerics.{name}" for name in ("chains", "gaussian", "layers", "shells"))]
+_MEASURES = Path(__file__).parents[1] / "sizetransfer" / "measures"
+_SHAPED += [f"measures.{path.stem}" for path in sorted(_MEASURES.glob("[!_]*.py"))]  # not their figures
 _SHAPED += [f"contracts.{name}" for name in ("gradients", "noise", "oracle", "student")]
 _SHAPED += [f"scores.{name}" for name in ("training", "response", "sampling", "tiling", "posterior")]
 _SHAPED += ["systems.flow.teacher", "systems.gaussian", "systems.phi4"]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -174,7 +174,7 @@ def _joined(row: Mapping[str, Any]) -> str:
 @click.option("--preset", help="Resolve with this preset.")
 @as_json
 def show_command(name: str, preset: str | None, as_json: bool) -> None:
-    """Show the fields of a kind, or an experiment resolved to the last field."""
+    """Show the fields of a kind, the numbers that a measure gives, or an experiment resolved to the last field."""
     registry = default_registry()
     kinds = [entry for family in FAMILIES for entry in registry.entries(family).values() if entry.name == name]
     for entry in kinds:
@@ -203,7 +203,8 @@ def _known_or_fail(name: str) -> None:
 
 def _show_kind(entry: Entry, preset: str | None, *, as_json: bool) -> None:
     from sizetransfer.cli.console import show_json, show_table
-    from sizetransfer.runs.schema import describe_fields, first_line
+    from sizetransfer.contracts.specs import MeasureSpec
+    from sizetransfer.runs.schema import describe_fields, describe_parts, first_line
 
     spec_class: type[KindSpec] = entry.value
     rows = list(describe_fields(spec_class))
@@ -211,8 +212,10 @@ def _show_kind(entry: Entry, preset: str | None, *, as_json: bool) -> None:
         _apply_preset(spec_class, preset, rows)
     description = {"kind": entry.name, "distribution": entry.distribution, "version": entry.version}
     presets = {name: dict(fields) for name, fields in spec_class.presets.items()}
+    parts = list(describe_parts(spec_class, preset)) if issubclass(spec_class, MeasureSpec) else []
     if as_json:
-        show_json({**description, "fields": rows, "presets": presets, "aliases": dict(spec_class.aliases)})
+        declared = {"parts": parts} if issubclass(spec_class, MeasureSpec) else {}
+        show_json({**description, "fields": rows, **declared, "presets": presets, "aliases": dict(spec_class.aliases)})
         return
     click.echo(f"{entry.name}: {first_line(spec_class)}\nfrom {entry.distribution} {entry.version}\n")
     cells = [[r["name"], r["type"], "required" if r["required"] else r["default"], r["description"]] for r in rows]
@@ -221,8 +224,18 @@ def _show_kind(entry: Entry, preset: str | None, *, as_json: bool) -> None:
         click.echo()
         cells = [[key, ", ".join(f"{field}: {value}" for field, value in p.items())] for key, p in presets.items()]
         show_table("Presets", ("preset", "fields"), cells)
+    if parts:
+        click.echo()
+        columns = ("label", "axis", "unit", "role", "known", "better")
+        heads = ("part", "what", "along", "unit", "role", "", "better")
+        show_table("Parts", heads, [[part["name"], *_told(part, columns)] for part in parts])
     for alias, target in spec_class.aliases.items():
         click.echo(f"{alias} is another name of {target}")
+
+
+def _told(part: Mapping[str, Any], columns: Sequence[str]) -> list[str]:
+    """What is declared of a part; a dash for what there is none of."""
+    return ["–" if part[column] in ("", "none") else str(part[column]) for column in columns]
 
 
 def _apply_preset(spec_class: type[KindSpec], preset: str, rows: list[dict[str, Any]]) -> None:

@@ -1,4 +1,4 @@
-"""What a measure says of its numbers axis, unit, role, direction, and what a verdict needs them for.
+"""What a measure says of its numbers: axis, unit, role, direction, and what a verdict needs them for.
 
 A measure gives numbers under names, its parts. :class:`Part` describes one of them, and ``MeasureSpec.parts`` maps
 names, or patterns of names such as ``range_*``, to descriptions. Tables, default figures and verdicts are made from
@@ -8,6 +8,7 @@ these descriptions alone, so that the measure of a third party is seen and judge
 from __future__ import annotations
 
 import fnmatch
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args, get_type_hints
@@ -44,8 +45,10 @@ SERVICES: Mapping[str, tuple[str, ...]] = {
     "law": ("site variance", "nearest covariance", "zero mode", "squared correlation length", "noise needed"),
     "rollout": (*STATISTICS, "noise at the start", "noise needed"),
     **dict.fromkeys(SOURCES[1:], STATISTICS),
+    "response": ("near", "far"),
 }
-"""What a verdict takes numbers for besides errors, by group; written ``group: name``, as in ``reference: null``.
+"""What verdicts and the figures of every experiment take numbers for besides errors of the score, by group; written
+``group: name``, as in ``reference: null``.
 
 - ``reference``, by noise level (zero: the clean score): relative errors of the best filter of radius 0, of the
   student's radius, of any, and the least error of the radius.
@@ -54,6 +57,7 @@ SERVICES: Mapping[str, tuple[str, ...]] = {
 - ``law``: of the exact fields of a size; ``noise needed`` is the noise from which white noise is as good as them.
 - ``rollout``, ``forecast``, ``linear forecast``, ``best of radius``: ratios of second moments of generated to exact
   fields; 1 is right.
+- ``response``, for figures alone: relative errors of the student's response to what is near and what is far.
 """
 
 
@@ -69,8 +73,10 @@ class Part:
         known: ``exact``: no draw goes into it, its standard error is zero or there is none; else ``estimated``.
         lower_is_better: direction; ``None`` where neither is better.
         region: where it is taken.
-        serves: what a verdict takes it for, one of :data:`SERVICES` as ``group: name``; nothing for most.
+        serves: what verdicts and figures take it for, one of :data:`SERVICES` as ``group: name``; nothing for most.
         logarithmic: whether its values span decades, so that figures show their logarithm.
+        classes: names of the classes that a coordinate along ``class`` counts from zero, where they are known before
+            anything is measured. Otherwise the name of a part may hold that of its class, see :data:`CLASS`.
 
     Raises:
         SpecError: a word that none of these takes.
@@ -85,6 +91,7 @@ class Part:
     region: Region = "whole"
     serves: str = ""
     logarithmic: bool = False
+    classes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         hints = get_type_hints(type(self))
@@ -92,11 +99,24 @@ class Part:
             _require_one_of(f"Part.{field.name}", getattr(self, field.name), get_args(hints[field.name]))
         known = [f"{group}: {name}" for group, names in SERVICES.items() for name in names]
         _require_one_of("Part.serves", self.serves, ("", *known))
+        if self.classes:
+            _require_one_of("Part.axis", self.axis, ("class",))
 
     @property
     def has_coordinate(self) -> bool:
         """Whether its numbers come with a coordinate."""
         return self.axis not in ("none", "size")
+
+    def coordinate_text(self, value: float) -> str:
+        """A coordinate for people: the name of a class, ``clean`` for no noise, else the number.
+
+        Example:
+            >>> Part("evidence", "mean", "class", classes=("corner", "edge")).coordinate_text(1.0)
+            'edge'
+        """
+        if self.axis == "class" and value in range(len(self.classes)):
+            return self.classes[int(value)]
+        return "clean" if self.axis == "noise" and value == 0 else f"{value:g}"
 
     @property
     def judged(self) -> bool:
@@ -136,6 +156,34 @@ def generated(source: str, title: str, role: Role = "generated observable") -> d
     }
 
 
+CLASS = "{class}"
+"""In a pattern of names, stands for the name of a class: with ``*/{class}/mean`` the parts ``sites/corner/mean`` and
+``sites/edge/mean`` are one profile over the classes ``corner`` and ``edge``, each at its own coordinate."""
+
+
+def matches(pattern: str, name: str) -> bool:
+    """Whether a part has a name that is declared as such."""
+    return fnmatch.fnmatchcase(name, pattern.replace(CLASS, "*"))
+
+
+def split_class(parts: Mapping[str, Part], name: str) -> tuple[str, str]:
+    """The name of a part with that of its class left open, and the class; the name and nothing where it holds none.
+
+    Example:
+        >>> split_class({"*/{class}/mean": Part("evidence", "mean", "class")}, "sites/corner/mean")
+        ('sites/{class}/mean', 'corner')
+    """
+    pattern = "" if name in parts else next((one for one in parts if matches(one, name)), "")
+    if CLASS not in pattern:
+        return name, ""
+    pieces = re.split(r"(\*|\{class\})", pattern)
+    wild = {"*": ".*?", CLASS: "(?P<one>.+?)"}
+    found = re.fullmatch("".join(wild.get(piece, re.escape(piece)) for piece in pieces), name)
+    if found is None:
+        return name, ""
+    return f"{name[: found.start('one')]}{CLASS}{name[found.end('one') :]}", found["one"]
+
+
 def declared(parts: Mapping[str, Part], name: str) -> Part | None:
     """The description of a part: under its own name, else under the first pattern that it matches.
 
@@ -146,7 +194,7 @@ def declared(parts: Mapping[str, Part], name: str) -> Part | None:
     """
     if name in parts:
         return parts[name]
-    return next((part for pattern, part in parts.items() if fnmatch.fnmatchcase(name, pattern)), None)
+    return next((part for pattern, part in parts.items() if matches(pattern, name)), None)
 
 
 def check_parts(parts: object, where: str) -> None:
@@ -166,10 +214,10 @@ def check_parts(parts: object, where: str) -> None:
             got=repr(parts)[:200],
             fix="write parts = {'my_error': Part(...)}",
         )
-    patterns = [name for name, part in dict(parts).items() if part.serves and "*" in name]  # type: ignore[call-overload]
+    patterns = [name for name, part in dict(parts).items() if part.serves and ("*" in name or CLASS in name)]  # type: ignore[call-overload]
     if patterns:
         raise SpecError(
-            "A pattern of names cannot serve a verdict, which takes one number.",
+            "A pattern of names cannot serve verdicts and figures, which take one number.",
             where=f"{where}.{patterns[0]}",
             expected="a whole name",
             got=repr(patterns[0]),

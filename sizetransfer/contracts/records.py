@@ -56,7 +56,22 @@ def number_of(value: float, standard_error: float, n: int) -> Quantity:
 
 @dataclass(frozen=True)
 class Record:
-    """A measurement with everything that says where it comes from: one row of ``records.parquet``."""
+    """A measurement with everything that says where it comes from: one row of ``records.parquet``.
+
+    Attributes:
+        experiment: name of the experiment.
+        teacher, student: names in the experiment.
+        radius: receptive radius of the student, in lattice steps or hops; none: global.
+        seed: of the initial weights, the training batches and the evaluation fields.
+        train_size, size: sites along each axis in training and here; of graphs, their number of sites.
+        sigma: the low noise level at which the student was asked for its clean score, in units of the field.
+        measure: name of the measure in the experiment.
+        part: which of the measure's numbers it is.
+        coordinate: where along the axis of the part; NaN for a part that has none.
+        value: the number, in the unit of the part; NaN where it is undefined.
+        standard_error: its standard error; NaN where a single draw gives none, zero or NaN of exact parts.
+        n: independent draws that it rests on.
+    """
 
     experiment: str
     teacher: str

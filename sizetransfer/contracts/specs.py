@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 
 from sizetransfer.contracts.boundaries import axes_closed, wrong_axes
 from sizetransfer.contracts.errors import SpecError, exit_refused
-from sizetransfer.contracts.parts import Part, check_parts, declared
+from sizetransfer.contracts.parts import Part, check_parts, declared, split_class
 
 if TYPE_CHECKING:
     from sizetransfer.contracts.oracle import Teacher
@@ -316,6 +316,13 @@ class MeasureSpec(KindSpec):
     def declared(self, part: str) -> Part | None:
         """What is declared of a part; nothing where it is not."""
         return declared(self.declarations(), part)
+
+    def profile_of(self, part: str) -> tuple[str, str]:
+        """The profile over classes that a part belongs to, and its class (:data:`sizetransfer.contracts.parts.CLASS`).
+
+        The part's own name and nothing where it holds no class.
+        """
+        return split_class(self.declarations(), part)
 
     def lacking(self, teacher: Teacher) -> list[str]:
         """What this measure needs and the teacher does not have, by name: protocols, and the geometry of its fields."""

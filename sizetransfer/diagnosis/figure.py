@@ -16,7 +16,7 @@ from matplotlib.ticker import MaxNLocator
 
 from sizetransfer.contracts.domain import size_words
 from sizetransfer.diagnosis import Prediction, ResponseRow
-from sizetransfer.report import style
+from sizetransfer.drawing import style
 from sizetransfer.runs.storage import storage_errors, write_atomically
 
 _DECADES = 6
@@ -45,7 +45,7 @@ def write_prediction(prediction: Prediction, directory: Path) -> list[Path]:
 def draw_prediction(prediction: Prediction) -> Figure:
     """Draw the ranges on the left and, where weights are known, the light cone on the right.
 
-    Call it inside :func:`sizetransfer.report.style.drawing`.
+    Call it inside :func:`sizetransfer.drawing.style.drawing`.
     """
     panels = 1 if prediction.cone is None else 2
     figure = style.new_figure(5.2 * panels, 4.4)

@@ -1,11 +1,11 @@
-"""Built-in measures, registered through the same hooks as anybody's: one file a family."""
+"""Built-in measures and their figures, registered through the same hooks as anybody's: one file a family."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 from sizetransfer.contracts.specs import MeasureSpec
-from sizetransfer.registry.hooks import hookimpl
+from sizetransfer.registry.hooks import FigureFunction, hookimpl
 
 
 @hookimpl
@@ -34,3 +34,17 @@ def register_measures(register: Callable[[type[MeasureSpec]], None]) -> None:
     register(SmoothedResponseSpec)
     register(SmoothedScoreSpec)
     register(ShellResponseSpec)
+
+
+@hookimpl
+def register_figures(register: Callable[[str, FigureFunction], None]) -> None:
+    """Register the figures of single measures."""
+    from sizetransfer.measures.figures.conditional_generation import conditional_generation
+    from sizetransfer.measures.figures.generation import generation
+    from sizetransfer.measures.figures.response_profile import response_profile
+    from sizetransfer.measures.figures.smoothed_range import smoothed_range
+
+    register("response-profile", response_profile)
+    register("smoothed-range", smoothed_range)
+    register("generation", generation)
+    register("conditional-generation", conditional_generation)

@@ -51,7 +51,7 @@ class CleanScoreSpec(MeasureSpec):
     kind: Literal["clean-score"] = "clean-score"
     requires: ClassVar[tuple[type, ...]] = (HasScore,)
     without_effect: ClassVar[frozenset[str]] = frozenset({"batch"})
-    figures: ClassVar[tuple[str, ...]] = ("regimes", "size-sweep", "radius-sweep", "bulk-and-boundary", "far-to-near")
+    figures: ClassVar[tuple[str, ...]] = ("regimes", "size-sweep", "radius-sweep")
     parts: ClassVar[Mapping[str, Part]] = {
         "relative_rmse": relative_error("relative RMSE of the clean score"),
         "rmse": Part("error of the score", "RMSE of a component", unit="1/field", lower_is_better=True),

@@ -44,11 +44,11 @@ OBSERVABLE_PARTS: Mapping[str, Part] = {
 """Local observables over all sites. Whole names come before patterns, so that ratios keep theirs."""
 
 _BY_CLASS = {
-    "*/*/count": Part("control", "sites or pairs of a class", "class"),
-    "*/*/*/generated": Part("generated observable", "an observable of a class, generated", "class"),
-    "*/*/*/exact": Part("generated observable", "an observable of a class, exact", "class"),
-    "*/*/*/deviation": Part("generated observable", "deviation of an observable of a class", "class", "relative"),
-    "*/*/*/control": Part("control", "deviation of other exact fields", "class", "relative"),
+    "*/{class}/count": Part("control", "sites or pairs of a class", "class"),
+    "*/{class}/*/generated": Part("generated observable", "an observable of a class, generated", "class"),
+    "*/{class}/*/exact": Part("generated observable", "an observable of a class, exact", "class"),
+    "*/{class}/*/deviation": Part("generated observable", "deviation of an observable of a class", "class", "relative"),
+    "*/{class}/*/control": Part("control", "deviation of other exact fields", "class", "relative"),
 }
 
 BY_CLASS_PARTS: Mapping[str, Part] = {

@@ -42,8 +42,8 @@ from sizetransfer.scores.response import (
 )
 
 
-def _error(label: str) -> Part:
-    return Part("response", label, unit="relative", lower_is_better=True)
+def _error(label: str, serves: str = "") -> Part:
+    return Part("response", label, unit="relative", lower_is_better=True, serves=serves)
 
 
 def _of_both(part: str, label: str, axis: Axis, unit: str, *, logarithmic: bool) -> dict[str, Part]:
@@ -71,8 +71,8 @@ class JacobianSpec(MeasureSpec):
         "profile_error": Part("response", "error of the response", "distance", "relative", lower_is_better=True),
         **_of_both("tail", "response beyond the radius", "radius", "1/field²", logarithmic=True),
         **_of_both("range", "effective range", "threshold", "lattice steps", logarithmic=False),
-        "near_error": _error("error of the near response"),
-        "far_error": _error("error of the far response"),
+        "near_error": _error("error of the near response", "response: near"),
+        "far_error": _error("error of the far response", "response: far"),
         "far_to_near_teacher": Part("response", "far over near response of the teacher", unit="ratio"),
         "outside_share": Part("response", "share of the squared response outside the radius", unit="share"),
     }

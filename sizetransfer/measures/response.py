@@ -44,8 +44,8 @@ from sizetransfer.scores.response import (
 NEGLIGIBLE = 1e-4
 
 
-def _error(label: str) -> Part:
-    return Part("response", label, unit="relative", lower_is_better=True)
+def _error(label: str, serves: str = "") -> Part:
+    return Part("response", label, unit="relative", lower_is_better=True, serves=serves)
 
 
 class ResponseSpec(MeasureSpec):
@@ -58,10 +58,10 @@ class ResponseSpec(MeasureSpec):
 
     kind: Literal["response"] = "response"
     requires: ClassVar[tuple[type, ...]] = (HasScore,)
-    figures: ClassVar[tuple[str, ...]] = ("size-sweep", "radius-sweep", "far-to-near", "architecture-responses")
+    figures: ClassVar[tuple[str, ...]] = ("size-sweep", "radius-sweep")
     parts: ClassVar[Mapping[str, Part]] = {
-        "near_error": _error("error of the near response"),
-        "far_error": _error("error of the far response"),
+        "near_error": _error("error of the near response", "response: near"),
+        "far_error": _error("error of the far response", "response: far"),
         "near_shift_error": _error("error of the response to a uniform shift nearby"),
         "far_shift_error": _error("error of the response to a uniform shift far away"),
         "near_teacher": Part("response", "near response of the teacher", unit="1/field²"),

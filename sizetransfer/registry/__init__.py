@@ -48,7 +48,7 @@ everything goes on without that system."""
 
 BUILT_IN_MODULES = tuple(
     f"{CORE}.{name}"
-    for name in ("students", "measures", "report", "runs", *(f"systems.{system}.plugin" for system in SYSTEMS))
+    for name in ("students", "report", "measures", "runs", *(f"systems.{system}.plugin" for system in SYSTEMS))
 )
 """The list of built-in plugins."""
 
@@ -130,6 +130,12 @@ class Registry:
             name: KindEntry(name, entry.value, entry.distribution, entry.version)
             for name, entry in self.entries(family).items()
         }
+
+    def example(self, family: Family) -> str:
+        """A kind that a message can name: the first that is built in; no plugin is imported."""
+        with self._lock:
+            self._collect(family, self._built_in)
+            return next(iter(self._tables[family]), "NAME")
 
     def experiments(self) -> dict[str, Path]:
         """The experiment files by name."""

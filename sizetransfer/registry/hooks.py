@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
     from sizetransfer.contracts.events import Event
     from sizetransfer.contracts.specs import MeasureSpec, StudentSpec, TeacherSpec
+    from sizetransfer.drawing import Drawing, Omitted
     from sizetransfer.report.data import ReportData
-    from sizetransfer.report.drawing import Drawing, Omitted
 
 PROJECT = "sizetransfer"
 """Name of the pluggy project and of the entry-point group."""
@@ -46,7 +46,7 @@ ExecutorFactory = Callable[..., Any]
 """Builds an executor; ``sizetransfer.runs.executors`` says with which arguments."""
 
 FigureFunction: TypeAlias = "Callable[[ReportData], Drawing | Omitted]"
-"""Draws a figure of a run, or says why there is none; ``sizetransfer.report`` has what it takes and gives."""
+"""Draws a figure of a run, or says why there is none; ``ReportData`` is in ``sizetransfer.report``, the rest in ``sizetransfer.drawing``."""
 
 
 @hookspec

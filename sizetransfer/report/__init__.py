@@ -1,52 +1,39 @@
-"""Figures and the report of a run, the comparison of two runs, and the picture of a sample.
+"""The report of a run: its page, its tables, and the figures that need to know no single measure.
 
-What a plugin's figure needs is here: it takes a :class:`ReportData` and returns a :class:`Drawing` or :class:`Omitted`.
-All of it is imported when first asked for, because it needs matplotlib.
+A figure, whosever, takes a :class:`ReportData` and returns what :mod:`sizetransfer.drawing` has. All of it is imported
+when first asked for, because it needs matplotlib.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from sizetransfer.contracts.lazy import names_of
 from sizetransfer.registry.hooks import FigureFunction, hookimpl
 
 if TYPE_CHECKING:
     from sizetransfer.report.data import ReportData
-    from sizetransfer.report.drawing import Drawing, Omitted
     from sizetransfer.report.drawn import check_figures
     from sizetransfer.report.page import write_report
-    from sizetransfer.report.style import new_figure
 
 __all__ = [
-    "Drawing",
-    "Omitted",
     "ReportData",
     "check_figures",
-    "new_figure",
     "write_report",
 ]
 
 _MODULES = {
-    "Drawing": "drawing",
-    "Omitted": "drawing",
-    "ReportData": "data",
-    "check_figures": "drawn",
-    "new_figure": "style",
-    "write_report": "page",
+    "data": ("ReportData",),
+    "drawn": ("check_figures",),
+    "page": ("write_report",),
 }
-
-
-def __getattr__(name: str) -> Any:
-    if name in _MODULES:
-        return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = names_of(__name__, _MODULES)
 
 
 @hookimpl
 def register_figures(register: Callable[[str, FigureFunction], None]) -> None:
-    """Register every built-in figure."""
+    """Register the figures of any experiment."""
     from sizetransfer.report.figures import BUILT_IN
 
     for name, function in BUILT_IN.items():

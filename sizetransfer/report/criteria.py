@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import fnmatch
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import pandas as pd
 
-from sizetransfer.contracts.parts import Part
+from sizetransfer.contracts.parts import Part, matches
 from sizetransfer.runs.declarations import score_of
 from sizetransfer.runs.trials import Experiment
 from sizetransfer.verdict import Verdict, Word
@@ -66,7 +65,7 @@ def criteria(table: pd.DataFrame, experiment: Experiment, teacher: str) -> list[
     own = table[table["teacher"] == teacher]
     for measure, pattern, part in errors:
         rows = own[own["measure"] == measure]
-        for name in [one for one in rows["part"].unique() if fnmatch.fnmatchcase(one, pattern)]:
+        for name in [one for one in rows["part"].unique() if matches(pattern, one)]:
             levels = sorted(rows[rows["part"] == name]["coordinate"].dropna().unique()) if part.has_coordinate else []
             return [Criterion(measure, name, float(level)) for level in levels] or [Criterion(measure, name)]
     # Nothing is there yet: what is missing is the first measure.

@@ -16,7 +16,7 @@ from sizetransfer.contracts.records import Record
 from sizetransfer.numerics.averages import estimates
 from sizetransfer.report.criteria import Criterion, criteria
 from sizetransfer.runs.declarations import Declarations
-from sizetransfer.runs.evidence import measure_name, radii, words_of
+from sizetransfer.runs.evidence import radii, words_of
 from sizetransfer.runs.trials import Experiment
 from sizetransfer.verdict import Verdict
 
@@ -144,11 +144,32 @@ class ReportData:
             return ""
         return f" Errors of the smoothed score are those at the noise level of the least skill: {', '.join(levels)}."
 
-    def values(self, kind: str, part: str, **where: object) -> pd.DataFrame:
-        """Estimates of one part of the measure of this kind, restricted to ``where``; values that are NaN left out."""
-        return self._rows(measure_name(self.experiment, kind), part, **where)
+    def measures_of(self, *kinds: str) -> tuple[str, ...]:
+        """The experiment's own names of its measures of these kinds, in its order."""
+        return tuple(name for name, spec in self.experiment.evaluation.measures.items() if spec.kind in kinds)
 
-    def _rows(self, measure: str | None, part: str, **where: object) -> pd.DataFrame:
+    def values(self, kind: str, part: str, **where: object) -> pd.DataFrame:
+        """Estimates of one part of the first measure of this kind, as :meth:`rows`; for figures of that measure."""
+        return self.rows(next(iter(self.measures_of(kind)), None), part, **where)
+
+    def served(self, service: str, **where: object) -> pd.DataFrame:
+        """Estimates of the part that serves as ``group: name``, as :meth:`rows`: of the first measure that has any.
+
+        Args:
+            service: of :data:`sizetransfer.contracts.parts.SERVICES`.
+            where: values of columns.
+        """
+        found = (self.rows(measure, part, **where) for measure, part in self.declarations.serving_all(service))
+        return next((rows for rows in found if len(rows)), self.estimates[:0])
+
+    def rows(self, measure: str | None, part: str, **where: object) -> pd.DataFrame:
+        """Estimates of one part of a measure, restricted to ``where``; values that are NaN left out.
+
+        Args:
+            measure: its name in the experiment; none has no rows.
+            part: the part's name.
+            where: values of columns.
+        """
         table = self.estimates
         rows = table[(table["measure"] == measure) & (table["part"] == part)]
         for column, value in where.items():
@@ -160,7 +181,7 @@ class ReportData:
         criterion, found = self.criterion(teacher), self.declarations.serving(f"reference: {part}")
         if criterion is None or found is None:
             return self.estimates[:0]
-        return self._rows(*found, teacher=teacher, coordinate=criterion.level)
+        return self.rows(found[0], found[1], teacher=teacher, coordinate=criterion.level)
 
     def student_label(self, student: str) -> str:
         """``R = 4`` where that names one student, otherwise the student's own name with its radius."""

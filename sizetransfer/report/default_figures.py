@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,10 +19,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sizetransfer.contracts.parts import Axis, Part
-from sizetransfer.report import style
-from sizetransfer.report.axes import AXES
+from sizetransfer.drawing import Drawing, style
+from sizetransfer.drawing.axes import AXES
 from sizetransfer.report.data import ReportData
-from sizetransfer.report.drawing import Drawing
+from sizetransfer.report.profiles import profiles
 
 MOST_PARTS = 6
 """Parts of one measure that one figure shows; further ones are in the tables alone."""
@@ -36,17 +37,19 @@ class _Curve:
         name: of the part.
         part: its description.
         rows: finite estimates, with the column ``place`` for the coordinate along the axis.
+        text: a place for people.
     """
 
     name: str
     part: Part
     rows: pd.DataFrame
+    text: Callable[[float], str]
 
 
 def default_figures(data: ReportData) -> Iterator[Drawing]:
     """The figures of all measures that name none of their own, in the experiment's order.
 
-    Call it, and save the figures, inside :func:`sizetransfer.report.style.drawing`.
+    Call it, and save the figures, inside :func:`sizetransfer.drawing.style.drawing`.
     """
     taken: set[str] = set()
     for measure, spec in data.experiment.evaluation.measures.items():
@@ -72,15 +75,14 @@ def _curves(data: ReportData, measure: str) -> Iterator[_Curve]:
     """Parts with an axis and numbers at two places of it or more."""
     own = data.estimates[data.estimates["measure"] == measure]
     own = own[np.isfinite(own["value"])]
-    for name in own["part"].unique():
-        part = data.declarations.part(measure, str(name))
+    for profile in profiles(data, measure, own):
+        part, rows = profile.part, profile.rows
         if part is None or part.axis == "none":
             continue
-        rows = own[own["part"] == name]
         rows = rows.assign(place=rows["size" if part.axis == "size" else "coordinate"].astype(float))
         rows = rows[np.isfinite(rows["place"]) & ((rows["value"] > 0) | (not part.logarithmic))]
         if rows["place"].nunique() > 1:
-            yield _Curve(str(name), part, rows)
+            yield _Curve(profile.name, part, rows, profile.text)
 
 
 def _draw(data: ReportData, measure: str, axis: Axis, curves: Sequence[_Curve], name: str, *, left_out: int) -> Drawing:
@@ -93,7 +95,7 @@ def _draw(data: ReportData, measure: str, axis: Axis, curves: Sequence[_Curve], 
             if axis != "size" and len(rows):
                 rows = rows[rows["size"] == rows["size"].max()]
                 sizes.add(int(rows["size"].max()))
-            _panel(axes, data, curve.part, rows, teacher)
+            _panel(axes, data, curve, rows, teacher)
             axes.set_title(teacher, loc="left", fontweight="bold")
         own[0].set_ylabel(_value_label(curve))
         _limit(own[0], curve)
@@ -114,13 +116,18 @@ def _panels(parts: int, teachers: int) -> tuple[Figure, list[list[Axes]]]:
     return figure, [block[:teachers] for block in blocks]
 
 
-def _panel(axes: Axes, data: ReportData, part: Part, rows: pd.DataFrame, teacher: str) -> None:
+def _panel(axes: Axes, data: ReportData, curve: _Curve, rows: pd.DataFrame, teacher: str) -> None:
+    part = curve.part
     if part.logarithmic:
         axes.set_yscale("log")
     if rows.empty:
         axes.text(0.5, 0.5, "no numbers", transform=axes.transAxes, ha="center", color=style.GREY)
         return
     places = AXES[part.axis].draw(axes, sorted(rows["place"].unique()), data.words)
+    looks: dict[str, Any] = {}
+    if part.axis == "class":
+        style.named_ticks(axes, {place: curve.text(place) for place in places})
+        looks = {"linestyle": "none"}  # names have no order that a line could follow
     students = list(data.radii)
     shades = style.student_shades(students, style.teacher_colours(data.experiment.teachers)[teacher])
     markers = style.student_markers(students)
@@ -128,7 +135,7 @@ def _panel(axes: Axes, data: ReportData, part: Part, rows: pd.DataFrame, teacher
         line = rows[rows["student"] == student].sort_values("place")
         if len(line):
             at = [places[place] for place in line["place"]]
-            style.plot_estimates(axes, at, line, color=shades[student], marker=markers[student], label=student)
+            style.plot_estimates(axes, at, line, color=shades[student], marker=markers[student], label=student, **looks)
 
 
 def _value_label(curve: _Curve) -> str:

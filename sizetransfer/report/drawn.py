@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from sizetransfer.drawing import Drawing, Omitted
 from sizetransfer.registry import Registry, default_registry
 from sizetransfer.registry.plugins import describe
 from sizetransfer.report.data import ReportData
-from sizetransfer.report.drawing import Drawing, Omitted
 from sizetransfer.runs.trials import Experiment
 
 
 def draw(name: str, data: ReportData, *, registry: Registry | None = None) -> Drawing | Omitted:
-    """Draw one figure; call it, and save the figure, inside :func:`sizetransfer.report.style.drawing`.
+    """Draw one figure; call it, and save the figure, inside :func:`sizetransfer.drawing.style.drawing`.
 
     What goes wrong in a plugin's figure is the reason why it is omitted.
 

@@ -1,4 +1,4 @@
-r"""The figures of a report, by name, for any experiment: any teachers, students, sizes and seeds.
+r"""The figures of any experiment, by name: any teachers, students, measures, sizes and seeds.
 
 - ``regimes``: relative RMSE :math:`e` of the clean score (paper eq. (16)), or of the smoothed one where a teacher has
   no clean score, against the size L, a panel for each teacher, with its verdict;
@@ -6,50 +6,29 @@ r"""The figures of a report, by name, for any experiment: any teachers, students
   paper's figure 1;
 - ``radius-sweep``: :math:`e` at the largest L, and near and far response errors, against the receptive radius R: the
   paper's figure 2;
-- ``response-profile``: :math:`|\partial s_i/\partial x_j|` against the distance of i and j;
-- ``smoothed-range``: effective range of the smoothed score against the noise level (:mod:`.figure_smoothed`);
-- ``generation``: local observables of generated fields against L (:mod:`.figure_generation`);
-- ``conditional-generation``: the same at the largest L, class by class of sites (:mod:`.figure_conditional`);
-- ``bulk-and-boundary``: :math:`e` away from the walls of open boxes and near them, against L and against the distance
-  to the wall; ``far-to-near``: bulk error, and its change with L, against the far-to-near ratio of the teacher's
-  response, and response errors (:mod:`.figure_hard_valid`);
-- ``architectures``: :math:`e` against L of students of several kinds, a panel for each teacher, and the regime of each
-  kind; ``architecture-responses``: far-response error against R, and what a step cost (:mod:`.figure_architectures`);
-- ``repair``: :math:`e` against L of every student, with the least error of a radius where it is known, and the field's
-  deviation (:mod:`.figure_repair`);
-- ``ising-response``: responses of critical spins against the coupling; ``ising-size``: their susceptibility, tails and
-  budgets against L (:mod:`.figure_ising`);
-- ``hard-valid-sample``: one sample with ports, types and field (:mod:`.figure_sample`);
 - ``training``: training loss against steps.
 
-A figure whose numbers the run does not have is :class:`Omitted`, with the reason.
+Which numbers these are is what measures declare of their parts (:mod:`sizetransfer.contracts.parts`). Figures of single
+measures stand beside them (:mod:`sizetransfer.measures.figures`), those of single experiments in their systems. A
+figure whose numbers the run does not have is :class:`~sizetransfer.drawing.Omitted`, with the reason.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
 
+from sizetransfer.drawing import Drawing, Omitted, style
+from sizetransfer.drawing.panels import panel_grid
 from sizetransfer.registry.hooks import FigureFunction
-from sizetransfer.report import style
 from sizetransfer.report.criteria import regime
 from sizetransfer.report.data import ReportData
-from sizetransfer.report.drawing import Drawing, Omitted
-from sizetransfer.report.figure_architectures import architecture_responses, architectures
-from sizetransfer.report.figure_conditional import conditional_generation
-from sizetransfer.report.figure_generation import generation
-from sizetransfer.report.figure_smoothed import smoothed_range
 from sizetransfer.report.training import training_curves
-from sizetransfer.runs.evidence import measure_name
 from sizetransfer.runs.trials import PaperValue
 
 LARGEST_RESPONSE_ERROR = 3.0
@@ -64,7 +43,7 @@ def regimes(data: ReportData) -> Drawing | Omitted:
     rows = data.errors()
     if rows.empty:
         return Omitted("regimes", NO_ERROR)
-    panels = _panels(list(data.experiment.teachers), width=3.5, height=3.6, share_y=True)
+    panels = panel_grid(list(data.experiment.teachers), width=3.5, height=3.6, share_y=True)
     nulls = [value for teacher in data.experiment.teachers for value in data.references("null", teacher)["value"]]
     highest = float((rows["value"] + rows["standard_error"].fillna(0)).max())
     top = 1.08 * max([highest, *nulls])
@@ -134,9 +113,12 @@ def size_sweep(data: ReportData) -> Drawing | Omitted:
     rows = data.errors()
     if rows.empty:
         return Omitted("size-sweep", NO_ERROR)
-    far, beyond = _comparable(data.values("response", "far_error"))
-    panels = _panels(["error", "response"] if len(far) else ["error"], width=4.6, height=4.1)
-    for name, numbers, label in (("error", rows, data.error_label()), ("response", far, "relative far-response error")):
+    far, beyond = _comparable(data.served("response: far"))
+    panels = panel_grid(["error", "far response"] if len(far) else ["error"], width=4.6, height=4.1)
+    for name, numbers, label in (
+        ("error", rows, data.error_label()),
+        ("far response", far, "relative far-response error"),
+    ):
         if name in panels.axes:
             axes = panels.axes[name]
             style.size_axis(axes, rows["size"], words=data.words)
@@ -146,7 +128,7 @@ def size_sweep(data: ReportData) -> Drawing | Omitted:
             axes.set_ylim(0, _top(axes))
             axes.set_ylabel(label)
     if len(far):
-        _mark_one(panels.axes["response"])
+        _mark_one(panels.axes["far response"])
     style.legend_below(panels.figure, style.teacher_handles(data), style.student_handles(data))
     second = (
         " Right: error of the student's response to a far probe, relative to the teacher's (paper eq. (17)); "
@@ -194,18 +176,19 @@ def radius_sweep(data: ReportData) -> Drawing | Omitted:
     near, far, response_size = _responses(data)
     far, beyond = _comparable(far)
     near, _ = _comparable(near)
-    panels = _panels(["error", "response"] if len(far) else ["error"], width=4.6, height=4.1)
+    panels = panel_grid(["error", "far response"] if len(far) else ["error"], width=4.6, height=4.1)
     axes = panels.axes["error"]
     _lines_against_radius(axes, rows, data)
-    paper = _paper_points(axes, data, "clean-score", "relative_rmse", data.largest_size)
+    paper = _paper_points(axes, data, _clean_errors(data), data.largest_size)
     symbol = data.words.symbol
     axes.set_ylabel(f"{data.error_label()}, ${symbol}$ = {data.largest_size}")
     extra = []
     if len(far):
-        axes = panels.axes["response"]
+        axes = panels.axes["far response"]
         _lines_against_radius(axes, far, data)
         _lines_against_radius(axes, near, data, linestyle="--", markerfacecolor="white", linewidth=1.1)
-        paper += _paper_points(axes, data, "response", "far_error", response_size)
+        place = (str(far["measure"].iloc[0]), str(far["part"].iloc[0]))
+        paper += _paper_points(axes, data, dict.fromkeys(data.experiment.teachers, place), response_size)
         _mark_one(axes)
         axes.set_ylabel(f"relative response error, ${symbol}$ = {response_size}")
         extra = [Line2D([], [], color=style.GREY, linestyle="-", marker="o", label="far response")]
@@ -262,9 +245,9 @@ def _top(axes: Axes) -> float:
 
 def _responses(data: ReportData) -> tuple[pd.DataFrame, pd.DataFrame, int | None]:
     """Near and far response errors at the largest size at which the far one was measured."""
-    far = data.values("response", "far_error")
+    far = data.served("response: far")
     size = None if far.empty else int(far["size"].max())
-    return data.values("response", "near_error", size=size), far[far["size"] == size], size
+    return data.served("response: near", size=size), far[far["size"] == size], size
 
 
 def _position(data: ReportData, student: str) -> float:
@@ -295,14 +278,29 @@ def _lines_against_radius(axes: Axes, rows: pd.DataFrame, data: ReportData, **ap
                 style.plot_estimates(axes, x, line, color=colour, marker="o", label=f"{teacher} {kind}", **appearance)
 
 
-def _paper_points(axes: Axes, data: ReportData, kind: str, part: str, size: int | None) -> list[PaperValue]:
-    """Draw the paper's values of one quantity as open diamonds beside ours, and return them."""
+def _clean_errors(data: ReportData) -> dict[str, tuple[str, str] | None]:
+    """Measure and part of the clean score's error, of every teacher of which it is shown."""
+    shown = {teacher: data.criterion(teacher) for teacher in data.experiment.teachers}
+    return {
+        teacher: (one.measure, one.part) if one is not None and math.isnan(one.sigma) else None
+        for teacher, one in shown.items()
+    }
+
+
+def _paper_points(
+    axes: Axes, data: ReportData, quantity: Mapping[str, tuple[str, str] | None], size: int | None
+) -> list[PaperValue]:
+    """Draw the paper's values of one quantity as open diamonds beside ours, and return them.
+
+    Args:
+        quantity: measure and part of the quantity, by teacher.
+    """
     colours = style.teacher_colours(data.experiment.teachers)
     places = [_position(data, student) for student in data.radii]
     offset = 0.025 * (max(places) - min(places)) or 0.1
     drawn = []
     for value in data.experiment.report.paper:
-        same = value.measure == measure_name(data.experiment, kind) and value.part == part
+        same = quantity.get(value.teacher) == (value.measure, value.part)
         there = value.teacher in colours and value.student in data.radii and value.size in (None, size)
         if same and there:
             drawn.append(value)
@@ -326,71 +324,6 @@ def _mark_one(axes: Axes) -> None:
     axes.axhline(1.0, color=style.GREY, linestyle=(0, (6, 4)), linewidth=0.9, zorder=1)
 
 
-# --- response-profile -----------------------------------------------------------------------------------------
-
-
-def response_profile(data: ReportData) -> Drawing | Omitted:
-    """Size of the response against distance, teacher and students, one panel for each teacher."""
-    students, teachers = data.values("jacobian", "profile_student"), data.values("jacobian", "profile_teacher")
-    if teachers.empty:
-        return Omitted("response-profile", "no record of a response profile")
-    size = int(teachers["size"].max())
-    students, teachers = students[students["size"] == size], teachers[teachers["size"] == size]
-    panels = _panels(list(data.experiment.teachers), width=3.5, height=3.8, share_y=True)
-    for teacher, axes in panels.axes.items():
-        axes.set_title(teacher, loc="left", fontweight="bold")
-        axes.set_yscale("log")
-        _profile_panel(axes, teachers[teachers["teacher"] == teacher], students[students["teacher"] == teacher], data)
-    everything = pd.concat([teachers, students])
-    _limit_profile(panels.left[0], everything["value"])
-    for axes in panels.axes.values():
-        axes.set_xlim(-0.5, float(everything["coordinate"].max()) + 0.5)
-    panels.left[0].set_ylabel(r"size of the response $|\partial s_i / \partial x_j|$")
-    marks, shades = style.student_markers(list(data.radii)), style.student_shades(list(data.radii), style.COLOURS[0])
-    handles = [Line2D([], [], color="black", label="teacher (exact)")]
-    handles += [
-        Line2D([], [], color=shades[name], marker=marks[name], linestyle="-", label=data.student_label(name))
-        for name in data.radii
-    ]
-    style.legend_below(panels.figure, handles)
-    return Drawing(
-        "response-profile",
-        "How far the score responds",
-        "Response of the score at site i to the field at site j, against their distance, at "
-        f"{data.words.symbol} = {size}: the exact score (black) and the students (shades). Vertical lines: receptive "
-        "radii, beyond which a student's response is exactly zero and not drawn. What the black line keeps beyond a "
-        f"vertical line is out of that student's reach. {data.error_bars()}",
-        panels.figure,
-    )
-
-
-def _profile_panel(axes: Axes, teacher: pd.DataFrame, students: pd.DataFrame, data: ReportData) -> None:
-    names = list(data.radii)
-    shades, markers = style.student_shades(names, style.COLOURS[0]), style.student_markers(names)
-    for name in names:
-        radius = data.radii[name]
-        if radius is not None:
-            axes.axvline(radius, color=shades[name], linestyle=":", linewidth=1.1, zorder=1)
-        line = students[(students["student"] == name) & (students["value"] > 0)].sort_values("coordinate")
-        if len(line):
-            appearance = {"marker": markers[name], "markersize": 4, "linewidth": 1.1, "label": name, "zorder": 4}
-            style.plot_estimates(axes, line["coordinate"], line, color=shades[name], **appearance)
-    # The teacher's profile is recorded with every student, of the same fields: one of them is drawn.
-    for name in teacher["student"].unique()[:1]:
-        line = teacher[(teacher["student"] == name) & (teacher["value"] > 0)].sort_values("coordinate")
-        style.plot_estimates(axes, line["coordinate"], line, color="black", linewidth=2.4, label="teacher", zorder=3)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    graph = data.words.symbol == "N"
-    axes.set_xlabel(f"{'distance' if graph else 'Chebyshev distance'} $d(i, j)$ ({data.words.steps})")
-
-
-def _limit_profile(axes: Axes, values: pd.Series[float]) -> None:
-    """Seven decades at most below the largest response: what lies lower is rounding in float32."""
-    positive = np.asarray(values[values > 0], dtype=float)
-    if positive.size:
-        axes.set_ylim(max(positive.min() / 2, positive.max() * 1e-7), positive.max() * 2)
-
-
 # --- training -------------------------------------------------------------------------------------------------
 
 
@@ -399,7 +332,7 @@ def training(data: ReportData) -> Drawing | Omitted:
     curves = training_curves(data.run)
     if not curves:
         return Omitted("training", "the run keeps no training histories")
-    panels = _panels(list(data.experiment.teachers), width=3.5, height=3.4, share_y=True)
+    panels = panel_grid(list(data.experiment.teachers), width=3.5, height=3.4, share_y=True)
     names = list(data.experiment.students)
     for teacher, axes in panels.axes.items():
         shades = style.student_shades(names, style.teacher_colours(data.experiment.teachers)[teacher])
@@ -425,38 +358,10 @@ def training(data: ReportData) -> Drawing | Omitted:
     )
 
 
-# --- panels ---------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Panels:
-    figure: Figure
-    axes: Mapping[str, Axes]
-    left: tuple[Axes, ...]
-
-
-def _panels(names: list[str], *, width: float, height: float, share_y: bool = False) -> _Panels:
-    """A grid with one panel for each name, three in a row; the left-most of each row carry the vertical label."""
-    columns = min(len(names), 3)
-    rows = -(-len(names) // columns)
-    figure = style.new_figure(max(width * columns, 4.6) + 0.4, height * rows + 0.3)
-    grid = figure.subplots(rows, columns, squeeze=False, sharey=share_y)
-    flat = list(grid.flat)
-    for empty in flat[len(names) :]:
-        empty.remove()
-    return _Panels(figure, dict(zip(names, flat, strict=False)), tuple(grid[:, 0]))
-
-
 BUILT_IN: Mapping[str, FigureFunction] = {
     "regimes": regimes,
     "size-sweep": size_sweep,
     "radius-sweep": radius_sweep,
-    "response-profile": response_profile,
-    "smoothed-range": smoothed_range,
-    "generation": generation,
-    "conditional-generation": conditional_generation,
-    "architectures": architectures,
-    "architecture-responses": architecture_responses,
     "training": training,
 }
-"""The figures of this package, which register like anybody's."""
+"""The figures of this package, which register as anybody's do."""

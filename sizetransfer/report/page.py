@@ -14,10 +14,10 @@ from typing import Any
 import yaml
 from jinja2 import Environment, StrictUndefined
 
-from sizetransfer.report import style, tables
+from sizetransfer.drawing import Drawing, Omitted, style
+from sizetransfer.report import tables
 from sizetransfer.report.data import ReportData, RunLike, gather
 from sizetransfer.report.default_figures import default_figures
-from sizetransfer.report.drawing import Drawing, Omitted
 from sizetransfer.report.drawn import draw, known_figures
 from sizetransfer.report.profiles import profile_tables
 from sizetransfer.runs.storage import make_directory, remove_partial_files, write_atomically

@@ -2,15 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
 from sizetransfer.contracts.parts import Part
-from sizetransfer.report.axes import AXES
+from sizetransfer.drawing.axes import AXES
 from sizetransfer.report.data import ReportData
 from sizetransfer.report.tables import MISSING, format_number
+
+
+@dataclass(frozen=True)
+class Profile:
+    """The numbers of one part along its axis; of parts that hold the names of classes, of all classes.
+
+    Attributes:
+        name: of the part, with the class left open (:data:`sizetransfer.contracts.parts.CLASS`).
+        part: its description; nothing where it is not declared.
+        rows: estimates.
+        classes: names of the classes by coordinate, where the names of the parts hold them.
+    """
+
+    name: str
+    part: Part | None
+    rows: pd.DataFrame
+    classes: Mapping[float, str]
+
+    def text(self, coordinate: float) -> str:
+        """A coordinate for people."""
+        if coordinate in self.classes:
+            return self.classes[coordinate]
+        return f"{coordinate:g}" if self.part is None else self.part.coordinate_text(coordinate)
+
+
+def profiles(data: ReportData, measure: str, rows: pd.DataFrame) -> Iterator[Profile]:
+    """Estimates of one measure, part by part, and profile by profile where parts are of single classes."""
+    found = {name: data.declarations.profile(measure, str(name)) for name in rows["part"].unique()}
+    for group in dict.fromkeys(group for group, _ in found.values()):
+        names = {name: one for name, (other, one) in found.items() if other == group}
+        own = rows[rows["part"].isin(names)]
+        placed = own.drop_duplicates("part").set_index("part")["coordinate"]
+        classes = {float(placed[name]): one for name, one in names.items() if one}
+        yield Profile(group, data.declarations.part(measure, str(next(iter(names)))), own, classes)
 
 
 @dataclass(frozen=True)
@@ -37,22 +71,21 @@ class ProfileTable:
 def profile_tables(data: ReportData) -> list[ProfileTable]:
     """A table for every part with a coordinate, declared or not.
 
-    Errors that verdicts rest on have tables by size instead (:func:`sizetransfer.report.tables.measured_tables`); parts
-    of single classes, of which each has one number, are in the records alone.
+    Errors that verdicts rest on have tables by size instead (:func:`sizetransfer.report.tables.measured_tables`).
     """
     return list(_tables(data))
 
 
 def _tables(data: ReportData) -> Iterator[ProfileTable]:
     rows = data.estimates[data.estimates["coordinate"].notna()]
-    for (measure, name), own in rows.groupby(["measure", "part"], sort=False):
-        part = data.declarations.part(str(measure), str(name))
-        single = own["coordinate"].nunique() == 1
-        if part is None or not (part.judged or (part.axis == "class" and single)):
-            yield _table(data, str(measure), str(name), part, own)
+    for measure, own in rows.groupby("measure", sort=False):
+        for profile in profiles(data, str(measure), own):
+            if profile.part is None or not profile.part.judged:
+                yield _table(data, str(measure), profile)
 
 
-def _table(data: ReportData, measure: str, name: str, part: Part | None, rows: pd.DataFrame) -> ProfileTable:
+def _table(data: ReportData, measure: str, profile: Profile) -> ProfileTable:
+    rows, part = profile.rows, profile.part
     coordinates = sorted(rows["coordinate"].unique())
     cells = {
         (row["teacher"], row["student"], int(row["size"]), row["coordinate"]): row for row in rows.to_dict("records")
@@ -67,6 +100,6 @@ def _table(data: ReportData, measure: str, name: str, part: Part | None, rows: p
                 if seeds:
                     lines.append((teacher, data.student_label(student), int(size), str(seeds), texts))
     axis = AXES[part.axis].title if part is not None and part.has_coordinate else "coordinate"
-    heads = ["clean" if axis == AXES["noise"].title and value == 0 else f"{value:g}" for value in coordinates]
     unit = f" ({part.unit})" if part is not None and part.unit else ""
-    return ProfileTable(measure, name, f"{part.label}{unit}" if part else "", axis, heads, lines)
+    heads = [profile.text(coordinate) for coordinate in coordinates]
+    return ProfileTable(measure, profile.name, f"{part.label}{unit}" if part else "", axis, heads, lines)

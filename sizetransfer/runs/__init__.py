@@ -8,9 +8,9 @@ because they need torch.
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from sizetransfer.contracts.lazy import names_of
 from sizetransfer.registry.hooks import ExecutorFactory, hookimpl
 
 if TYPE_CHECKING:
@@ -24,18 +24,12 @@ if TYPE_CHECKING:
 __all__ = ["Run", "load", "measure_run", "read_run", "run"]
 
 _MODULES = {
-    "load": "loading",
-    "measure_run": "extending",
-    "Run": "opened",
-    "read_run": "opened",
-    "run": "runner",
+    "extending": ("measure_run",),
+    "loading": ("load",),
+    "opened": ("Run", "read_run"),
+    "runner": ("run",),
 }
-
-
-def __getattr__(name: str) -> Any:
-    if name in _MODULES:
-        return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = names_of(__name__, _MODULES)
 
 
 @hookimpl

@@ -7,6 +7,7 @@ Nothing here names a kind of measure; all of it is read from ``MeasureSpec.parts
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from functools import cache, cached_property
 
 from sizetransfer.contracts.parts import Part
@@ -19,11 +20,17 @@ class Declarations:
     def __init__(self, experiment: Experiment) -> None:
         self._measures = experiment.evaluation.measures
         self.part = cache(self._part)
+        self.profile = cache(self._profile)
 
     def _part(self, measure: str, name: str) -> Part | None:
         """What is declared of a part of a measure; nothing of one that the experiment does not have."""
         spec = self._measures.get(measure)
         return None if spec is None else spec.declared(name)
+
+    def _profile(self, measure: str, name: str) -> tuple[str, str]:
+        """The profile over classes that a part belongs to, and its class; the part's own name where it holds none."""
+        spec = self._measures.get(measure)
+        return (name, "") if spec is None else spec.profile_of(name)
 
     @cached_property
     def judged(self) -> tuple[str, ...]:
@@ -32,6 +39,11 @@ class Declarations:
             name for name, spec in self._measures.items() if any(part.judged for part in spec.declarations().values())
         )
 
+    def serving_all(self, service: str) -> Iterator[tuple[str, str]]:
+        """Measure and part of everything that serves as ``group: name``, in the experiment's order."""
+        for measure, spec in self._measures.items():
+            yield from ((measure, name) for name, part in spec.declarations().items() if part.serves == service)
+
     def serving(self, service: str) -> tuple[str, str] | None:
         """Measure and part that serve a verdict as ``group: name``; nothing where there is none.
 
@@ -39,11 +51,7 @@ class Declarations:
         belong together.
         """
         source = self.source(service.partition(":")[0])
-        if source is None:
-            return None
-        parts = self._measures[source].declarations()
-        found = next((name for name, part in parts.items() if part.serves == service), None)
-        return None if found is None else (source, found)
+        return next((place for place in self.serving_all(service) if place[0] == source), None)
 
     def source(self, group: str) -> str | None:
         """The measure that serves a group."""

@@ -55,11 +55,6 @@ Place: TypeAlias = tuple[str, str, int, str, int, str, float | None]
 """Where a number stands: teacher, student, seed, measure, size, part, coordinate (none for NaN)."""
 
 
-def measure_name(experiment: Experiment, kind: str) -> str | None:
-    """The experiment's own name of its first measure of this kind."""
-    return next((name for name, spec in experiment.evaluation.measures.items() if spec.kind == kind), None)
-
-
 def radii(records: pd.DataFrame, experiment: Experiment) -> dict[str, int | None]:
     """Receptive radius of every student that left records, smallest first; ``None`` (global) last."""
     found: dict[str, int | None] = {}

@@ -1,11 +1,13 @@
 """What specifications take, described for people and for editors.
 
-:func:`describe_fields` lists the fields of a specification class; :func:`experiment_file_schema` is the JSON schema
+:func:`describe_fields` lists the fields of a specification class, :func:`describe_parts` the numbers that a measure
+gives; :func:`experiment_file_schema` is the JSON schema
 of experiment files with every registered kind, for completion and checking in an editor.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import re
 import typing
@@ -15,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from sizetransfer.contracts.specs import Family, KindSpec
+from sizetransfer.contracts.errors import SpecError
+from sizetransfer.contracts.specs import Family, KindSpec, MeasureSpec
 from sizetransfer.runs.trials import Experiment
 
 if TYPE_CHECKING:
@@ -41,6 +44,23 @@ def describe_fields(cls: type[BaseModel], prefix: str = "") -> Iterator[dict[str
         }
         if nested is not None:
             yield from describe_fields(nested, f"{prefix}{name}.")
+
+
+def describe_parts(spec_class: type[MeasureSpec], preset: str | None = None) -> Iterator[dict[str, Any]]:
+    """Yield what a measure declares of each part, in words (:class:`sizetransfer.contracts.parts.Part`).
+
+    Args:
+        spec_class: of the measure; where its parts depend on its fields, they are those of the preset or the defaults.
+        preset: of the measure.
+    """
+    try:
+        chosen = {} if preset is None else {"preset": preset}
+        parts = spec_class.parse({"kind": spec_class.kind_name(), **chosen}).declarations()
+    except SpecError:  # a field without a default
+        parts = spec_class.parts
+    better = {True: "lower", False: "higher", None: ""}
+    for name, part in parts.items():
+        yield {"name": name, **dataclasses.asdict(part), "better": better[part.lower_is_better]}
 
 
 def plain(value: object) -> Any:

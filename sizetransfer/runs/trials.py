@@ -27,6 +27,7 @@ from sizetransfer.contracts.specs import (
     TrainingSpec,
     did_you_mean,
 )
+from sizetransfer.registry import default_registry
 from sizetransfer.verdict.spec import VerdictSpec
 
 
@@ -48,7 +49,7 @@ def _resolve_kind(family: Family, value: object, where: str, lookup: Lookup | No
         raise SpecError(
             f"A {family} needs a kind.",
             where=where,
-            expected=f"a mapping with the field 'kind', for example {{kind: {_EXAMPLE_KINDS[family]}}}",
+            expected=f"a mapping with the field 'kind', for example {{kind: {default_registry().example(family)}}}",
             got=repr(value),
             fix=f"`sizetransfer list {family}s` shows the kinds",
         )
@@ -65,8 +66,6 @@ def _resolve_kind(family: Family, value: object, where: str, lookup: Lookup | No
         raise
     return spec_class.parse(value, where=where, lookup=lookup)
 
-
-_EXAMPLE_KINDS: Mapping[Family, str] = {"teacher": "flow", "student": "cnn", "measure": "clean-score"}
 
 Teachers = Annotated[Mapping[str, SerializeAsAny[TeacherSpec]], Field(min_length=1)]
 Students = Annotated[Mapping[str, SerializeAsAny[StudentSpec]], Field(min_length=1)]

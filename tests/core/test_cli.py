@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -411,6 +412,20 @@ def test_show_describes_the_fields_of_a_kind(plugins: PluginFactory) -> None:
     text = invoke("show", "waves").stdout
     assert "wild is another name of stormy" in text
     assert "Waves on the sea." in text
+
+
+def test_show_lists_the_parts_of_a_measure() -> None:
+    parts = {part["name"]: part for part in json.loads(invoke("show", "locality", "--json").stdout)["parts"]}
+    expected = {"axis": "noise", "unit": "relative", "role": "evidence", "known": "exact", "better": ""}
+    assert expected.items() <= parts["locality_error"].items()
+    rows = [line for line in invoke("show", "locality").stdout.splitlines() if line.startswith("student_error ")]
+    assert [re.split(r"\s{2,}", row.strip()) for row in rows] == [
+        ["student_error", "error of the student", "noise", "relative", "evidence", "estimated", "lower"]
+    ]
+
+
+def test_only_measures_have_parts(plugins: PluginFactory) -> None:
+    assert "parts" not in json.loads(invoke("show", "waves", "--json").stdout)
 
 
 def test_show_with_a_preset_shows_its_values(plugins: PluginFactory) -> None:

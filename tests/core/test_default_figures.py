@@ -12,13 +12,12 @@ from synthetic_run import SyntheticRun, make_experiment, record
 
 from sizetransfer.contracts.parts import Part
 from sizetransfer.contracts.specs import MeasureSpec
+from sizetransfer.drawing import Drawing, Omitted, style
+from sizetransfer.drawing.axes import AXES
 from sizetransfer.registry import Registry
 from sizetransfer.registry.plugins import Plugin, PluginRecord
-from sizetransfer.report import style
-from sizetransfer.report.axes import AXES
 from sizetransfer.report.data import gather
 from sizetransfer.report.default_figures import default_figures
-from sizetransfer.report.drawing import Drawing, Omitted
 from sizetransfer.report.drawn import draw
 from sizetransfer.report.profiles import profile_tables
 
@@ -155,6 +154,55 @@ def test_the_table_of_a_profile_by_hand(tmp_path):
         ("one", "R = 8", 24, "1", ["–", "3.00 ± 0.10"]),
     ]
     assert (undeclared.part, undeclared.axis, undeclared.label) == ("unheard_of", "coordinate", "")
+
+
+class ClassesSpec(MeasureSpec):
+    """A number for each class, declared beforehand or named by the parts."""
+
+    kind: Literal["classes"] = "classes"
+    parts: ClassVar[Mapping[str, Part]] = {
+        "mean": Part("evidence", "a mean", "class", classes=("corner", "edge", "inside")),
+        "*/{class}/mean": Part("evidence", "a mean of a class", "class"),
+    }
+
+    def measure(self, teacher, student, size, *, sigma, seed):
+        raise AssertionError("nothing is measured here")
+
+
+def classes(tmp_path, *rows):
+    return run_of(tmp_path, *rows, measures={"colours": ClassesSpec()}, students=("R=4",))
+
+
+ROWS_OF_CLASSES = {
+    "mean": [row("mean", 0.0, 1.0), row("mean", 2.0, 2.0)],
+    "sites/{class}/mean": [row("sites/inside/mean", 2.0, 2.0), row("sites/corner/mean", 0.0, 1.0)],
+}
+
+
+@pytest.mark.parametrize("name", ROWS_OF_CLASSES)
+def test_classes_have_their_names_in_tables_and_figures(drawn, tmp_path, name):
+    data = classes(tmp_path, *ROWS_OF_CLASSES[name])
+    (table,) = profile_tables(data)
+    assert (table.part, table.axis, table.coordinates) == (name, "class", ["corner", "inside"])
+    assert [values for *_, values in table.rows] == [["1.00 ± 0.10", "2.00 ± 0.10"]]
+    (axes,) = drawn(data)["colours-by-class"].figure.axes
+    ticks = dict(zip(axes.get_xticks(), [one.get_text() for one in axes.get_xticklabels()], strict=True))
+    assert ticks == {0.0: "corner", 2.0: "inside"}
+    (line,) = axes.containers
+    assert list(line.lines[0].get_ydata()) == [1.0, 2.0]
+
+
+def test_divisions_of_sites_are_profiles_of_their_own(tmp_path):
+    data = classes(
+        tmp_path, row("sites/a/mean", 0.0, 1.0), row("pairs/a/mean", 0.0, 2.0), row("pairs/b/mean", 1.0, 3.0)
+    )
+    found = {table.part: table.coordinates for table in profile_tables(data)}
+    assert found == {"sites/{class}/mean": ["a"], "pairs/{class}/mean": ["a", "b"]}
+
+
+def test_a_class_without_a_name_keeps_its_number(tmp_path):
+    (table,) = profile_tables(classes(tmp_path, row("mean", 1.0, 1.0), row("mean", 3.0, 1.0)))
+    assert table.coordinates == ["edge", "3"]
 
 
 # --- figures of plugins -----------------------------------------------------------------------------------------------

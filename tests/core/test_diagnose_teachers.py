@@ -18,8 +18,8 @@ from sizetransfer.diagnosis import PredictionSpec
 from sizetransfer.diagnosis.evidence import Candidate, Surroundings, _Numbers
 from sizetransfer.diagnosis.figure import draw_prediction
 from sizetransfer.diagnosis.pairs import change_of_pairs, pair_statistics
+from sizetransfer.drawing import style
 from sizetransfer.measures.law_statistics import law_statistics
-from sizetransfer.report import style
 from sizetransfer.systems.ising import IsingModel
 
 # --- spins --------------------------------------------------------------------------------------------------------

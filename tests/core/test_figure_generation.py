@@ -7,10 +7,9 @@ import pytest
 from synthetic_run import SyntheticRun, make_experiment, record
 
 from sizetransfer.contracts.specs import NoiseSchedule
+from sizetransfer.drawing import Omitted, style
 from sizetransfer.measures.generation import GenerationSpec
-from sizetransfer.report import style
 from sizetransfer.report.data import gather
-from sizetransfer.report.drawing import Omitted
 from sizetransfer.report.drawn import draw
 from sizetransfer.runs.trials import PaperValue, ReportSpec
 from sizetransfer.scores.sampling import SamplerSpec

@@ -8,9 +8,8 @@ import pandas as pd
 import pytest
 from synthetic_run import SyntheticRun, make_experiment, record
 
-from sizetransfer.report import style
+from sizetransfer.drawing import Omitted, style
 from sizetransfer.report.data import gather
-from sizetransfer.report.drawing import Omitted
 from sizetransfer.report.drawn import draw
 
 TEACHERS = ("local", "wide")

@@ -9,10 +9,9 @@ import pytest
 from synthetic_run import DummyTeacherSpec, SyntheticRun, make_experiment, record
 
 import sizetransfer as st
+from sizetransfer.drawing import Omitted, style
 from sizetransfer.measures.shell_response import ShellResponseSpec
-from sizetransfer.report import style
 from sizetransfer.report.data import gather
-from sizetransfer.report.drawing import Omitted
 from sizetransfer.report.drawn import draw
 from sizetransfer.runs.loading import load
 from sizetransfer.systems.ising import CRITICAL

@@ -15,9 +15,8 @@ from synthetic_run import make_run
 from sizetransfer.contracts.errors import SpecError
 from sizetransfer.contracts.oracle import Context, Division, Sample, SiteClasses, Teacher
 from sizetransfer.contracts.specs import FieldInfo, TeacherSpec, TrainingSpec
-from sizetransfer.report import style
+from sizetransfer.drawing import Omitted, style
 from sizetransfer.report.data import gather
-from sizetransfer.report.drawing import Omitted
 from sizetransfer.report.drawn import draw
 from sizetransfer.systems.hard_valid import pictures as figure_sample
 from sizetransfer.systems.hard_valid.pictures import draw_sample

@@ -15,17 +15,6 @@ from sizetransfer.registry import Registry
 ROOT = Path(sizetransfer.__file__).parent
 WATCHED = ("report", "verdict", "runs", "contracts/parts.py")
 
-STILL_TO_DO = {
-    "report/figure_architectures.py",
-    "report/figure_conditional.py",
-    "report/figure_generation.py",
-    "report/figure_smoothed.py",
-    "report/figures.py",
-    "runs/trials.py",
-}
-"""Figures of single measures, which are to stand beside what they draw, and the defaults of an experiment. This list
-only shrinks."""
-
 OTHER_MEANINGS = {
     ("report/tables.py", "locality"),  # a column of the verdict: what a radius costs
     ("verdict/numbers.py", "locality"),
@@ -75,14 +64,7 @@ def known() -> set[str]:
 @pytest.mark.parametrize("module", watched())
 def test_no_kind_is_named(module, known):
     found = {name for name in named(ROOT / module, known) if (module, name) not in OTHER_MEANINGS}
-    if module in STILL_TO_DO:
-        assert found, f"{module} names no kind any more: take it off the list"
-    else:
-        assert found == set()
-
-
-def test_files_that_are_still_to_do_are_there():
-    assert set(watched()) >= STILL_TO_DO
+    assert found == set()
 
 
 @pytest.mark.parametrize(

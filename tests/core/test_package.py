@@ -68,12 +68,23 @@ def test_every_public_name_is_there() -> None:
     for name in st.__all__:
         assert getattr(st, name) is not None
     assert set(st.__all__) <= set(dir(st))
-    assert set(st.__all__) - {"__version__"} == set(st._HOMES)
+    assert set(st.__all__) - {"__version__"} == {name for names in st._MODULES.values() for name in names}
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'teachr'"):
         _ = st.teachr  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("package", ["report", "runs", "systems.hard_valid", "systems.ising"])
+def test_every_lazy_name_of_a_package_is_there(package: str) -> None:
+    module = importlib.import_module(f"sizetransfer.{package}")
+    assert set(module.__all__) <= {name for names in module._MODULES.values() for name in names}
+    for names in module._MODULES.values():
+        for name in names:
+            assert getattr(module, name) is not None
+    with pytest.raises(AttributeError, match=f"module 'sizetransfer.{package}' has no attribute 'nmae'"):
+        _ = module.nmae
 
 
 def test_no_module_has_the_name_of_a_public_function() -> None:

@@ -11,9 +11,10 @@ from hard_valid_zoo import build
 
 import sizetransfer as st
 from sizetransfer.contracts.errors import SpecError
-from sizetransfer.contracts.parts import SERVICES, Part, declared, relative_error
+from sizetransfer.contracts.parts import SERVICES, Part, declared, relative_error, split_class
 from sizetransfer.contracts.specs import MeasureSpec, NoiseSchedule, TrainingSpec
 from sizetransfer.registry import default_registry
+from sizetransfer.runs.schema import describe_parts
 
 TORUS = ("gaussian", {"mass": 1.0})
 SPINS = ("ising", {"beta": 0.3})
@@ -141,6 +142,29 @@ def test_a_word_that_describes_nothing_is_refused(field, value):
     assert repr(value) in str(caught.value)
 
 
+def test_only_a_class_axis_has_classes():
+    with pytest.raises(SpecError) as caught:
+        Part("evidence", "a part", "noise", classes=("corner",))
+    assert (caught.value.where, caught.value.got) == ("Part.axis", "'noise'")
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("sites/corner/mean/exact", ("sites/{class}/mean/exact", "corner")),
+        ("pairs/a/b/covariance/exact", ("pairs/{class}/b/covariance/exact", "a")),
+        ("whole/name/of/exact", ("whole/name/of/exact", "")),
+        ("other_exact", ("other_exact", "")),
+        ("none", ("none", "")),
+    ],
+)
+def test_a_name_is_split_at_its_class(name, expected):
+    one = Part("evidence", "one", "class")
+    parts = {"*_exact": one, "*/{class}/*/exact": one, "whole/name/of/exact": one}
+    assert split_class(parts, name) == expected
+    assert (declared(parts, name) is None) == (name == "none")
+
+
 @pytest.mark.parametrize(
     "parts",
     [["one"], {"one": "a number"}, {"null_*": Part("evidence", "null", "noise", serves="reference: null")}],
@@ -157,18 +181,36 @@ def test_a_declaration_that_is_none_is_refused(parts):
     assert caught.value.where.startswith("Wrong.parts")
 
 
+class LevelsSpec(MeasureSpec):
+    kind: Literal["levels"] = "levels"
+    presets: ClassVar = {"clean": {"noisy": False}}
+    noisy: bool = True
+
+    def declarations(self):
+        return {"error": relative_error("an error", "noise" if self.noisy else "none")}
+
+    def measure(self, teacher, student, size, *, sigma, seed):
+        return []
+
+
+class RequiredSpec(LevelsSpec):
+    kind: Literal["required"] = "required"
+    parts: ClassVar = {"error": Part("evidence", "an error", "radius")}
+    needed: int
+
+
 def test_parts_may_depend_on_the_fields():
-    class Levels(MeasureSpec):
-        kind: Literal["levels"] = "levels"
-        noisy: bool = True
+    assert [LevelsSpec(noisy=noisy).declared("error").axis for noisy in (True, False)] == ["noise", "none"]
 
-        def declarations(self):
-            return {"error": relative_error("an error", "noise" if self.noisy else "none")}
 
-        def measure(self, teacher, student, size, *, sigma, seed):
-            return []
-
-    assert [Levels(noisy=noisy).declared("error").axis for noisy in (True, False)] == ["noise", "none"]
+@pytest.mark.parametrize(
+    ("spec_class", "preset", "axis"),
+    [(LevelsSpec, None, "noise"), (LevelsSpec, "clean", "none"), (RequiredSpec, None, "radius")],
+)
+def test_parts_are_described_as_the_fields_make_them(spec_class, preset, axis):
+    (described,) = describe_parts(spec_class, preset)
+    assert (described["name"], described["axis"]) == ("error", axis)
+    assert described["better"] == ("" if spec_class is RequiredSpec else "lower")
 
 
 def test_each_service_is_served_by_a_built_in_measure_but_no_pattern():

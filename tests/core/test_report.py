@@ -27,10 +27,10 @@ from synthetic_run import (
 )
 
 from sizetransfer.contracts.errors import SpecError
-from sizetransfer.report import style, write_report
+from sizetransfer.drawing import Drawing, Omitted, style
+from sizetransfer.report import write_report
 from sizetransfer.report.criteria import regime
 from sizetransfer.report.data import gather
-from sizetransfer.report.drawing import Drawing, Omitted
 from sizetransfer.report.drawn import draw
 from sizetransfer.report.figures import BUILT_IN
 from sizetransfer.report.tables import (

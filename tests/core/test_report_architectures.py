@@ -11,17 +11,17 @@ import yaml
 from synthetic_run import DummyStudentSpec, SyntheticRun, make_experiment, make_run, record
 
 from sizetransfer.contracts.errors import SpecError
+from sizetransfer.drawing import Omitted, style
 from sizetransfer.measures.locality import LocalitySpec
 from sizetransfer.registry import Registry
-from sizetransfer.report import style, tables
+from sizetransfer.report import tables
 from sizetransfer.report.criteria import regime
 from sizetransfer.report.data import gather
-from sizetransfer.report.drawing import Omitted
 from sizetransfer.report.drawn import draw
-from sizetransfer.report.figure_architectures import group
 from sizetransfer.report.page import render_page
 from sizetransfer.runs.evidence import cells, verdicts
 from sizetransfer.runs.loading import load
+from sizetransfer.systems.flow.figure_architectures import group
 from sizetransfer.systems.flow.figure_repair import first_break
 from sizetransfer.verdict import VerdictSpec, describe
 

@@ -10,11 +10,10 @@ import torch
 from synthetic_run import SyntheticRun, make_experiment, record
 
 import sizetransfer as st
+from sizetransfer.drawing import Omitted, style
 from sizetransfer.measures.smoothed_response import SmoothedResponseSpec
 from sizetransfer.numerics.shells import ResponseProfile
-from sizetransfer.report import style
 from sizetransfer.report.data import gather
-from sizetransfer.report.drawing import Omitted
 from sizetransfer.report.drawn import draw
 
 SIZE, SIGMAS = 16, (0.3, 1.0)

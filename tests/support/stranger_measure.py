@@ -59,7 +59,7 @@ def register_figures(register):
 
 def echo_bars(data):
     """Bars of the likeness at the largest distance."""
-    from sizetransfer.report import Drawing, Omitted, new_figure
+    from sizetransfer.drawing import Drawing, Omitted, new_figure
 
     rows = data.values("echo", "likeness", coordinate=3.0)
     if rows.empty:

@@ -5,8 +5,9 @@ Names are imported when they are first used, so that a part works where the libr
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from sizetransfer.contracts.lazy import names_of
 
 if TYPE_CHECKING:
     from sizetransfer_verification.conformance import (
@@ -24,20 +25,14 @@ if TYPE_CHECKING:
     from sizetransfer_verification.symbolic import identities
     from sizetransfer_verification.theorem import claims, search
 
-_HOMES = {
-    "Case": "conformance",
-    "Check": "conformance",
-    "Outcome": "conformance",
-    "Report": "conformance",
-    "check_measure": "conformance",
-    "check_student": "conformance",
-    "check_teacher": "conformance",
-    "checks": "conformance",
-    "parametrize_with_checks": "conformance",
-    "oracle_from_functions": "strangers",
-    "identities": "symbolic",
-    "claims": "theorem",
-    "search": "theorem",
+_MODULES = {
+    "conformance": (
+        *("Case", "Check", "Outcome", "Report"),
+        *("check_measure", "check_student", "check_teacher", "checks", "parametrize_with_checks"),
+    ),
+    "strangers": ("oracle_from_functions",),
+    "symbolic": ("identities",),
+    "theorem": ("claims", "search"),
 }
 
 __all__ = [  # noqa: PLE0604, RUF100
@@ -55,9 +50,4 @@ __all__ = [  # noqa: PLE0604, RUF100
     "parametrize_with_checks",
     "search",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__ = names_of(__name__, _MODULES)

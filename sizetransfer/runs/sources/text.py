@@ -196,10 +196,10 @@ class _Found:
 
 
 def _exports(tree: ast.Module) -> dict[str, str]:
-    """The table ``_MODULES`` of a core package: names to submodules, or submodules to their names."""
+    """The table ``_MODULES`` of a core package, submodules to their names (:mod:`sizetransfer.contracts.lazy`)."""
     exports: dict[str, str] = {}
     for node in tree.body:
         if isinstance(node, ast.Assign) and [_last(target) for target in node.targets] == ["_MODULES"]:
             for key, value in ast.literal_eval(node.value).items():
-                exports.update({key: value} if isinstance(value, str) else dict.fromkeys(value, key))
+                exports.update(dict.fromkeys(value, key))
     return exports

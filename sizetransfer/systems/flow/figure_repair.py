@@ -9,11 +9,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
+from sizetransfer.drawing import Drawing, Omitted, style
 from sizetransfer.numerics.averages import Estimate
-from sizetransfer.report import style
 from sizetransfer.report.data import ReportData
-from sizetransfer.report.drawing import Drawing, Omitted
-from sizetransfer.report.figure_architectures import named
+from sizetransfer.systems.flow.figure_architectures import named
 from sizetransfer.verdict import VerdictSpec
 
 

@@ -20,8 +20,11 @@ def register_teachers(register: Callable[[type[TeacherSpec]], None]) -> None:
 @hookimpl
 def register_figures(register: Callable[[str, FigureFunction], None]) -> None:
     """Register the figures of the system."""
+    from sizetransfer.systems.flow.figure_architectures import architecture_responses, architectures
     from sizetransfer.systems.flow.figure_repair import repair
 
+    register("architectures", architectures)
+    register("architecture-responses", architecture_responses)
     register("repair", repair)
 
 

@@ -5,8 +5,9 @@ Validity is a type: a :class:`ValidPorts` or a :class:`ValidState` exists only i
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from sizetransfer.contracts.lazy import names_of
 
 if TYPE_CHECKING:
     from sizetransfer.systems.hard_valid.directions import DIRECTIONS, opposite, port_bits
@@ -53,10 +54,4 @@ _MODULES = {
         "first_violation",
     ),
 }
-_HOMES = {name: module for module, names in _MODULES.items() for name in names}
-
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = names_of(__name__, _MODULES)

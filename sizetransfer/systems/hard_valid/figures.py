@@ -16,9 +16,8 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from sizetransfer.report import style
+from sizetransfer.drawing import Drawing, Omitted, style
 from sizetransfer.report.data import ReportData
-from sizetransfer.report.drawing import Drawing, Omitted
 
 LARGEST_RESPONSE_ERROR = 1.5
 """Larger ones belong to teachers that hardly respond there: the caption names them."""
@@ -182,7 +181,7 @@ def _against_ratio(axes: Axes, rows: pd.DataFrame, ratios: Mapping[str, float], 
 
 def _response_errors(axes: Axes, data: ReportData) -> str:
     """Near and far response errors of every student in the largest box; returns what the caption says of them."""
-    tables = {part: data.values("response", part) for part in ("far_error", "near_error")}
+    tables = {part: data.served(f"response: {part}") for part in ("far", "near")}
     sizes = [int(rows["size"].max()) for rows in tables.values() if len(rows)]
     if not sizes:
         axes.set_axis_off()
@@ -192,9 +191,7 @@ def _response_errors(axes: Axes, data: ReportData) -> str:
     for (part, table), appearance in zip(tables.items(), ({}, BOUNDARY), strict=True):
         rows = table[table["size"] == largest]
         large = rows[rows["value"] > LARGEST_RESPONSE_ERROR]
-        left += [
-            f"{part.removesuffix('_error')}, {row['student']} on {row['teacher']}" for row in large.to_dict("records")
-        ]
+        left += [f"{part}, {row['student']} on {row['teacher']}" for row in large.to_dict("records")]
         _response_lines(axes, rows.drop(large.index), data, part, **appearance)
     axes.axhline(1.0, color=style.GREY, linestyle=(0, (6, 4)), linewidth=0.9, zorder=1)
     radii = list(data.radii.values())
@@ -223,7 +220,7 @@ def _response_lines(axes: Axes, rows: pd.DataFrame, data: ReportData, part: str,
             family = [name for name in students if name in own.index and kinds[name] == kind]
             if family:
                 places = [students.index(name) + shift for name in family]
-                label = f"{teacher} {part}"
+                label = f"{teacher} {part}_error"
                 style.plot_estimates(axes, places, own.loc[family], color=colour, marker="o", label=label, **appearance)
 
 

@@ -24,9 +24,8 @@ from sizetransfer.contracts.domain import Lattice
 from sizetransfer.contracts.errors import OracleError, SizetransferError, SpecError
 from sizetransfer.contracts.oracle import HasSiteClasses, Sample, SiteClasses, Teacher
 from sizetransfer.contracts.randomness import stream
-from sizetransfer.report import style
+from sizetransfer.drawing import Drawing, Omitted, style
 from sizetransfer.report.data import ReportData
-from sizetransfer.report.drawing import Drawing, Omitted
 from sizetransfer.systems.hard_valid.scene import Camera, Colour, Scene, colour
 
 NAME = "hard-valid-sample"

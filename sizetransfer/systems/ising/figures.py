@@ -23,11 +23,9 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.lines import Line2D
 
+from sizetransfer.drawing import Drawing, Omitted, style
 from sizetransfer.measures.shell_response import ShellResponseSpec
-from sizetransfer.report import style
 from sizetransfer.report.data import ReportData
-from sizetransfer.report.drawing import Drawing, Omitted
-from sizetransfer.runs.evidence import measure_name
 from sizetransfer.systems.ising import CRITICAL, IsingCoupling
 from sizetransfer.systems.ising.zero_field_measure import ZeroFieldSpec
 
@@ -125,8 +123,8 @@ class _Responses:
     def _over_fields(self, part: str, student: str, coordinate: float) -> pd.Series:
         """Standard errors over the fields of all seeds, by teacher: where nothing is trained, seeds are but fields."""
         table = self.data.run.records
-        name = measure_name(self.data.experiment, RESPONSE)
-        asked = (table["measure"] == name) & (table["part"] == part) & (table["student"] == student)
+        own = table["measure"].isin(self.data.measures_of(RESPONSE)[:1])
+        asked = own & (table["part"] == part) & (table["student"] == student)
         rows = table[asked & (table["size"] == self.size) & (table["coordinate"] == coordinate)]
         groups = rows["standard_error"].groupby(rows["teacher"])
         return groups.agg(lambda errors: math.sqrt(float((errors**2).sum())) / len(errors))
@@ -433,7 +431,7 @@ def _budgets(axis: CouplingAxis, budget: pd.DataFrame) -> str:
 
 def _spec(data: ReportData, kind: str) -> object:
     """The measure of that kind, as the experiment has it."""
-    return data.experiment.evaluation.measures.get(measure_name(data.experiment, kind) or "")
+    return next((data.experiment.evaluation.measures[name] for name in data.measures_of(kind)), None)
 
 
 def _graded(keys: Sequence[Key]) -> dict[Key, str]:

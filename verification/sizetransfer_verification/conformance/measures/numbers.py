@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import fnmatch
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from sizetransfer.contracts.errors import ConformanceError
+from sizetransfer.contracts.parts import matches
 from sizetransfer.contracts.records import Measurement
 from sizetransfer.runs.promises.measured import checked
 from sizetransfer_verification.conformance.case import Case
@@ -78,14 +78,14 @@ def parts_are_stable(subject: MeasureSubject, case: Case, evidence: Evidence) ->
 def declared_parts_are_what_comes(subject: MeasureSubject, case: Case, evidence: Evidence) -> None:
     table = parts_of(subject)
     for one in subject.numbers(case):
-        names = [name for name in (one.part, *table) if name in table and fnmatch.fnmatchcase(one.part, name)]
+        names = [name for name in (one.part, *table) if name in table and matches(name, one.part)]
         what = f"part {one.part!r}"
         evidence.holds(bool(names), what, measured="not declared", allowed=f"one of {', '.join(table)}")
         part = table[names[0]]
         has_axis = getattr(part, "axis", None) not in (None, "none", "size")
-        matches = has_axis is not math.isnan(one.coordinate)
+        placed = has_axis is not math.isnan(one.coordinate)
         what = f"coordinate of {what}, whose axis is {getattr(part, 'axis', None)}"
-        evidence.holds(matches, what, measured=str(one.coordinate), allowed="a number" if has_axis else "NaN")
+        evidence.holds(placed, what, measured=str(one.coordinate), allowed="a number" if has_axis else "NaN")
         exact = getattr(part, "known", "estimated") == "exact"
         what = f"standard error of part {one.part!r}, declared as exact"
         evidence.holds(
@@ -104,5 +104,5 @@ def every_declared_part_comes(subject: MeasureSubject, case: Case, evidence: Evi
         raise NotApplicableError("All teachers are looked at together.")
     came = {one.part for each in subject.cases() for one in subject.numbers(each)}
     for name in parts_of(subject):
-        seen = any(fnmatch.fnmatchcase(part, name) for part in came)
+        seen = any(matches(name, part) for part in came)
         evidence.holds(seen, f"declared part {name!r}", measured="it never comes", allowed=f"one of {sorted(came)}")

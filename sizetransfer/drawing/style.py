@@ -10,7 +10,7 @@ import io
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 import pandas as pd
@@ -22,7 +22,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullFormatter, NullLocator
 
 from sizetransfer.contracts.domain import LATTICE_WORDS, SizeWords
-from sizetransfer.report.data import ReportData
+
+if TYPE_CHECKING:
+    from sizetransfer.report.data import ReportData
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#5B5B5B")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "h", "<")
@@ -131,6 +133,12 @@ def noise_axis(axes: Axes, levels: Iterable[float]) -> None:
     axes.set_xscale("log")
     _mark_all(axes, sorted(set(levels)))
     axes.set_xlabel(r"noise level $\sigma$")
+
+
+def named_ticks(axes: Axes, names: Mapping[float, str]) -> None:
+    """A tick with its name at each place of the horizontal axis; long names stand upright."""
+    upright = max(map(len, names.values()), default=0) * len(names) * CHARACTER > 1
+    axes.set_xticks(list(names), list(names.values()), rotation=90 if upright else 0)
 
 
 def _mark_all(axes: Axes, ticks: Sequence[float]) -> None:

@@ -15,10 +15,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from sizetransfer.report import style
+from sizetransfer.drawing import Drawing, Omitted, style
 from sizetransfer.report.criteria import regime
 from sizetransfer.report.data import ReportData
-from sizetransfer.report.drawing import Drawing, Omitted
 from sizetransfer.report.tables import Cost, costs
 from sizetransfer.runs.evidence import reach
 from sizetransfer.verdict import Verdict
@@ -191,13 +190,10 @@ def architecture_responses(data: ReportData) -> Drawing | Omitted:
 
 
 def _far(data: ReportData) -> pd.DataFrame:
-    """Far-response errors at the largest size at which they were measured, by probes or else by Jacobian rows."""
-    for kind in ("response", "jacobian"):
-        far = data.values(kind, "far_error")
-        if len(far):
-            largest: pd.DataFrame = far[far["size"] == far["size"].max()]
-            return largest
-    return far
+    """Far-response errors at the largest size at which they were measured."""
+    far = data.served("response: far")
+    largest: pd.DataFrame = far[far["size"] == far["size"].max()]
+    return largest
 
 
 def _responses(axes: Axes, rows: pd.DataFrame, groups: Sequence[Architecture], data: ReportData) -> None:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from sizetransfer.report import style
-from sizetransfer.report.data import ReportData
-from sizetransfer.report.drawing import Drawing, Omitted
+from sizetransfer.drawing import Drawing, Omitted, style
+
+if TYPE_CHECKING:
+    from sizetransfer.report.data import ReportData
 
 KINDS = ("generation", "conditional-generation")
 PART = "observable_mae"
@@ -29,7 +30,7 @@ PAPER_OFFSET = 1.05
 
 def generation(data: ReportData) -> Drawing | Omitted:
     """Error of the local observables against L, a panel for each measure of generated fields."""
-    rows = {name: _rows(data, name, PART) for name in _measures(data)}
+    rows = {name: data.rows(name, PART) for name in data.measures_of(*KINDS)}
     rows = {name: own for name, own in rows.items() if len(own)}
     if not rows:
         return Omitted("generation", "no record of generated fields")
@@ -40,8 +41,8 @@ def generation(data: ReportData) -> Drawing | Omitted:
         style.size_axis(axes, rows[name]["size"], margin=1.25, words=data.words)
         axes.set_yscale("log")
         style.mark_training_size(axes, data.training_size)
-        _errors(axes, rows[name], _rows(data, name, CONTROL), data)
-        _best_scores(axes, _rows(data, name, BEST_SCORE), data)
+        _errors(axes, rows[name], data.rows(name, CONTROL), data)
+        _best_scores(axes, data.rows(name, BEST_SCORE), data)
         paper |= _paper(axes, name, data)
         axes.set_title(_title(data, name), loc="left", fontsize=9)
     next(iter(panels.values())).set_ylabel("mean absolute error of local observables")
@@ -60,12 +61,8 @@ def generation(data: ReportData) -> Drawing | Omitted:
     )
 
 
-def _measures(data: ReportData) -> list[str]:
-    return [name for name, spec in data.experiment.evaluation.measures.items() if spec.kind in KINDS]
-
-
 def _of_classes(data: ReportData) -> str:
-    kinds = {data.experiment.evaluation.measures[name].kind for name in _measures(data)}
+    kinds = {data.experiment.evaluation.measures[name].kind for name in data.measures_of(*KINDS)}
     return " by class of sites" if kinds == {"conditional-generation"} else ""
 
 
@@ -75,12 +72,6 @@ def _title(data: ReportData, measure: str) -> str:
     if spec.start == "needed":  # type: ignore[attr-defined]
         return f"{measure}: {STARTS['needed']}"
     return f"{measure}: {STARTS[spec.start]}, " + rf"$\sigma$ = {spec.sampler.noise.sigma_max:g}"  # type: ignore[attr-defined]
-
-
-def _rows(data: ReportData, measure: str, part: str) -> pd.DataFrame:
-    table = data.estimates
-    rows = table[(table["measure"] == measure) & (table["part"] == part)]
-    return rows[rows["value"].notna()]
 
 
 def _errors(axes: Axes, rows: pd.DataFrame, control: pd.DataFrame, data: ReportData) -> None:
@@ -112,8 +103,8 @@ def _best_scores(axes: Axes, rows: pd.DataFrame, data: ReportData) -> None:
 def _levels(data: ReportData) -> str:
     """The noise that each process starts from, and that which the size needs, for every measure and teacher."""
     told = []
-    for measure in _measures(data):
-        pair = [_rows(data, measure, part) for part in ("sigma_start", "sigma_needed")]
+    for measure in data.measures_of(*KINDS):
+        pair = [data.rows(measure, part) for part in ("sigma_start", "sigma_needed")]
         for teacher in data.experiment.teachers:
             levels = [rows[rows["teacher"] == teacher].groupby("size")["value"].mean() for rows in pair]
             values = [f"{start:.3g} ({needed:.3g})" for start, needed in zip(*levels, strict=False)]

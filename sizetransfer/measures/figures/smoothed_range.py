@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import math
 import re
+from typing import TYPE_CHECKING
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator
 
-from sizetransfer.report import style
-from sizetransfer.report.data import ReportData
-from sizetransfer.report.drawing import Drawing, Omitted
-from sizetransfer.runs.evidence import measure_name
+from sizetransfer.drawing import Drawing, Omitted, style
+
+if TYPE_CHECKING:
+    from sizetransfer.report.data import ReportData
+
+KIND = "smoothed-response"
 
 
 def smoothed_range(data: ReportData) -> Drawing | Omitted:
     """Range against sigma, a line for each teacher that begins at the clean score, beside the radii in question."""
     parts = _parts(data, r"range_(.+)")
-    diagnosed = data.values("smoothed-response", "r_hat")
+    diagnosed = data.values(KIND, "r_hat")
     if not parts or diagnosed.empty:
         return Omitted("smoothed-range", "no record of a smoothed response")
     part = max(parts, key=lambda name: float(name.removeprefix("range_")))
@@ -72,7 +75,7 @@ def _positions(levels: list[float]) -> list[float]:
 def _line(data: ReportData, part: str, teacher: str, size: int, levels: list[float]) -> pd.DataFrame:
     """Values and errors of one teacher: the clean score's, then one for each level; NaN where there is none."""
     columns = ["value", "standard_error"]
-    tables = {name: data.values("smoothed-response", name) for name in (part, f"clean_{part}")}
+    tables = {name: data.values(KIND, name) for name in (part, f"clean_{part}")}
     own = {name: table[(table["teacher"] == teacher) & (table["size"] == size)] for name, table in tables.items()}
     smoothed = own[part].drop_duplicates("coordinate").set_index("coordinate").reindex(levels)[columns]
     clean = own[f"clean_{part}"][columns].reset_index(drop=True).reindex([0])
@@ -81,7 +84,7 @@ def _line(data: ReportData, part: str, teacher: str, size: int, levels: list[flo
 
 def _reasons(data: ReportData, teacher: str, size: int, levels: list[float]) -> list[str]:
     """Why there is no range, were there none: for the clean score, then for each level."""
-    table = data.values("smoothed-response", "mixed")
+    table = data.values(KIND, "mixed")
     own = table[(table["teacher"] == teacher) & (table["size"] == size)].drop_duplicates("coordinate")
     mixed = own.set_index("coordinate")["value"].reindex(levels)
     return ["unknown", *("lost in noise" if value == 1 else "not mixed" for value in mixed)]
@@ -103,7 +106,7 @@ def _handles() -> list[Line2D]:
 def _parts(data: ReportData, pattern: str) -> list[str]:
     """Parts of the smoothed response whose whole name matches."""
     table = data.estimates
-    own = table[table["measure"] == measure_name(data.experiment, "smoothed-response")]
+    own = table[table["measure"].isin(data.measures_of(KIND)[:1])]
     return [part for part in own["part"].unique() if re.fullmatch(pattern, part)]
 
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from sizetransfer.report import style
-from sizetransfer.report.data import ReportData
-from sizetransfer.report.drawing import Drawing, Omitted
-from sizetransfer.report.figure_generation import STARTS
+from sizetransfer.drawing import Drawing, Omitted, style
+from sizetransfer.measures.figures.generation import STARTS
+
+if TYPE_CHECKING:
+    from sizetransfer.report.data import ReportData
 
 KIND = "conditional-generation"
 # Of exact fields, about 95 % lie within so many standard errors.
@@ -36,18 +38,18 @@ class _Series:
 
 def conditional_generation(data: ReportData) -> Drawing | Omitted:
     """Deviation of every observable of every class, a row of panels for each measure, a panel for each teacher."""
-    measures = [name for name, spec in data.experiment.evaluation.measures.items() if spec.kind == KIND]
+    measures = data.measures_of(KIND)
     table = _deviations(data, measures)
     if table.empty:
         return Omitted(KIND, "no record of generated fields by class of sites")
-    measures = [name for name in measures if (table["measure"] == name).any()]
+    shown = [name for name in measures if (table["measure"] == name).any()]
     teachers, rows, series = list(data.experiment.teachers), _rows(table), _series(table, data)
     height = _ROW_HEIGHT * len(rows) + 0.7
-    figure = style.new_figure(2.6 * len(teachers) + 2.1, height * len(measures) + 0.7)
+    figure = style.new_figure(2.6 * len(teachers) + 2.1, height * len(shown) + 0.7)
     # Small letters come out wider in a file than in the layout.
     figure.set_layout_engine("constrained", w_pad=0.12)
-    grid = figure.subplots(len(measures), len(teachers), squeeze=False, sharex="row", sharey=True)
-    for line, measure in zip(grid, measures, strict=True):
+    grid = figure.subplots(len(shown), len(teachers), squeeze=False, sharex="row", sharey=True)
+    for line, measure in zip(grid, shown, strict=True):
         for axes, teacher in zip(line, teachers, strict=True):
             own = table[(table["measure"] == measure) & (table["teacher"] == teacher)]
             _panel(axes, own, rows, series, style.teacher_colours(teachers)[teacher])
@@ -70,7 +72,7 @@ def conditional_generation(data: ReportData) -> Drawing | Omitted:
     )
 
 
-def _deviations(data: ReportData, measures: list[str]) -> pd.DataFrame:
+def _deviations(data: ReportData, measures: Sequence[str]) -> pd.DataFrame:
     """Estimates of deviations with their division, class and observable, and the spread of the control."""
     table = data.estimates
     table = table[table["measure"].isin(measures) & table["part"].str.endswith("/deviation") & table["value"].notna()]

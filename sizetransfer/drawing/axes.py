@@ -10,7 +10,7 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLoc
 
 from sizetransfer.contracts.domain import SizeWords
 from sizetransfer.contracts.parts import Axis
-from sizetransfer.report import style
+from sizetransfer.drawing import style
 
 
 @dataclass(frozen=True)
