@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
-from sizetransfer.diagnosis.forecast import Prediction
 from sizetransfer.numerics.averages import number
 from sizetransfer.theorem1 import Quantity
 from sizetransfer.verdict import Verdict
+
+if TYPE_CHECKING:
+    from sizetransfer.diagnosis.prediction import Prediction
 
 
 def text_of(prediction: Prediction, *, tables: bool = False, explain: bool = False) -> str:
