@@ -104,19 +104,36 @@ def diagnose(
         >>> print(found.verdict.label)
         transfers (of the radius)
     """
-    from sizetransfer.contracts.arithmetic import arithmetic
-    from sizetransfer.contracts.oracle import Teacher as TeacherModule
-    from sizetransfer.contracts.randomness import seeded_initialisation
     from sizetransfer.contracts.student import Student as StudentModule
     from sizetransfer.diagnosis import PredictionSpec, predict
 
     asked = PredictionSpec.parse(question, where="diagnose")
-    names = ("teacher", "student")
+    examined, teacher_name = _teacher_for_diagnosis(teacher, device, dtype)
+    ready, student_name = isinstance(student, StudentModule), "student"
+    if student is not None and not isinstance(student, StudentModule):
+        student, student_name = _student_for_diagnosis(examined, student, asked)
+    if not ready and student is not None and not list(student.parameters()):
+        _fit_for_diagnosis(examined, student, asked)
+    if train is not None:
+        _train_for_diagnosis(examined, student, asked, train)
+        ready = True
+    return predict(examined, student, asked, ready=ready, names=(teacher_name, student_name))
+
+
+def _teacher_for_diagnosis(
+    teacher: Teacher | Mapping[str, object] | str, device: str, dtype: str | None
+) -> tuple[Teacher, str]:
+    """The teacher, and what it is called.
+
+    Raises:
+        SpecError: a device or dtype for one that is there already.
+    """
+    from sizetransfer.contracts.oracle import Teacher as TeacherModule
+
     if not isinstance(teacher, TeacherModule):
-        teacher_spec = chosen("teacher", teacher)
-        names = (_called(teacher_spec, teacher), names[1])
-        teacher = _placed(cast(TeacherSpec, teacher_spec).build().frozen(), device, dtype)
-    elif device != "auto" or dtype is not None:
+        spec = chosen("teacher", teacher)
+        return _placed(cast(TeacherSpec, spec).build().frozen(), device, dtype), _called(spec, teacher)
+    if device != "auto" or dtype is not None:
         raise SpecError(
             "A teacher that is there already is computed as it is.",
             where="diagnose, device and dtype",
@@ -124,19 +141,19 @@ def diagnose(
             got=f"device = {device!r}, dtype = {dtype!r}",
             fix="move it before: teacher.to(device), teacher.double(); or pass its specification",
         )
-    ready = isinstance(student, StudentModule)
-    if student is not None and not isinstance(student, StudentModule):
-        student_spec = chosen("student", student)
-        names = (names[0], _called(student_spec, student))
-        own = arithmetic(teacher.anchor.dtype, teacher.anchor.device)
-        with own, seeded_initialisation(asked.seed, "student"):
-            student = cast(StudentSpec, student_spec).build(teacher.field).to(teacher.anchor)
-    if not ready and student is not None and not list(student.parameters()):
-        _fit_for_diagnosis(teacher, student, asked)
-    if train is not None:
-        _train_for_diagnosis(teacher, student, asked, train)
-        ready = True
-    return predict(teacher, student, asked, ready=ready, names=names)
+    return teacher, "teacher"
+
+
+def _student_for_diagnosis(
+    teacher: Teacher, student: Mapping[str, object] | str, asked: PredictionSpec
+) -> tuple[Student, str]:
+    """The student that is specified, in the teacher's arithmetic, and what it is called."""
+    from sizetransfer.contracts.arithmetic import arithmetic
+    from sizetransfer.contracts.randomness import seeded_initialisation
+
+    spec = chosen("student", student)
+    with arithmetic(teacher.anchor.dtype, teacher.anchor.device), seeded_initialisation(asked.seed, "student"):
+        return cast(StudentSpec, spec).build(teacher.field).to(teacher.anchor), _called(spec, student)
 
 
 def _placed(teacher: Teacher, device: str, dtype: str | None) -> Teacher:

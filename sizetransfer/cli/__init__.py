@@ -32,6 +32,7 @@ from sizetransfer.registry.plugins import core_version, describe
 
 if TYPE_CHECKING:
     from sizetransfer.contracts.specs import KindSpec
+    from sizetransfer.diagnosis import Prediction
 
 EXIT_USAGE = 2
 
@@ -324,7 +325,6 @@ def diagnose_command(
     The verdict comes first, then why; every number is exact, a certificate or an estimate.
     """
     from sizetransfer import api
-    from sizetransfer.cli.console import show_json
 
     try:
         question = diagnosis_question(options)
@@ -332,15 +332,22 @@ def diagnose_command(
     except OracleError as error:
         # The teacher or the student cannot answer what was asked: the question is at fault, as a wrong field is.
         raise SpecError(error.what, where=error.where, expected=error.expected, got=error.got, fix=error.fix) from error
+    _show_prediction(found, None if as_json else found.text(tables=tables, explain=explain), out)
+
+
+def _show_prediction(found: Prediction, text: str | None, out: Path | None) -> None:
+    """Print a prediction, as JSON where there is no text, and write its files if a directory is given."""
+    from sizetransfer.cli.console import show_json
+
     files: list[Path] = []
     if out is not None:  # drawing takes seconds to import
         from sizetransfer.diagnosis.figure import write_prediction
 
         files = write_prediction(found, out)
-    if as_json:
+    if text is None:
         show_json(found.to_json())
         return
-    click.echo(found.text(tables=tables, explain=explain))
+    click.echo(text)
     for path in files:
         click.echo(f"Written: {path}")
 

@@ -10,11 +10,12 @@ Read in this order:
 - :mod:`~sizetransfer.diagnosis.pairs`: the same of boxes and graphs;
 - :mod:`~sizetransfer.diagnosis.targets`: fields with their scores, where the law is not Gaussian;
 - :mod:`~sizetransfer.diagnosis.evidence`: what a verdict rests on, and the verdict (:mod:`sizetransfer.verdict`);
-- :mod:`~sizetransfer.diagnosis.forecast`: :func:`predict`, which puts them together;
-- :mod:`~sizetransfer.diagnosis.text`: the same as text.
+- :mod:`~sizetransfer.diagnosis.prediction`: what is found, as data, and :mod:`~sizetransfer.diagnosis.text`: as text;
+- :mod:`~sizetransfer.diagnosis.forecast`: :func:`predict`, which puts them together.
 """
 
-from sizetransfer.diagnosis.forecast import Forecast, Prediction, ResponseRow, SigmaNeeded, StudentError, predict
+from sizetransfer.diagnosis.forecast import predict
+from sizetransfer.diagnosis.prediction import Forecast, Prediction, ResponseRow, SigmaNeeded, StudentError
 from sizetransfer.diagnosis.question import PredictionRule, PredictionSpec, describe_prediction_rule
 from sizetransfer.diagnosis.theorem import LightCone, TheoremRow
 

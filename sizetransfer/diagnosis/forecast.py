@@ -1,15 +1,12 @@
-"""The prediction for a teacher and a student: the verdict, and the numbers at each size and noise level."""
+"""The prediction for a teacher and a student: what is found at each size and noise level, and what it leads to."""
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
-from sizetransfer.contracts.domain import size_words
 from sizetransfer.contracts.errors import SpecError
 from sizetransfer.contracts.oracle import (
     HasCovariance,
@@ -24,203 +21,22 @@ from sizetransfer.contracts.student import Student
 from sizetransfer.diagnosis.evidence import Candidate, Irreducible, Surroundings, verdict_of
 from sizetransfer.diagnosis.irreducible import BestScores, ErrorSource, EstimatedErrors, error_source
 from sizetransfer.diagnosis.law import GraphLaw
-from sizetransfer.diagnosis.question import PredictionRule, PredictionSpec, describe_prediction_rule, holds
+from sizetransfer.diagnosis.prediction import Forecast, Prediction, ResponseRow, SigmaNeeded, StudentError
+from sizetransfer.diagnosis.question import PredictionRule, PredictionSpec, holds
 from sizetransfer.diagnosis.responses import Source, response, source_of
 from sizetransfer.diagnosis.targets import CLEAN_FIELDS, Target
-from sizetransfer.diagnosis.theorem import LightCone, TheoremRow, light_cone, theorem_row
+from sizetransfer.diagnosis.theorem import light_cone, theorem_row
 from sizetransfer.measures.clean_score import CleanScoreSpec
 from sizetransfer.measures.locality import LocalitySpec
 from sizetransfer.measures.smoothed_score import SmoothedScoreSpec
 from sizetransfer.theorem1 import certificate_of
-from sizetransfer.verdict import ScoreError, Verdict, Word, describe
+from sizetransfer.verdict import ScoreError, Verdict
+
+Place = tuple[float, int]
+"""A noise level and a size."""
 
 MODEL_FIELDS = 32
 """At least so many fields measure a model of a Gaussian teacher: a score costs one call."""
-
-
-@dataclass(frozen=True)
-class ResponseRow:
-    """The response at one size and noise level.
-
-    Attributes:
-        size: sites along each axis.
-        sigma: noise level; zero for the clean score, which stands in where the smoothed one is not known.
-        range: R_eps (paper eq. (5)).
-        largest: the largest distance on the lattice.
-        covering: smallest radius that covers each share of the squared response, by share.
-        outside_share: share of the squared response outside the student's radius; none without a student.
-        irreducible: relative error of the best score of that radius; none where it is not known.
-        draws: pairs of a field and a site that ``irreducible`` is a mean over; none where it is exact or not known.
-        certified: radius that is certified to suffice, for every field; none where there are no certificates.
-        locality_error: ``irreducible``, or the square root of ``outside_share``.
-        sufficient: smallest sufficient radius.
-    """
-
-    size: int
-    sigma: float
-    range: Quantity
-    largest: int
-    covering: Mapping[float, Quantity]
-    outside_share: Quantity | None
-    irreducible: Quantity | None
-    locality_error: Quantity | None
-    sufficient: Quantity
-    draws: int | None = None
-    certified: Quantity | None = None
-
-
-@dataclass(frozen=True)
-class StudentError:
-    """Error of a student that is ready, relative to the exact score.
-
-    Attributes:
-        size: sites along each axis.
-        sigma: noise level at which the student is asked.
-        against: ``smoothed`` score on noisy fields, or ``clean`` score on clean ones.
-        error: relative root-mean-square error.
-        locality: its irreducible part; none where it is not known.
-        training: the rest, against the best score of the radius: squares add up.
-        fields: independent fields that the error is from.
-    """
-
-    size: int
-    sigma: float
-    against: Literal["smoothed", "clean"]
-    error: Quantity
-    locality: Quantity | None
-    training: Quantity | None
-    fields: int = 0
-
-
-@dataclass(frozen=True)
-class SigmaNeeded:
-    """Where the reverse process has to start at one size: a variance of ten times the largest eigenvalue.
-
-    Attributes:
-        size: sites along each axis.
-        sigma: the noise level; none where second moments are not known.
-    """
-
-    size: int
-    sigma: Quantity | None
-
-
-@dataclass(frozen=True)
-class Forecast:
-    """What the numbers at one noise level, or all together, lead to.
-
-    Attributes:
-        sigma: noise level; zero for the clean score, none for all levels together.
-        locality_error: error from locality at the largest size; none without a student.
-        sufficient: smallest sufficient radius at the largest size.
-        range_grows: whether R_eps rises between the two largest sizes; none with one size, or where that is unclear.
-        sufficient_grows: whether the sufficient radius does: then no fixed radius stays within the tolerance.
-        verdict: the word of the student's verdict, for all levels together; none without a student.
-        reason: why, with the numbers.
-    """
-
-    sigma: float | None
-    locality_error: Quantity | None
-    sufficient: Quantity
-    range_grows: bool | None
-    sufficient_grows: bool | None
-    verdict: Word | None = None
-    reason: str = ""
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """All that is predicted for a teacher and a student.
-
-    Attributes:
-        teacher, student: what they are called.
-        radius: the student's receptive radius; none for a global student, or without one.
-        ready: whether the student's own score was examined: it is trained, or has no weights.
-        source: where responses come from (:mod:`sizetransfer.diagnosis.responses`).
-        geometry: what sizes and distances count: sites along an axis and steps of a lattice, sites and hops of a graph.
-        spec: the question.
-        verdicts: the verdict on the student; without one, on the best filter of each radius asked for.
-        sigma_needed: where the reverse process has to start, by size.
-        rows: by size, then noise level.
-        forecasts: one for each noise level.
-        overall: for all noise levels together, with the student's verdict.
-        theorem: Theorem 1, one row for each size.
-        errors: of the student, if it is ready.
-        cone: influence weights at the largest size; none where they are not known.
-        notes: what a reader should know of how the numbers came about.
-    """
-
-    teacher: str
-    student: str | None
-    radius: int | None
-    ready: bool
-    source: Source
-    geometry: Literal["lattice", "graph"]
-    spec: PredictionSpec
-    verdicts: tuple[Verdict, ...]
-    sigma_needed: tuple[SigmaNeeded, ...]
-    rows: tuple[ResponseRow, ...]
-    forecasts: tuple[Forecast, ...]
-    overall: Forecast
-    theorem: tuple[TheoremRow, ...]
-    errors: tuple[StudentError, ...]
-    cone: LightCone | None
-    notes: tuple[str, ...]
-
-    @property
-    def verdict(self) -> Verdict | None:
-        """The student's verdict; none without a student."""
-        return None if self.student is None else self.verdicts[0]
-
-    @property
-    def symbol(self) -> str:
-        """How sizes are called."""
-        return size_words([self.geometry]).symbol
-
-    @property
-    def rule(self) -> str:
-        """The rule of the verdict, and what the tables' thresholds decide, in words."""
-        return f"{describe(self.spec.verdict, symbol=self.symbol)}\n{describe_prediction_rule(self.spec.rule)}"
-
-    def text(self, *, tables: bool = False, explain: bool = False) -> str:
-        """What the console shows: the verdict, then why.
-
-        Args:
-            tables: also responses, Theorem 1 and errors at every size and noise level.
-            explain: also the rule, and where the numbers come from.
-        """
-        from sizetransfer.diagnosis.text import text_of
-
-        return text_of(self, tables=tables, explain=explain)
-
-    def __str__(self) -> str:
-        return self.text()
-
-    def to_json(self) -> dict[str, Any]:
-        """The same as data for JSON; every number with its kind and its error, and null for one that is not finite."""
-        special = ("spec", "verdicts")
-        data = {
-            field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name not in special
-        }
-        verdicts = [verdict.to_json() for verdict in self.verdicts]
-        return {
-            "verdicts": verdicts,
-            **cast(dict[str, Any], _plain(data)),
-            "spec": self.spec.to_json(),
-            "rule": self.rule,
-        }
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Quantity):
-        return value.to_json()
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, float) and not math.isfinite(value):
-        return None  # JSON has no such numbers
-    return [_plain(item) for item in value] if isinstance(value, tuple) else value
 
 
 @in_arithmetic_of_teacher
@@ -246,32 +62,18 @@ def predict(
         OracleError: the teacher's response is not known.
     """
     spec = spec or PredictionSpec()
-    _check_pair(teacher, student)
+    sizes = _checked_sizes(teacher, student, spec)
     radius = None if student is None else student.radius
-    sizes = spec.sizes_for(teacher, radius)
-    for size in sizes:
-        spec.patch_on(teacher.domain(size).shape)
-    spec.noise_range(teacher)
     source = source_of(teacher, sample=spec.sample)
     ready = student is not None and (ready or not list(student.parameters()))
     sigmas = (0.0,) if source == "clean" else spec.sigmas
     best = {size: BestScores(teacher, size, radius) for size in sizes} if isinstance(teacher, HasCovariance) else {}
-    found = [_response_row(teacher, student, size, sigma, spec, best.get(size)) for size in sizes for sigma in sigmas]
-    rows = tuple(row for row, _, _ in found)
-    targets = {(row.sigma, row.size): target for row, target, _ in found if target is not None}
-    sources = {(row.sigma, row.size): source for row, _, source in found if source is not None}
-    errors = (
-        tuple(error for size in sizes for error in _errors(teacher, student, size, spec, rows, targets))
-        if student is not None and ready
-        else ()
-    )
+    rows, targets, sources = _responses(teacher, student, sizes, sigmas, spec, best)
+    errors = _errors_at(sizes, teacher, student, spec, rows, targets) if student is not None and ready else ()
     # Posteriors that are known are solved once.
     solved = {place: one.target for place, one in sources.items() if isinstance(one, EstimatedErrors)}
     around = Surroundings(teacher, names[0], spec, sizes, source, {**solved, **targets})
-    local = isinstance(teacher, HasLocalPosterior) and not isinstance(teacher, HasCovariance)
-    known = partial(_irreducible, sources if local else {}, around)
-    candidates = _candidates(teacher, student, names[1], known, errors, spec, ready=ready)
-    verdicts = tuple(verdict_of(candidate, around) for candidate in candidates)
+    verdicts = _verdicts(student, names[1], around, sources, errors, ready=ready)
     forecasts = tuple(_forecast([row for row in rows if row.sigma == sigma], spec.rule) for sigma in sigmas)
     return Prediction(
         teacher=names[0],
@@ -295,6 +97,36 @@ def predict(
             *_levels(rows, radius, spec),
         ),
     )
+
+
+def _checked_sizes(teacher: Teacher, student: Student | None, spec: PredictionSpec) -> Sequence[int]:
+    """The sizes that are asked about.
+
+    Raises:
+        SpecError: a student of other fields, or sizes, a patch or noise levels that do not fit the teacher.
+    """
+    _check_pair(teacher, student)
+    sizes = spec.sizes_for(teacher, None if student is None else student.radius)
+    for size in sizes:
+        spec.patch_on(teacher.domain(size).shape)
+    spec.noise_range(teacher)
+    return sizes
+
+
+def _verdicts(
+    student: Student | None,
+    name: str,
+    around: Surroundings,
+    sources: Mapping[Place, ErrorSource],
+    errors: Sequence[StudentError],
+    *,
+    ready: bool,
+) -> tuple[Verdict, ...]:
+    teacher = around.teacher
+    local = isinstance(teacher, HasLocalPosterior) and not isinstance(teacher, HasCovariance)
+    known = partial(_irreducible, sources if local else {}, around)
+    candidates = _candidates(teacher, student, name, known, errors, around.spec, ready=ready)
+    return tuple(verdict_of(candidate, around) for candidate in candidates)
 
 
 def _candidates(
@@ -325,9 +157,7 @@ def _candidates(
     return [Candidate(name, student.radius, measured, student, irreducible)]
 
 
-def _irreducible(
-    sources: Mapping[tuple[float, int], ErrorSource], around: Surroundings, radius: int | None
-) -> Irreducible:
+def _irreducible(sources: Mapping[Place, ErrorSource], around: Surroundings, radius: int | None) -> Irreducible:
     """Errors of the best score of a radius at the levels that are judged, where local posteriors tell them."""
     if radius is None or holds(around.teacher, around.training, radius):
         return {}
@@ -359,6 +189,22 @@ def _check_pair(teacher: Teacher, student: Student | None) -> None:
         got=found,
         fix="build the student with teacher.field",
     )
+
+
+def _responses(
+    teacher: Teacher,
+    student: Student | None,
+    sizes: Sequence[int],
+    sigmas: Sequence[float],
+    spec: PredictionSpec,
+    best: Mapping[int, BestScores],
+) -> tuple[tuple[ResponseRow, ...], dict[Place, Target], dict[Place, ErrorSource]]:
+    """The rows of all sizes and noise levels, with fields and irreducible errors where there are some."""
+    found = [_response_row(teacher, student, size, sigma, spec, best.get(size)) for size in sizes for sigma in sigmas]
+    rows = tuple(row for row, _, _ in found)
+    targets = {(row.sigma, row.size): target for row, target, _ in found if target is not None}
+    sources = {(row.sigma, row.size): source for row, _, source in found if source is not None}
+    return rows, targets, sources
 
 
 def _response_row(
@@ -449,13 +295,24 @@ def _any(values: Iterable[bool | None]) -> bool | None:
 # --- a student that is ready ----------------------------------------------------------------------------------
 
 
+def _errors_at(
+    sizes: Sequence[int],
+    teacher: Teacher,
+    student: Student,
+    spec: PredictionSpec,
+    rows: Sequence[ResponseRow],
+    targets: Mapping[Place, Target],
+) -> tuple[StudentError, ...]:
+    return tuple(error for size in sizes for error in _errors(teacher, student, size, spec, rows, targets))
+
+
 def _errors(
     teacher: Teacher,
     student: Student,
     size: int,
     spec: PredictionSpec,
     rows: Sequence[ResponseRow],
-    targets: Mapping[tuple[float, int], Target],
+    targets: Mapping[Place, Target],
 ) -> list[StudentError]:
     student.eval()
     own = [row for row in rows if row.size == size]

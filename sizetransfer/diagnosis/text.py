@@ -11,7 +11,7 @@ from sizetransfer.numerics.averages import number
 from sizetransfer.verdict import Verdict
 
 if TYPE_CHECKING:
-    from sizetransfer.diagnosis.forecast import Prediction
+    from sizetransfer.diagnosis.prediction import Prediction
 
 
 def text_of(prediction: Prediction, *, tables: bool = False, explain: bool = False) -> str:

@@ -129,23 +129,8 @@ def hybrid_monte_carlo(
     Raises:
         OracleError: no draws are asked for, or the target is not finite at the start.
     """
-    if draws < 1 or warmup < 0:
-        raise OracleError(
-            "A chain without draws.",
-            where="hybrid_monte_carlo(warmup=, draws=)",
-            expected="warmup >= 0 and draws >= 1",
-            got=f"warmup = {warmup}, draws = {draws}",
-            fix="ask for at least one draw",
-        )
-    state = _evaluate(log_density, start)
-    if not (state.log_density.isfinite().all() and state.gradient.isfinite().all()):
-        raise OracleError(
-            "The target of a chain is not finite where the chain starts.",
-            where="hybrid_monte_carlo(start=)",
-            expected="a finite log-density and gradient at every start",
-            got=f"{int((~state.log_density.isfinite()).sum())} of {start.shape[0]} starts with another log-density",
-            fix="start nearer to the bulk of the density, or mend the density",
-        )
+    _check_draws(warmup, draws)
+    state = _finite_start(_evaluate(log_density, start))
     schedule = _StepSize(_workable_step(log_density, state, step, generator) if adapt else step, target_acceptance)
     gradients, kept, densities, accepted = 1, [], [], []
     for index in range(warmup + draws):
@@ -161,6 +146,40 @@ def hybrid_monte_carlo(
         elif adapt:
             schedule.update(float(probability.mean()), settling=index >= warmup // 2)
     return Chains(torch.stack(kept), torch.stack(densities), torch.stack(accepted).mean(0), schedule.step, gradients)
+
+
+def _check_draws(warmup: int, draws: int) -> None:
+    """Refuse a chain of which nothing would be kept.
+
+    Raises:
+        OracleError: no draws.
+    """
+    if draws < 1 or warmup < 0:
+        raise OracleError(
+            "A chain without draws.",
+            where="hybrid_monte_carlo(warmup=, draws=)",
+            expected="warmup >= 0 and draws >= 1",
+            got=f"warmup = {warmup}, draws = {draws}",
+            fix="ask for at least one draw",
+        )
+
+
+def _finite_start(state: _State) -> _State:
+    """The state that chains start from.
+
+    Raises:
+        OracleError: the target is not finite there.
+    """
+    if not (state.log_density.isfinite().all() and state.gradient.isfinite().all()):
+        count = int((~state.log_density.isfinite()).sum())
+        raise OracleError(
+            "The target of a chain is not finite where the chain starts.",
+            where="hybrid_monte_carlo(start=)",
+            expected="a finite log-density and gradient at every start",
+            got=f"{count} of {state.x.shape[0]} starts with another log-density",
+            fix="start nearer to the bulk of the density, or mend the density",
+        )
+    return state
 
 
 class _StepSize:

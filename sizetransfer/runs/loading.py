@@ -15,12 +15,12 @@ replaces the one below.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from sizetransfer.contracts.errors import SizetransferError, SpecError
-from sizetransfer.contracts.specs import did_you_mean
+from sizetransfer.contracts.specs import Family, did_you_mean
 from sizetransfer.registry import Registry, default_registry
 from sizetransfer.runs.directory import EXPERIMENT, RunDirectory
 from sizetransfer.runs.trials import Experiment
@@ -28,6 +28,7 @@ from sizetransfer.runs.yaml_text import parse_json, parse_yaml
 
 DEFAULT_PRESET = "quick"
 _NAMED = (("teachers",), ("students",), ("evaluation", "measures"))
+_OPTIONAL: Mapping[str, Family] = {"teachers": "teacher", "students": "student"}
 _NOTHING: Mapping[str, object] = {}
 
 
@@ -48,7 +49,8 @@ def load(
         registry: finds kinds and experiments; by default that of this process.
 
     Returns:
-        The experiment; students that it calls optional and whose kind is not installed stand in ``left_out``.
+        The experiment; teachers and students that it calls optional and whose kind is not installed stand in
+        ``left_out``.
 
     Raises:
         SpecError: no such experiment, preset or field; a wrong value; malformed YAML, with line and column.
@@ -59,7 +61,7 @@ def load(
     if Path(name_or_path).is_dir():  # a run's own file, which holds its digest; a copy of it may be edited
         RunDirectory(Path(name_or_path)).read(EXPERIMENT)
     data = _read(path)
-    named = {*_mapping(data.get("students")), *_mapping(data.get("left_out"))}
+    named = {name for group in (*_OPTIONAL, "left_out") for name in _mapping(data.get(group))}
     presets = data.pop("presets", None) or {}
     chosen = _choose(preset, data.get("preset"), presets, path)
     if chosen is not None and chosen in presets:
@@ -77,35 +79,53 @@ def load(
 
 
 def _without_missing(data: dict[str, Any], named: set[str], registry: Registry) -> dict[str, Any]:
-    """Leave out the optional students whose kind is not registered, and say why.
+    """Leave out the optional teachers and students whose kind is not registered, and say why.
 
     Args:
         data: the experiment with preset and overrides.
-        named: students of the file itself, of which preset or overrides may have removed some.
+        named: those of the file itself, of which preset or overrides may have removed some.
         registry: knows the kinds.
 
     Raises:
-        SpecError: a student that was never there is called optional.
+        SpecError: one that was never there is called optional.
     """
-    students, left_out = dict(_mapping(data.get("students"))), dict(_mapping(data.get("left_out")))
-    optional = data.get("optional") or ()
+    groups = {group: dict(_mapping(data[group])) for group in _OPTIONAL if group in data}
+    left_out, optional = dict(_mapping(data.get("left_out"))), data.get("optional") or ()
     for name in optional if isinstance(optional, list | tuple) else ():
-        if name not in named and name not in students:
-            raise SpecError(
-                "There is no such student to be optional.",
-                where="optional",
-                expected=f"names of students: {', '.join(map(str, students))}",
-                got=repr(name),
-                fix=did_you_mean(str(name), map(str, students)) or "take the name out",
-            )
-        kind = _mapping(students.get(name)).get("kind")
-        if isinstance(kind, str):
-            try:
-                registry.lookup("student", kind)
-            except SpecError as error:
-                del students[name]
-                left_out[name] = " ".join(filter(None, [error.what, error.fix]))
-    return {**data, "students": students, "left_out": left_out} if left_out else data
+        _check_optional(name, named, [one for entries in groups.values() for one in entries])
+        for group, entries in groups.items():
+            reason = _why_missing(_OPTIONAL[group], entries.get(name), registry)
+            if reason is not None:
+                del entries[name]
+                left_out[name] = reason
+    return {**data, **groups, "left_out": left_out} if left_out else data
+
+
+def _check_optional(name: object, named: set[str], there: Sequence[str]) -> None:
+    """Refuse a name that nothing has.
+
+    Raises:
+        SpecError: neither a teacher nor a student is called so.
+    """
+    if name not in named and name not in there:
+        raise SpecError(
+            "There is no such teacher or student to be optional.",
+            where="optional",
+            expected=f"names of teachers and students: {', '.join(map(str, there))}",
+            got=repr(name),
+            fix=did_you_mean(str(name), map(str, there)) or "take the name out",
+        )
+
+
+def _why_missing(family: Family, entry: object, registry: Registry) -> str | None:
+    """Why the kind of an entry is not there; none where it is, or where there is no entry."""
+    kind = _mapping(entry).get("kind")
+    if isinstance(kind, str):
+        try:
+            registry.lookup(family, kind)
+        except SpecError as error:
+            return " ".join(filter(None, [error.what, error.fix]))
+    return None
 
 
 def _mapping(value: object) -> Mapping[str, Any]:

@@ -64,18 +64,8 @@ def run(
         SpecError: a student's receptive field wraps around the training torus; an unknown executor, kind or part.
         RunError: the directory belongs to something else, is in use, or cannot be written.
     """
-    found = registry_from(registry) if isinstance(registry, str) else registry or default_registry()
-    path = _absolute(out if out is not None else default_directory(experiment))
-    workplace = Workplace(
-        path=path,
-        device=choose_device(device),
-        registry=found,
-        registry_source=registry if isinstance(registry, str) else None,
-        workers=workers,
-        store=_elsewhere(store, path),
-        plugins=_taking_part(experiment, executor, found),
-    )
-    _check_workers(workplace, executor)
+    workplace = _workplace(experiment, out, device, executor, workers, store, registry)
+    found = workplace.registry
     factory = found.executor(executor)
     found.listeners()
     chosen = _chosen(experiment, only or {})
@@ -100,6 +90,35 @@ def run(
         ledger = Ledger(experiment, workplace, directory, planned, {"executor": executor, "workers": workers})
         _run_trials(ledger, factory(workplace), chosen, tell, train=train)
     return read_run(workplace.path, registry=found, trust=True)
+
+
+def _workplace(
+    experiment: Experiment,
+    out: Path | str | None,
+    device: str,
+    executor: str,
+    workers: int | None,
+    store: Path | str | None,
+    registry: Registry | str | None,
+) -> Workplace:
+    """Where and with what a run is computed.
+
+    Raises:
+        RunError: no workers, or a registry that the executor's processes cannot get at.
+    """
+    found = registry_from(registry) if isinstance(registry, str) else registry or default_registry()
+    path = _absolute(out if out is not None else default_directory(experiment))
+    workplace = Workplace(
+        path=path,
+        device=choose_device(device),
+        registry=found,
+        registry_source=registry if isinstance(registry, str) else None,
+        workers=workers,
+        store=_elsewhere(store, path),
+        plugins=_taking_part(experiment, executor, found),
+    )
+    _check_workers(workplace, executor)
+    return workplace
 
 
 def _absolute(path: Path | str) -> Path:

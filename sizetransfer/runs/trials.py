@@ -164,7 +164,7 @@ class Experiment(Spec):
         training, evaluation, verdict, report: see those classes.
         dtype: arithmetic of training and evaluation.
         allow_wrapped_radius: train students whose receptive field wraps around the training torus all the same.
-        optional: names of students that are left out where no installed distribution has their kind.
+        optional: names of teachers and students that are left out where no installed distribution has their kind.
         left_out: what was, with the reason: filled in when the experiment is loaded.
     """
 

@@ -25,7 +25,7 @@ from pydantic import Field
 from torch import Tensor
 
 from sizetransfer.contracts.domain import Graph
-from sizetransfer.contracts.errors import SpecError
+from sizetransfer.contracts.errors import OracleError, SpecError
 from sizetransfer.contracts.noise import expand
 from sizetransfer.contracts.oracle import Context, Teacher, draw_fields
 from sizetransfer.contracts.randomness import stream
@@ -58,6 +58,12 @@ class BestLinearSpec(StudentSpec):
         if field.geometry == "lattice" and self.radius is None and not field.periodic:
             raise _unknown("a radius, for fields with walls", "none", "give a radius")
         return BestLinearStudent(self, field)
+
+
+def _same_edges(one: Tensor, other: Tensor) -> bool:
+    """Whether two lists of edges are those of one graph, in whatever order and direction."""
+    ours, theirs = (sorted(edges.sort(dim=1).values.tolist()) for edges in (one, other))
+    return ours == theirs
 
 
 def _unknown(expected: str, got: str, fix: str) -> SpecError:
@@ -102,7 +108,27 @@ class BestLinearStudent(Student):
             # Kept for later calls, so it must not be of an inference mode that the first caller was in.
             with torch.inference_mode(False):
                 self._filter = self._moments().filter(self.radius)
+        if "edges" in self._buffers:
+            self._check_graph(context)
         return self._filter.score(x, sigma, context)
+
+    def _check_graph(self, context: Context) -> None:
+        """Refuse another graph than that of the fit, also one whose sites are numbered in another way, and dead sites.
+
+        Raises:
+            OracleError: with what it is.
+        """
+        domain, edges = context.domain, self._buffers["edges"]
+        same = isinstance(domain, Graph) and edges is not None and _same_edges(domain.edges, edges)
+        if same and context.mask is None:
+            return
+        raise OracleError(
+            "A linear score on a graph knows that graph alone, with all sites live.",
+            where="best-linear, context",
+            expected=f"the graph with {0 if edges is None else len(edges)} edges that it was fitted on, and no mask",
+            got=f"{type(domain).__name__} of shape {domain.shape}, {'a mask' if same else 'other edges'}",
+            fix="fit a student on this graph",
+        )
 
     def _moments(self) -> Moments:
         tensors: dict[str, Any] = {name: tensor.cpu() for name, tensor in self.named_buffers()}
@@ -116,8 +142,10 @@ class BestLinearStudent(Student):
         for name, tensor in sorted(tensors.items()):  # a file of weights keeps no order
             self.register_buffer(name, tensor.detach().clone())
         self._filter = None
-        seen = len(tensors.get("values", ())) > 0
-        self.ignores = type(self).ignores - ({"condition"} if seen else set())
+        seen = {"condition"} if len(tensors.get("values", ())) > 0 else set()
+        # Behind a wall it takes the mean, which is a field of zeros only where the mean is.
+        seen |= {"walls"} if bool(tensors["means"].any()) else set()
+        self.ignores = type(self).ignores - seen
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> BestLinearStudent:
         """Move the moments with the module, and leave their precision as it is."""

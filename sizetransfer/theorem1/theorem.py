@@ -190,20 +190,15 @@ def gaussian_theorem1(
     """
     check_variances(vm, vx)
     field = as_field(field)
-    basis, rounding = field.basis, ROUNDING * field.basis.block
+    basis = field.basis
     components = components_of(field, patch)
     start = start or FieldLaw(vx * basis.identity(field.covariance), None, basis)
     rollout = Rollout(score, start, vm, vx, churn)
     if sampler == "continuous":
-        count = panels or default_panels(vm, vx)
-        value, end = continuous_drift(field, rollout, patch, count)
-        coarse, _ = continuous_drift(field, rollout, patch, (count + 1) // 2)
-        drift = Quantity(value, abs(value - coarse) + rounding)
+        drift, end = _drift_of_process(field, rollout, patch, panels or default_panels(vm, vx))
     else:
-        levels = log_levels(vm, vx, 64) if levels is None else levels.double()
-        check_levels(levels, vm, vx)
-        value, end = stepwise_drift(field, rollout, patch, levels.to(field.covariance.device), sampler)
-        drift = Quantity(value, rounding)
+        levels = log_levels(vm, vx, 64) if levels is None else levels
+        drift, end = _drift_of_steps(field, rollout, patch, levels, sampler)
     enclosure = initial_distance(field, start, patch, vm, vx, churn=churn)
     initial = Quantity(enclosure.upper, enclosure.gap if len(components) == 1 else 0.0, "certificate")
     return Theorem1(
@@ -220,6 +215,27 @@ def gaussian_theorem1(
         churn=churn,
         sampler=sampler,
     )
+
+
+def _drift_of_process(field: GaussianField, rollout: Rollout, patch: Patch, panels: int) -> tuple[Quantity, FieldLaw]:
+    """Drift of the continuous process, with what half as many panels change of it, and the law at the end."""
+    value, end = continuous_drift(field, rollout, patch, panels)
+    coarse, _ = continuous_drift(field, rollout, patch, (panels + 1) // 2)
+    return Quantity(value, abs(value - coarse) + ROUNDING * field.basis.block), end
+
+
+def _drift_of_steps(
+    field: GaussianField, rollout: Rollout, patch: Patch, levels: Tensor, sampler: Stepper
+) -> tuple[Quantity, FieldLaw]:
+    """Drift of the steps of a sampler, and the law at the end.
+
+    Raises:
+        OracleError: levels that do not fall from vx to vm.
+    """
+    levels = levels.double()
+    check_levels(levels, rollout.vm, rollout.vx)
+    value, end = stepwise_drift(field, rollout, patch, levels.to(field.covariance.device), sampler)
+    return Quantity(value, ROUNDING * field.basis.block), end
 
 
 def default_panels(vm: float, vx: float) -> int:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
 
 import sizetransfer as st
+from sizetransfer.contracts.domain import Graph
 from sizetransfer.contracts.errors import OracleError, SpecError
 from sizetransfer.contracts.oracle import Context
 from sizetransfer.contracts.randomness import stream
@@ -99,7 +101,7 @@ def test_fields_fold_and_levels_are_answered_row_by_row():
     for row in range(4):
         alone = sample.rows(slice(row, row + 1))
         assert torch.allclose(student(alone.x, levels[row : row + 1], alone.context)[0], together[row], atol=1e-12)
-    assert student.ignores == {"walls"}
+    assert student.ignores == frozenset()  # behind a wall it takes the mean, which is not zero
     assert size != 12
 
 
@@ -142,6 +144,16 @@ def test_graphs_of_another_size_and_fields_without_an_answer_are_refused():
     sample = other.sample(1, 3, generator=stream(6))
     with pytest.raises(OracleError, match="knows that graph alone"):
         student(sample.x, sample.x.new_ones(1), sample.context)
+    own = fitted("graph")[0].sample(2, 10, generator=stream(6))
+    level = own.x.new_ones(2)
+    swapped = torch.tensor([5, 1, 2, 3, 4, 0, 6, 7, 8, 9])  # the ring with other numbers: as many sites, other edges
+    for edges in (swapped[own.context.domain.edges], own.context.domain.edges[1:]):
+        with pytest.raises(OracleError, match="knows that graph alone"):
+            student(own.x, level, Context(Graph(10, edges)))
+    with pytest.raises(OracleError, match="a mask"):
+        student(own.x, level, replace(own.context, mask=torch.ones_like(own.x, dtype=torch.bool)))
+    reordered = Graph(10, own.context.domain.edges.flip(0).flip(1))
+    assert torch.equal(student(own.x, level, Context(reordered)), student(own.x, level, own.context))
     with pytest.raises(SpecError, match="give a radius"):
         st.student("best-linear", st.FieldInfo(dim=2, periodic=False), radius=None)
     with pytest.raises(SpecError, match="fewer dimensions"):

@@ -7,11 +7,26 @@ from functools import cache
 import pytest
 import torch
 from mutant import Mutant
-from small_students import BOX, CONDITIONED, GRAPH, LATTICES, TORUS, SmallCNN, SmallGraphStudent, SmallSpec
+from small_students import (
+    BOX,
+    CONDITIONED,
+    CYLINDER,
+    GRAPH,
+    LATTICES,
+    RING,
+    TORUS,
+    SmallCNN,
+    SmallGraphStudent,
+    SmallSpec,
+)
 from student_mutants import MUTANTS
 
 from sizetransfer.contracts.errors import OracleError
+from sizetransfer.contracts.noise import expand
+from sizetransfer.contracts.oracle import draw_fields
+from sizetransfer.contracts.randomness import stream
 from sizetransfer.contracts.specs import FieldInfo
+from sizetransfer.contracts.student import Student
 from sizetransfer_verification.conformance import (
     Case,
     Outcome,
@@ -190,3 +205,83 @@ def test_an_example_runs_alone():
     report = check_student(SmallSpec(), fields=(TORUS,), only=("student/rows-alone",), example=Case(size=5, batch=3))
     assert report.ok
     assert report.outcomes[0].examples == 1
+
+
+class FittedFilter(Student):
+    """A linear score that its fit fills: before it, a student of radius zero."""
+
+    reach = 2
+
+    def __init__(self, field):
+        super().__init__(field, radius=2)
+        self.register_buffer("share", torch.zeros(()))
+
+    def fit(self, teacher, size, *, seed):
+        x = draw_fields(teacher, 64, size, generator=stream(seed, "fitted-filter")).x
+        self.share = -(x * x.roll(1, -1)).mean() / x.square().mean()
+
+    def forward(self, x, sigma, context):
+        around = sum(x.roll((step, other), (-2, -1)) for step in (self.reach, -self.reach) for other in (0, 1))
+        score = -(x + self.share * around) / (expand(sigma, x) ** 2 + self.field.sigma_data**2)
+        return score if context.mask is None else score * context.mask
+
+
+class FitReachesFarther(FittedFilter):
+    """What was fitted looks at a distance of three steps, and not at one of two."""
+
+    reach = 3
+
+
+@pytest.mark.parametrize("check", ["student/nothing-beyond-the-radius", "student/radius-is-reached"])
+def test_a_student_that_is_fitted_is_examined_as_it_is_after_the_fit(check):
+    assert only(check, StudentSubject(FittedFilter, fields=(TORUS,))).status == "passed"
+    assert only(check, StudentSubject(FitReachesFarther, fields=(TORUS,))).status == "failed"
+
+
+class FitForgotten(FittedFilter):
+    """What is fitted is no buffer, and is lost with the process."""
+
+    def __init__(self, field):
+        super().__init__(field)
+        del self.share
+        self.share = torch.zeros(())
+
+
+def test_what_a_fit_found_must_be_stored_with_the_weights():
+    assert only("student/weights-round-trip", StudentSubject(FittedFilter, fields=(TORUS,))).status == "passed"
+    assert only("student/weights-round-trip", StudentSubject(FitForgotten, fields=(TORUS,))).status == "failed"
+
+
+class OneGraph(SmallGraphStudent):
+    """Without weights; after its fit it takes the graph of the fit alone."""
+
+    def __init__(self, field):
+        super().__init__(field)
+        self.requires_grad_(False)
+        self.count = None
+
+    def fit(self, teacher, size, *, seed):
+        self.count = teacher.domain(size).sites
+
+    def forward(self, x, sigma, context):
+        if self.count not in {None, x.shape[-1]}:
+            raise OracleError("Another graph.")
+        return super().forward(x, sigma, context)
+
+
+def test_a_graph_on_which_no_size_can_be_changed_after_the_fit_is_left_out_with_the_reason():
+    subject = StudentSubject(
+        lambda field: (OneGraph if field.geometry == "graph" else FittedFilter)(field), fields=(TORUS, GRAPH)
+    )
+    assert subject.fields == (TORUS,)
+    assert subject.refused == {GRAPH: "Another graph."}
+
+
+def test_the_best_linear_student_keeps_the_contract_after_its_fit():
+    fields = (TORUS, RING, CONDITIONED, BOX, CYLINDER, GRAPH)
+    subject = StudentSubject({"kind": "best-linear", "radius": 2, "fields": 64}, fields=fields)
+    report = run_checks(subject).raise_if_failed()
+    assert list(subject.refused) == [GRAPH]
+    assert {"student/radius-is-reached", "student/walls-are-seen"} <= {
+        outcome.id for outcome in report.outcomes if outcome.status == "passed"
+    }

@@ -21,6 +21,7 @@ from sizetransfer.contracts.randomness import normal, seeded_initialisation, str
 from sizetransfer.contracts.specs import FieldInfo, StudentSpec, TeacherSpec
 from sizetransfer.contracts.student import Student
 from sizetransfer_verification.conformance.case import Case, CaseSpace
+from sizetransfer_verification.conformance.fitting import GRAPH_SITES, ReferenceFields, fit_as_a_run_does, size_to_fit
 
 TeacherLike = Teacher | TeacherSpec | Mapping[str, object] | str | Callable[[], Teacher]
 StudentLike = StudentSpec | Mapping[str, object] | str | Callable[[FieldInfo], Student]
@@ -229,6 +230,8 @@ class StudentSubject:
             )
         self._builder: Callable[[FieldInfo], Student] = builder
         self._built: dict[tuple[int, str, str, bool], Student] = {}
+        self._unasked: dict[FieldInfo, Student] = {}
+        self._fitted: dict[FieldInfo, Student] = {}
         self._accepted: dict[tuple[int, int], bool] = {}
         self.kept: dict[tuple[str, int], Any] = {}
         self.refused: dict[FieldInfo, str] = {}
@@ -249,7 +252,8 @@ class StudentSubject:
     def _taken(self, fields: Sequence[FieldInfo]) -> Iterator[FieldInfo]:
         for field in fields:
             try:
-                self.build(field)
+                self._unasked[field] = self.built_and_fitted(field)
+                self._check_other_graph(field)
             except SizetransferError as error:
                 self.refused[field] = error.what
                 continue
@@ -265,6 +269,19 @@ class StudentSubject:
                 fix="pass fields=[FieldInfo(...)] with a field that it takes",
             )
 
+    def _check_other_graph(self, field: FieldInfo) -> None:
+        """Of a student that was fitted on a graph, whether it takes another one: else no size can be changed there.
+
+        Raises:
+            SizetransferError: what the student says to another graph.
+        """
+        if field in self._fitted and field.geometry == "graph":
+            size = GRAPH_SIZES[GRAPH_SIZES.index(GRAPH_SITES) + 1]
+            student, domain = copy.deepcopy(self._fitted[field]).double(), domain_for(field, size)
+            sample = ReferenceFields(field, domain).double().sample(1, size, generator=stream("conformance", "graph"))
+            with torch.no_grad():
+                student(sample.x, sample.x.new_full((1,), field.sigma_data), sample.context)
+
     def build(self, field: FieldInfo, *, label: str = "student") -> Student:
         """A new student for a field, its weights from the subject's seed and the label, in eval mode."""
         with seeded_initialisation("conformance", self.seed, label):
@@ -278,6 +295,16 @@ class StudentSubject:
                 fix="derive the class from Student, or wrap the module",
             )
         return built.eval()
+
+    def built_and_fitted(self, field: FieldInfo) -> Student:
+        """A new student as a run's training meets it; one without weights that have gradients is fitted already."""
+        student = self.build(field)
+        if any(parameter.requires_grad for parameter in student.parameters()):
+            return student
+        if field not in self._fitted:
+            fit_as_a_run_does(student, field, domain_for(field, size_to_fit(student)), seed=self.seed)
+            self._fitted[field] = student
+        return copy.deepcopy(self._fitted[field])
 
     @cached_property
     def example(self) -> Student:
@@ -299,7 +326,9 @@ class StudentSubject:
 
     def fresh(self, case: Case, *, stirred: bool = True) -> Student:
         """The same student as :meth:`student`, built again: nothing has been asked of it yet."""
-        student = self.build(self.fields[case.member])
+        field = self.fields[case.member]
+        # The first of them is there already, and building one may take long.
+        student = self._unasked.pop(field, None) or self.built_and_fitted(field)
         if stirred:
             stir(student, stream("conformance", self.seed, "stir"))
         return _moved(student, case)

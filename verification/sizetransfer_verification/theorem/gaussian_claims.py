@@ -239,7 +239,9 @@ def gaussian_claims() -> tuple[Claim[GaussianConfiguration] | Claim[GaussianInfl
             influence_configurations,
             lambda one: _influence(one, _shipped_weights),
         ),
-        *_careless(steps, continuous),
+        *_wrong_sums(steps, continuous),
+        *_wrong_laws(),
+        *_wrong_processes(continuous),
         Claim(
             "gaussian-weights/churn",
             "The weights of the reverse SDE serve for any churn.",
@@ -250,12 +252,10 @@ def gaussian_claims() -> tuple[Claim[GaussianConfiguration] | Claim[GaussianInfl
     )
 
 
-def _careless(steps: Strategy, continuous: Strategy) -> tuple[Claim[GaussianConfiguration], ...]:
-    """Bounds with one ingredient wrong."""
-    both = configurations("euler", "ancestral", "continuous")
+def _wrong_sums(steps: Strategy, continuous: Strategy) -> tuple[Claim[GaussianConfiguration], ...]:
+    """Bounds that sum the right errors in a wrong way."""
     # With nothing else that is wrong: other errors, which the bound counts in full, would hide the mistake.
     pushed = configurations("euler", "ancestral", bias=(1.0, 0.1, 0.01), gain=(0.0,), start=("exact",), steps=(16, 4))
-    local: dict[str, Sequence[Any]] = {"radius": (0, 1, 2), "gain": (0.0,), "bias": (0.0,), "start": ("exact",)}
     return (
         Claim(
             "gaussian-continuous/missing-weight",
@@ -285,6 +285,13 @@ def _careless(steps: Strategy, continuous: Strategy) -> tuple[Claim[GaussianConf
             _with_errors(_mean_only),
             mistake="the absolute value of the error is taken after its mean",
         ),
+    )
+
+
+def _wrong_laws() -> tuple[Claim[GaussianConfiguration], ...]:
+    """Bounds for another law at the start or at the end."""
+    both = configurations("euler", "ancestral", "continuous")
+    return (
         Claim(
             "gaussian/clean-law", "The learned law is near the clean law.", both, _clean_law, mistake="the wrong law"
         ),
@@ -295,6 +302,13 @@ def _careless(steps: Strategy, continuous: Strategy) -> tuple[Claim[GaussianConf
             _without_start,
             mistake="delta_ini is missing",
         ),
+    )
+
+
+def _wrong_processes(continuous: Strategy) -> tuple[Claim[GaussianConfiguration], ...]:
+    """Bounds whose errors are those of another process: another reference, another churn, another law on the way."""
+    local: dict[str, Sequence[Any]] = {"radius": (0, 1, 2), "gain": (0.0,), "bias": (0.0,), "start": ("exact",)}
+    return (
         Claim(
             "gaussian-continuous/truncation",
             "A score is measured against the exact one cut off at its radius.",

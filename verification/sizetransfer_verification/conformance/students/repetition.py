@@ -75,13 +75,11 @@ def specification_round_trip(subject: StudentSubject, case: Case, evidence: Evid
         raise NotApplicableError("The student comes from no specification.")
     again = type(spec).parse(json.loads(json.dumps(spec.to_json())))
     evidence.holds(again == spec, "specification read back", measured=str(again), allowed=str(spec))
-    rebuilt = StudentSubject(again, fields=(subject.field(case),), seed=subject.seed)
-    alone = replace(case, member=0)
-    _same_weights(evidence, rebuilt.fresh(alone), subject.fresh(case), "weights built from what was read back")
+    rebuilt = StudentSubject(again, fields=(subject.field(case),), seed=subject.seed, name=subject.name)
+    got, expected = rebuilt.fresh(replace(case, member=0)), subject.fresh(case)
+    _same_weights(evidence, got, expected, "weights built from what was read back")
     inputs = subject.inputs(case)
-    evidence.equal(
-        answer(rebuilt.fresh(alone), *inputs), answer(subject.fresh(case), *inputs), "score of what was read back"
-    )
+    evidence.equal(answer(got, *inputs), answer(expected, *inputs), "score of what was read back")
 
 
 @student_check(

@@ -14,6 +14,7 @@ import yaml
 
 import sizetransfer
 from sizetransfer.registry import SYSTEMS, Registry
+from sizetransfer.runs import load
 
 PACKAGE = Path(sizetransfer.__file__).parent
 NAMES = ("teacher", "student", "measure", "figure", "experiment", "executor")
@@ -28,15 +29,15 @@ registry = default_registry()
 names = {sort: sorted(registry.entries(sort)) for sort in %r}
 for kind in names["teacher"]:
     st.teacher(kind)
-refused = {}
+refused, left_out = {}, {}
 for name in names["experiment"]:
     try:
-        st.load(name)
+        left_out[name] = sorted(st.load(name).left_out)
     except SpecError as error:
         refused[name] = str(error)
 for name in names["figure"]:
     assert callable(registry.figure(name))
-print(json.dumps([st.__file__, names, refused]))
+print(json.dumps([st.__file__, names, refused, left_out]))
 """
 
 
@@ -50,10 +51,33 @@ def run(folder: Path, *arguments: str) -> str:
 
 
 def kinds_of(experiment: Path) -> set[str]:
-    """Kinds of teachers, students and measures that an experiment file names."""
+    """Kinds of teachers, students and measures that an experiment file needs: what is optional may be away."""
     data = yaml.safe_load(experiment.read_text())
+    optional = data.get("optional", ())
     groups = (data["teachers"], data["students"], data["evaluation"]["measures"])
-    return {spec["kind"] for group in groups for spec in group.values()}
+    return {spec["kind"] for group in groups for name, spec in group.items() if name not in optional}
+
+
+def optional_of(experiment: Path, kinds: set[str]) -> list[str]:
+    """What is left out of an experiment: what is without any plugin, and what is optional and of these kinds."""
+    whole = Registry(find_plugins=list)
+    loaded = load(experiment, registry=whole)
+    entries = {**loaded.teachers, **loaded.students}
+    gone = {name for name in loaded.optional if name in entries and entries[name].kind_name() in kinds}
+    return sorted({*loaded.left_out, *gone})
+
+
+def test_each_experiment_of_a_system_needs_no_other_system() -> None:
+    whole = Registry(find_plugins=list)
+    owner = {
+        name: entry.plugin.record.value
+        for sort in ("teacher", "student", "measure")
+        for name, entry in whole.entries(sort).items()
+        if entry.plugin.record.value.startswith("sizetransfer.systems")
+    }
+    for name, entry in whole.entries("experiment").items():
+        needed = {owner[kind] for kind in kinds_of(entry.value) if kind in owner}
+        assert needed <= {entry.plugin.record.value}, name
 
 
 @pytest.mark.slow
@@ -78,12 +102,13 @@ def test_without_a_system_the_rest_works(system: str, tmp_path: Path) -> None:
     kinds = gone["teacher"] | gone["student"] | gone["measure"]
     assert gone["teacher"]
 
-    file, names, refused = json.loads(run(tmp_path, "-c", PROGRAM % (NAMES,)))
+    file, names, refused, left_out = json.loads(run(tmp_path, "-c", PROGRAM % (NAMES,)))
     assert Path(file).parent == copy
     assert names == {sort: sorted(set(table) - gone[sort]) for sort, table in entries.items()}
     needing = {name for name in names["experiment"] if kinds_of(entries["experiment"][name].value) & kinds}
     assert set(refused) == needing
     assert all(any(repr(kind) in refused[name] for kind in kinds) for name in needing)
+    assert left_out == {name: optional_of(entries["experiment"][name].value, kinds) for name in left_out}
     listing = json.loads(run(tmp_path, "-m", "sizetransfer", "list", "--json"))
     assert {row["name"] for row in listing["teachers"]} == set(names["teacher"])
 

@@ -60,6 +60,23 @@ def test_an_optional_student_that_is_not_installed_is_left_out_with_what_to_inst
         read(write(tmp_path))
 
 
+def test_an_optional_teacher_that_is_not_installed_is_left_out(tmp_path):
+    teachers = {**tiny_zoo.EXPERIMENT["teachers"], "gone": {"kind": "gone-away"}}
+    path = write(tmp_path, teachers=teachers, optional=["gone", "away"])
+    experiment = read(path)
+    assert list(experiment.teachers) == list(tiny_zoo.EXPERIMENT["teachers"])
+    assert set(experiment.left_out) == {"gone", "away"}
+    assert "gone-away" in experiment.left_out["gone"]
+    assert read(path, overrides={"teachers.gone": None}).left_out.keys() == {"away"}
+    with pytest.raises(SpecError, match="gone-away"):
+        read(write(tmp_path, teachers=teachers, optional=["away"]))
+
+
+def test_what_is_left_of_an_experiment_must_be_a_grid(tmp_path):
+    with pytest.raises(SpecError, match="teachers"):
+        read(write(tmp_path, teachers={"gone": {"kind": "gone-away"}}, optional=["gone", "away"]))
+
+
 def test_an_optional_student_that_is_there_stays(tmp_path):
     experiment = read(write(tmp_path, optional=["away"]), overrides={"students.away": {"kind": "tiny-line"}})
     assert set(experiment.students) == {"here", "away"}
