@@ -46,7 +46,8 @@ ExecutorFactory = Callable[..., Any]
 """Builds an executor; ``sizetransfer.runs.executors`` says with which arguments."""
 
 FigureFunction: TypeAlias = "Callable[[ReportData], Drawing | Omitted]"
-"""Draws a figure of a run, or says why there is none; ``ReportData`` is in ``sizetransfer.report``, the rest in ``sizetransfer.drawing``."""
+"""Draws a figure of a run, or says why there is none; ``ReportData`` is in ``sizetransfer.report``, what it gives in
+``sizetransfer.drawing``."""
 
 
 @hookspec
