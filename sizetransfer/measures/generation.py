@@ -52,7 +52,7 @@ from sizetransfer.contracts.randomness import Stream, batches
 from sizetransfer.contracts.records import Measurement
 from sizetransfer.contracts.specs import Geometry, MeasureSpec, NoiseSchedule, TrainingSpec
 from sizetransfer.contracts.student import Student
-from sizetransfer.measures.exact_law import ControlScore, ExactLaw, smallest_wave, whole_torus
+from sizetransfer.measures.exact_law import FIELDS, ControlScore, ExactLaw, smallest_wave, whole_torus
 from sizetransfer.measures.generated_parts import OBSERVABLE_PARTS, REVERSE_PROCESS_PARTS
 from sizetransfer.measures.marginal_ratios import marginals, plain, ratios
 from sizetransfer.scores.sampling import SamplerSpec, Score, Streams, draw_noise, generate, sample
@@ -181,6 +181,10 @@ class GenerationSpec(ReverseProcessSpec):
     figures: ClassVar[tuple[str, ...]] = ("generation",)
     parts: ClassVar[Mapping[str, Part]] = {**OBSERVABLE_PARTS, **REVERSE_PROCESS_PARTS}
     fields: int = Field(64, ge=2, description="generated fields, and as many exact ones")
+
+    def draws(self) -> int:
+        """Exact fields and as many others, to tell how far two sets of exact fields are apart; some for the law."""
+        return max(2 * self.fields, FIELDS)
 
     def check(self, teacher: Teacher, size: int) -> None:
         """Refuse lattices on which the patches and neighbours do not fit."""

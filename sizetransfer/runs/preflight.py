@@ -21,6 +21,7 @@ from sizetransfer.runs.reads import note_opened, opened_by
 from sizetransfer.runs.sources import files_read, literal_files
 from sizetransfer.runs.trials import Trial
 from sizetransfer.scores.computing import build_student, build_teacher
+from sizetransfer.scores.training import check_crop
 
 
 @dataclass(frozen=True)
@@ -118,12 +119,27 @@ def _check_measures(trial: Trial, teacher: Teacher) -> Iterator[tuple[tuple[str,
             yield (trial.teacher_name, name), f"the teacher {trial.teacher_name!r} lacks {', '.join(lacking)}"
         for size in trial.evaluation.sizes_of(name) if not lacking else ():
             measure.check(teacher, size)
+            _check_fields(measure, teacher, size, f"evaluation.measures.{name}")
+
+
+def _check_fields(measure: MeasureSpec, teacher: Teacher, size: int, where: str) -> None:
+    """Refuse a measure of more independent fields than the teacher holds out."""
+    there, asked = teacher.split("held out").independent_fields(size), measure.draws()
+    if there is not None and asked > there:
+        raise SpecError(
+            "A measure asks for more independent fields than there are.",
+            where=f"{where}, size {size}",
+            expected=f"at most {there} held-out fields of this size",
+            got=str(asked),
+            fix="lower the measure's fields, hold out a larger share, or give more data",
+        )
 
 
 def _check_student(trial: Trial, built: _Built, device: str) -> tuple[set[Path], float]:
     with _plugin_errors(trial), files_read() as files:
         student = build_student(trial, built.teacher)
         check_radius(trial, student)
+        check_crop(built.teacher, student, trial.training.size)
     taken = [name for name in trial.evaluation.measures if (trial.teacher_name, name) not in built.skipped]
     with _plugin_errors(trial):
         note_opened(trial.student, files)
