@@ -48,7 +48,14 @@ everything goes on without that system."""
 
 BUILT_IN_MODULES = tuple(
     f"{CORE}.{name}"
-    for name in ("students", "measures", "report", "runs", *(f"systems.{system}.plugin" for system in SYSTEMS))
+    for name in (
+        "students",
+        "teachers",
+        "measures",
+        "report",
+        "runs",
+        *(f"systems.{system}.plugin" for system in SYSTEMS),
+    )
 )
 """The list of built-in plugins."""
 

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
         checks,
         parametrize_with_checks,
     )
-    from sizetransfer_verification.strangers import oracle_from_functions
     from sizetransfer_verification.symbolic import identities
     from sizetransfer_verification.theorem import claims, search
 
@@ -34,7 +33,6 @@ _HOMES = {
     "check_teacher": "conformance",
     "checks": "conformance",
     "parametrize_with_checks": "conformance",
-    "oracle_from_functions": "strangers",
     "identities": "symbolic",
     "claims": "theorem",
     "search": "theorem",
@@ -51,7 +49,6 @@ __all__ = [  # noqa: PLE0604, RUF100
     "checks",
     "claims",
     "identities",
-    "oracle_from_functions",
     "parametrize_with_checks",
     "search",
 ]
