@@ -209,6 +209,11 @@ class Teacher(nn.Module, ABC):
             OracleError: the teacher is not defined at that size.
         """
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What it found where it was not told, of data say, in words for the user of a run."""
+        return ()
+
     def split(self, part: Split) -> Teacher:
         """The teacher of the fields that students are trained on, or of those that measures are taken of.
 

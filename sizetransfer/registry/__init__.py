@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 Sort = Literal["teacher", "student", "measure", "figure", "experiment", "executor", "command"]
 
 SYSTEMS = (
+    "dataset",
     "flow",
     "gaussian",
     "hard_valid",

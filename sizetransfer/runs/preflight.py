@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from torch.nn.parameter import is_lazy
@@ -33,11 +33,13 @@ class Plan:
         costs: estimated cost of a trial by names of teacher and student: parameters times sites times fields times
             steps.
         skipped: why a measure cannot be taken of a teacher, by names of teacher and measure.
+        notes: what teachers found where they were not told, by name.
     """
 
     trials: tuple[Trial, ...]
     costs: dict[tuple[str, str], float]
     skipped: dict[tuple[str, str], str]
+    notes: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def plan(trials: Sequence[Trial], device: str = "cpu") -> Plan:
@@ -52,6 +54,7 @@ def plan(trials: Sequence[Trial], device: str = "cpu") -> Plan:
     costs: dict[tuple[str, str], float] = {}
     files: dict[tuple[str, str], set[Path]] = {}
     skipped: dict[tuple[str, str], str] = {}
+    notes: dict[str, tuple[str, ...]] = {}
     built: dict[str, _Built] = {}
     for trial in trials:
         pair = (trial.teacher_name, trial.student_name)
@@ -62,11 +65,12 @@ def plan(trials: Sequence[Trial], device: str = "cpu") -> Plan:
                 # Trials come teacher by teacher: one teacher is in memory at a time.
                 built = {trial.teacher_name: _build_teacher(trial)}
                 skipped |= built[trial.teacher_name].skipped
+                notes[trial.teacher_name] = built[trial.teacher_name].teacher.notes
             files[pair], costs[pair] = _check_student(trial, built[trial.teacher_name], device)
     for trial in trials:
         files[trial.teacher_name, trial.student_name] |= opened_by(trial.teacher) | opened_by(trial.student)
     keyed = tuple(_keyed(trial, device, files[trial.teacher_name, trial.student_name], skipped) for trial in trials)
-    return Plan(keyed, costs, skipped)
+    return Plan(keyed, costs, skipped, notes)
 
 
 def check_radius(trial: Trial, student: Student) -> None:

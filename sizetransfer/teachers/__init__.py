@@ -11,6 +11,6 @@ from sizetransfer.registry.hooks import hookimpl
 @hookimpl
 def register_teachers(register: Callable[[type[TeacherSpec]], None]) -> None:
     """Register the teachers that are made of somebody's functions."""
-    from sizetransfer.teachers.functions import FunctionsSpec
+    from sizetransfer.teachers.by_path import FunctionsSpec
 
     register(FunctionsSpec)
