@@ -14,7 +14,7 @@ import torch
 _SHAPED = ["students", "measures", "numerics.chains", "numerics.layers"]
 _SHAPED += [f"contracts.{name}" for name in ("noise", "oracle", "student")]
 _SHAPED += [f"scores.{name}" for name in ("training", "response", "sampling", "tiling", "posterior")]
-_SHAPED += ["systems.flow.teacher", "systems.gaussian", "systems.phi4"]
+_SHAPED += ["teachers", "systems.dataset", "systems.flow.teacher", "systems.gaussian", "systems.phi4"]
 _HARD_VALID = ("blocks", "directions", "encoding", "field", "labels", "motifs", "ports", "teacher", "validity")
 _SHAPED += [f"systems.hard_valid.{name}" for name in _HARD_VALID]
 _SHAPED += [f"systems.ising.{name}" for name in ("teacher", "student", "zero_field_measure")]

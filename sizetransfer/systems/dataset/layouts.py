@@ -110,6 +110,8 @@ def candidates(shape: Sequence[int], *, dim: int | None, channels: int | None, c
 
 
 def _fits(layout: Layout, shape: Sequence[int], dim: int | None, channels: int | None, cubic: bool) -> bool:
+    if dim is None and layout.dim == 1 and "C" in layout.text:
+        return False  # nothing tells channels on a chain from a lattice of two unequal sides
     size, count = layout.size(shape), layout.channels(shape)
     wanted = count <= MOST_CHANNELS and count < min(size) if channels is None else count == channels
     return dim in {None, layout.dim} and wanted and min(size) > 1 and (not cubic or len(set(size)) == 1)

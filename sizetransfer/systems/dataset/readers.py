@@ -166,6 +166,8 @@ def chosen(path: Path, name: str | None, arrays: Mapping[str, tuple[int, ...]]) 
 
 def _npy(path: Path, name: str | None) -> StoredArray:
     _nameless(path, name)
+    with path.open("rb") as stream:
+        np.lib.format.read_magic(stream)  # numpy.load takes what is none for a pickle
     return _mapped(path, "", np.load(path, mmap_mode="r", allow_pickle=False))
 
 

@@ -13,6 +13,7 @@ functions that answer (:mod:`sizetransfer.teachers.functions`).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -257,13 +258,11 @@ def _require_fields(asked: int, count: int, size: int, part: Split | None) -> No
 def _notes(spec: DatasetTeacherSpec, contents: Contents) -> tuple[str, ...]:
     scale = contents.scale
     found = [one.numbers.note for one in contents.files if one.numbers.note]
-    counts = {name: len(regions) for name, regions in contents.parts.items()}
-    what = "blocks" if spec.split.block else "samples"
-    found.append(f"{counts['training']} {what} to train on, {counts['held out']} held out")
+    found += _counts(contents, "blocks" if spec.split.block else "samples")
     units = {
         "data": "as in the files",
-        "centred": "less their mean",
-        "standard": "less their mean, over their deviation",
+        "centred": "centred (less the mean)",
+        "standard": "standard (less the mean, over the deviation)",
     }
     numbers = ", ".join(f"{m:.4g} ± {s:.4g}" for m, s in zip(scale.mean, scale.deviation, strict=True))
     found.append(f"fields {units[spec.units]}; mean ± deviation of each channel in the files: {numbers}")
@@ -272,3 +271,14 @@ def _notes(spec: DatasetTeacherSpec, contents: Contents) -> tuple[str, ...]:
     if spec.units == "data" and any(abs(m) > s for m, s in zip(scale.mean, scale.deviation, strict=True)):
         found.append("the mean is larger than the deviation: units: centred makes a student's task easier")
     return tuple(found)
+
+
+def _counts(contents: Contents, what: str) -> list[str]:
+    """How many regions of each size are on each side."""
+    tables = {name: Counter(region.size for region in regions) for name, regions in contents.parts.items()}
+    found = []
+    for size in sorted({region.size for region in contents.regions(None)}):
+        sites = " x ".join(map(str, size))
+        counts = ", ".join(f"{table[size]} {name}" for name, table in tables.items())
+        found.append(f"{what} of {sites} sites: {counts}")
+    return found
