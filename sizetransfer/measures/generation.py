@@ -183,7 +183,7 @@ class GenerationSpec(ReverseProcessSpec):
     fields: int = Field(64, ge=2, description="generated fields, and as many exact ones")
 
     def draws(self) -> int:
-        """Exact fields and as many others, to tell how far two sets of exact fields are apart; some for the law."""
+        """Exact fields, as many others to compare them with, and fields for the law; a start from others takes more."""
         return max(2 * self.fields, FIELDS)
 
     def check(self, teacher: Teacher, size: int) -> None:

@@ -98,5 +98,13 @@ def _imported(name: str, path: str) -> Function:
             got=f"{path} ({described(error)})",
             fix="install the package or put it on PYTHONPATH, or correct the path",
         ) from None
+    if not callable(target):
+        raise SpecError(
+            "What is named is no function.",
+            where=name,
+            expected="the import path of a callable",
+            got=f"{path}, a {type(target).__name__}",
+            fix="correct the path",
+        )
     function: Function = target
     return function

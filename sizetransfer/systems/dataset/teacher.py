@@ -167,9 +167,9 @@ class DatasetTeacher(Answers, Teacher):
             _require_fields(batch, count, size, self.part)
             order = torch.randperm(count, generator=generator, device=generator.device)
             return [int(number) for number in order[:batch]]
-        total = max(generator.total or 0, generator.first + batch)
-        start = self._set(generator) * total
-        _require_fields(start + total, count, size, self.part)
+        total, before = max(generator.total or 0, generator.first + batch), self._set(generator)
+        start = before * total
+        _require_fields(total, count, size, self.part, sets=before + 1)
         order = _permutation(generator.root, size, count)
         return [int(number) for number in order[start + generator.first :][:batch]]
 
@@ -243,14 +243,15 @@ def _permutation(root: tuple[Label, ...], size: int, count: int) -> Tensor:
     return uniform((count,), generator=generator, like=torch.zeros((), dtype=torch.float64)).argsort(stable=True)
 
 
-def _require_fields(asked: int, count: int, size: int, part: Split | None) -> None:
-    if asked <= count:
+def _require_fields(asked: int, count: int, size: int, part: Split | None, *, sets: int = 1) -> None:
+    """Refuse more fields than there are, of one set or of several that have none in common."""
+    if sets * asked <= count:
         return
     raise OracleError(
         "The data set has too few independent fields: none is given twice.",
         where=f"teacher of kind dataset, size {size}",
         expected=f"at most {count} {part or ''} fields in all".replace("  ", " "),
-        got=str(asked),
+        got=str(asked) if sets == 1 else f"{sets} sets of {asked}",
         fix="ask for fewer (fields: or batch:), change split.held_out, or give more data",
     )
 
