@@ -11,6 +11,7 @@ from data_files import gaussian_fields, write
 import sizetransfer as st
 from sizetransfer import cli
 from sizetransfer.contracts.errors import RunError, SizetransferError
+from sizetransfer.runs.preflight import plan
 
 EXPERIMENT = {
     "name": "mine",
@@ -137,3 +138,25 @@ def test_functions_beside_data_give_their_measures(tmp_path, monkeypatch):
     assert hasattr(teacher, "energy")
     assert not hasattr(teacher, "log_density")
     assert not hasattr(st.load("mine.yaml").teachers["data"].build(), "score")
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_folder_of_one_teacher_is_in_no_key_of_another(tmp_path):
+    """zarr keeps an array in many files, which the same code opens for every data set."""
+
+    def key(name):
+        data = {**EXPERIMENT["teachers"]["data"], "files": [f"{name}.zarr"]}
+        one = overridden(teachers={"data": data}, evaluation__sizes=[8], evaluation__measures=loss)
+        return plan(one.trials()).trials[0].keys
+
+    loss = {"loss": {"kind": "denoising-loss", "fields": 4}}
+    for name in ("a", "b"):
+        write(tmp_path, "zarr", gaussian_fields(16, 8, name=len(name)), name)
+    before = key("a")
+    key("b")
+    assert key("a") == before
+    assert any("a.zarr" in file for file in before.files)
+    assert not any("b.zarr" in file for file in before.files)
+    write(tmp_path, "zarr", gaussian_fields(16, 8, name=7), "b")
+    assert key("a") == before
+    assert key("b").training != before.training

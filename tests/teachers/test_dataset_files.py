@@ -16,6 +16,7 @@ from sizetransfer.contracts.errors import SizetransferError, SpecError
 from sizetransfer.systems.dataset import readers
 from sizetransfer.systems.dataset.layouts import candidates, named, recognised
 from sizetransfer.systems.dataset.readers import open_array
+from sizetransfer_verification import check_teacher
 
 COUNT, SIZE = 12, 6
 TYPES = (">f8", "<f4", ">f4", ">i2", "u1", "<i8")
@@ -329,3 +330,9 @@ def test_a_specification_is_read_back_and_its_files_take_part(tmp_path):
     assert spec.reads() == (Path(path),)
     with pytest.raises(SizetransferError, match="boundary"):
         st.teacher("dataset", files=[str(path)])
+
+
+@pytest.mark.slow
+def test_data_keep_the_contract_of_a_teacher(tmp_path):
+    teacher = dataset(write(tmp_path, "npy", gaussian_fields(6144, 4)), layout="BHW", translation_period=1, even=True)
+    check_teacher(teacher).raise_if_failed()

@@ -247,3 +247,21 @@ def test_branches_of_a_stream_know_its_root():
     own = stream("a", 1)
     assert own.branch("b").branch("c").fields(0, 2).root == ("a", 1)
     assert [(part.root, part.total) for _, part in batches(5, 2, "x")] == [(("x",), 5)] * 3
+
+
+def test_of_many_fields_none_is_given_twice_either(tmp_path):
+    teacher = dataset(numbered(tmp_path, 9000, 2), layout="BHW", split={"held_out": 0.5}).split("held out")
+    count = teacher.independent_fields(2)
+    assert count == 4500  # more than are put in order as a whole
+    parts = [numbers_of(draw_fields(teacher, n, 2, generator=own).x) for n, own in batches(count, 1000, "all")]
+    found = list(itertools.chain.from_iterable(parts))
+    assert len(set(found)) == count
+    single = numbers_of(draw_fields(teacher, 10, 2, generator=stream("all")).x)
+    assert found[:10] == single
+
+
+def test_the_next_call_of_a_stream_gives_other_fields(tmp_path):
+    teacher, own = dataset(numbered(tmp_path), layout="BHW").split("training"), stream("twice")
+    calls = [numbers_of(teacher.sample(5, 4, generator=own).x) for _ in range(3)]
+    assert len(set(itertools.chain.from_iterable(calls))) == 15
+    assert numbers_of(teacher.sample(5, 4, generator=stream("twice")).x) == calls[0]

@@ -3,8 +3,8 @@ r"""The scale of data: mean and deviation of each channel, measured on the train
 .. math:: \mu_c = \frac1n\sum x_c, \qquad s_c^2 = \frac1n\sum (x_c - \mu_c)^2, \qquad
     \sigma_d^2 = \frac1C\sum_c s_c^2
 
-over live sites of at most ``SCANNED`` numbers, which are spread over all training fields where there are more. Sums of
-parts are joined as Chan, Golub and LeVeque (1983) do, so that a mean far from zero costs no digits.
+over live sites of at most ``SCANNED`` numbers in ``BLOCKS`` blocks, spread over all training fields where there are
+more. Sums of parts are joined as Chan, Golub and LeVeque (1983) do, so that a mean far from zero costs no digits.
 """
 
 from __future__ import annotations
@@ -22,6 +22,9 @@ from sizetransfer.systems.dataset.splitting import Region
 
 SCANNED = 2**26
 """Numbers that the scale is measured from, at most."""
+
+BLOCKS = 2**13
+"""Fields, or parts of large fields, that it is measured from, at most."""
 
 SLAB = 2**22
 """Numbers that are in memory at a time."""
@@ -81,9 +84,9 @@ def _slabs(region: Region, channels: int) -> Iterator[Region]:
 
 def _some(slabs: Sequence[Region], numbers: int) -> Sequence[Region]:
     """All slabs, or some that are evenly spaced, where all would be too many numbers."""
-    if numbers <= SCANNED:
+    kept = max(1, min(BLOCKS, len(slabs) * SCANNED // numbers))
+    if kept >= len(slabs):
         return slabs
-    kept = max(1, len(slabs) * SCANNED // numbers)
     return [slabs[len(slabs) * place // kept] for place in range(kept)]
 
 

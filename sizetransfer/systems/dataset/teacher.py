@@ -36,6 +36,9 @@ from sizetransfer.teachers.functions import Answers, capability_names, with_capa
 
 Block = NDArray[np.float64]
 
+MANY = 2**12
+"""Fields whose order is not found by putting all of them in order."""
+
 REMEMBERED = 256
 """Roots of streams whose sets of fields are remembered."""
 
@@ -150,7 +153,7 @@ class DatasetTeacher(Answers, Teacher):
 
     def _windows(self, batch: int, size: int, generator: torch.Generator) -> list[Region]:
         """Windows at random places of random regions."""
-        regions = [region for region in self.contents.regions(self.part) if min(region.size) >= size]
+        regions = _large(self.contents, self.part, size)
         like = self.anchor.new_zeros((), dtype=torch.float64).cpu()
         chosen = integers(len(regions), (batch,), generator=generator, like=like).tolist()
         shares = uniform((batch, self.field.dim), generator=generator, like=like).tolist()
@@ -167,11 +170,12 @@ class DatasetTeacher(Answers, Teacher):
             _require_fields(batch, count, size, self.part)
             order = torch.randperm(count, generator=generator, device=generator.device)
             return [int(number) for number in order[:batch]]
-        total, before = max(generator.total or 0, generator.first + batch), self._set(generator)
+        total = max(generator.total or 0, generator.first + batch)
+        before = self._set(generator.branch("data set"))  # the next call of the same stream gives others
         start = before * total
         _require_fields(total, count, size, self.part, sets=before + 1)
-        order = _permutation(generator.root, size, count)
-        return [int(number) for number in order[start + generator.first :][:batch]]
+        order = _order(generator.root, size, count, start + total)
+        return order[start + generator.first :][:batch]
 
     def _set(self, generator: Stream) -> int:
         """How many sets of fields this stream's root has named before this one."""
@@ -236,11 +240,27 @@ def _fields(contents: Contents, part: Split | None, size: int, crop: bool) -> tu
     return tuple(region for region in regions if set(region.size) == {size})
 
 
+@lru_cache(maxsize=64)
+def _large(contents: Contents, part: Split | None, size: int) -> tuple[Region, ...]:
+    """The regions that a window fits into."""
+    return tuple(region for region in contents.regions(part) if min(region.size) >= size)
+
+
 @lru_cache(maxsize=16)
-def _permutation(root: tuple[Label, ...], size: int, count: int) -> Tensor:
-    """The order in which the streams of a root take the fields of a size."""
-    generator = Stream(*root, "order of a data set", size)
-    return uniform((count,), generator=generator, like=torch.zeros((), dtype=torch.float64)).argsort(stable=True)
+def _order(root: tuple[Label, ...], size: int, count: int, asked: int) -> list[int]:
+    """The first fields of a size, of ``count``, in the order in which the streams of a root take them.
+
+    Of many fields they are drawn one after another, and those that came before are passed over.
+    """
+    like, name = torch.zeros((), dtype=torch.float64), (*root, "order of a data set", size)
+    if count <= MANY:
+        return uniform((count,), generator=Stream(*name), like=like).argsort(stable=True).tolist()[:asked]
+    found: dict[int, None] = {}
+    block = 0
+    while len(found) < asked:
+        found |= dict.fromkeys(integers(count, (MANY,), generator=Stream(*name, block), like=like).tolist())
+        block += 1
+    return list(found)[:asked]
 
 
 def _require_fields(asked: int, count: int, size: int, part: Split | None, *, sets: int = 1) -> None:
