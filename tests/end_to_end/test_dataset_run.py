@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 import yaml
@@ -146,10 +148,10 @@ def test_a_folder_of_one_teacher_is_in_no_key_of_another(tmp_path):
 
     def key(name):
         data = {**EXPERIMENT["teachers"]["data"], "files": [f"{name}.zarr"]}
-        one = overridden(teachers={"data": data}, evaluation__sizes=[8], evaluation__measures=loss)
+        evaluation = {"sizes": [8], "measures": {"loss": {"kind": "denoising-loss", "fields": 4}}}
+        one = st.experiment({**EXPERIMENT, "teachers": {"data": data}, "evaluation": evaluation})
         return plan(one.trials()).trials[0].keys
 
-    loss = {"loss": {"kind": "denoising-loss", "fields": 4}}
     for name in ("a", "b"):
         write(tmp_path, "zarr", gaussian_fields(16, 8, name=len(name)), name)
     before = key("a")
@@ -157,6 +159,7 @@ def test_a_folder_of_one_teacher_is_in_no_key_of_another(tmp_path):
     assert key("a") == before
     assert any("a.zarr" in file for file in before.files)
     assert not any("b.zarr" in file for file in before.files)
+    shutil.rmtree("b.zarr")
     write(tmp_path, "zarr", gaussian_fields(16, 8, name=7), "b")
     assert key("a") == before
     assert key("b").training != before.training
