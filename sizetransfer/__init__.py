@@ -80,6 +80,7 @@ if TYPE_CHECKING:
     from sizetransfer.runs.trials import EvaluationSpec, Experiment
     from sizetransfer.scores.training import train
     from sizetransfer.students.wrapped import nearest_timestep, wrap_module
+    from sizetransfer.teachers.functions import oracle_from_functions
     from sizetransfer.theorem1 import Theorem1, theorem1_bound
 
     __version__: str
@@ -142,6 +143,7 @@ __all__ = [
     "measure_run",
     "nearest_timestep",
     "open_run",
+    "oracle_from_functions",
     "run",
     "student",
     "teacher",
@@ -215,6 +217,7 @@ _MODULES = {
     ),
     "contracts.student": ("Student",),
     "students.wrapped": ("nearest_timestep", "wrap_module"),
+    "teachers.functions": ("oracle_from_functions",),
     "scores.training": ("train",),
     "runs.trials": ("EvaluationSpec", "Experiment"),
 }

@@ -212,6 +212,9 @@ def show_run(run: Run, *, as_json: bool) -> None:
         show_json({**data, "failures": run.failures, "skipped": run.skipped, "reused": run.reused})
         return
     _show_reuse(run)
+    for name, notes in run.manifest.get("notes", {}).items():
+        for note in notes:
+            click.echo(f"Teacher {name}: {note}", err=True)
     _show_verdicts(run)
     for name, reason in run.experiment.left_out.items():
         click.echo(f"Left out: {name}: {reason}", err=True)

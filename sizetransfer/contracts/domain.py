@@ -96,6 +96,13 @@ class Domain(ABC):
     def centre(self) -> Site:
         """A site as far from any boundary as there is one."""
 
+    def counted(self, radius: int | None) -> Tensor | None:
+        """Mask ``*S`` of the sites that count for a score of this receptive radius, or none where all do.
+
+        Not all do in a crop alone, where what lies within a site's radius may be unknown.
+        """
+        return None
+
     def ball(self, site: Site, radius: int, metric: Metric = "chebyshev") -> Tensor:
         """Mask ``*S`` of the sites within ``radius`` of ``site``."""
         return self.distance(site, metric) <= radius
@@ -114,9 +121,10 @@ class Lattice(Domain):
         size: sites along each axis.
         periodic: whether all opposite faces are glued together.
         closed: the axes that are, where they are some and not all; ``periodic`` is false then.
+        crop: an open box cut out of a larger field: what lies beyond its sides is not known.
 
     Raises:
-        OracleError: an axis has no sites, there is no axis, or ``closed`` does not fit.
+        OracleError: an axis has no sites, there is no axis, or ``closed`` or ``crop`` does not fit.
 
     Example:
         >>> Lattice((4, 4), periodic=True).shell((0, 0), 1).sum().item()
@@ -128,9 +136,18 @@ class Lattice(Domain):
     size: tuple[int, ...]
     periodic: bool = True
     closed: tuple[bool, ...] | None = None
+    crop: bool = False
 
     def __post_init__(self) -> None:
         problem = wrong_axes(self.periodic, self.closed, len(self.size))
+        if self.crop and any(self.closed_axes):
+            raise OracleError(
+                "A crop has open sides along every axis.",
+                where=f"Lattice({self.size}, crop=True)",
+                expected="periodic = False, and no closed axes",
+                got=f"closed = {self.closed}, periodic = {self.periodic}",
+                fix="leave crop out where the field is whole",
+            )
         if problem is not None:
             raise OracleError(
                 "The closed axes do not fit the lattice.",
@@ -157,10 +174,10 @@ class Lattice(Domain):
         """Whether the other is a lattice of the same sites and closed axes, by whatever name."""
         if not isinstance(other, Lattice):
             return NotImplemented
-        return (self.size, self.closed_axes) == (other.size, other.closed_axes)
+        return (self.size, self.closed_axes, self.crop) == (other.size, other.closed_axes, other.crop)
 
     def __hash__(self) -> int:
-        return hash((self.size, self.closed_axes))
+        return hash((self.size, self.closed_axes, self.crop))
 
     @property
     def dim(self) -> int:
@@ -209,6 +226,24 @@ class Lattice(Domain):
         if self.periodic:
             return torch.ones(self.size, dtype=torch.bool)
         return self.wall_distance() > margin
+
+    def counted(self, radius: int | None) -> Tensor | None:
+        """See :meth:`Domain.counted`.
+
+        Raises:
+            OracleError: a score without a radius, for which no site of a crop counts.
+        """
+        if not self.crop:
+            return None
+        if radius is None:
+            raise OracleError(
+                "A score without a radius sees beyond the sides of every crop, where the field is not known.",
+                where=f"Lattice({self.size}, crop=True)",
+                expected="a student with a receptive radius",
+                got="a global student",
+                fix="take a student with a radius, or fields whose boundary is periodic or walls",
+            )
+        return self.bulk(radius)
 
     def wall_distance(self) -> Tensor:
         """Steps from each site to the nearest outside site, shape ``*S``: one next to a wall.

@@ -43,6 +43,9 @@ from sizetransfer.contracts.specs import FieldInfo
 P = ParamSpec("P")
 R = TypeVar("R")
 
+Split = Literal["training", "held out"]
+"""A share of the independent fields of a teacher that has finitely many; no field is in both."""
+
 
 @dataclass(frozen=True)
 class Context:
@@ -65,6 +68,19 @@ class Context:
             condition=None if self.condition is None else self.condition.to(like),
             mask=None if self.mask is None else self.mask.to(like.device),
         )
+
+    def counted(self, radius: int | None) -> Bool[Tensor, "#batch 1 *size"] | None:
+        """Sites that count in losses and measures of a score of this radius; none where all of them do.
+
+        They are live, and in a crop so far from its sides that the score sees nothing beyond them.
+
+        Raises:
+            OracleError: a score without a radius on a crop.
+        """
+        known = self.domain.counted(radius)
+        if known is None:
+            return self.mask
+        return known[None, None] if self.mask is None else self.mask & known.to(self.mask.device)
 
     def rows(self, index: slice) -> Context:
         """The context of some rows of the batch."""
@@ -179,7 +195,7 @@ class Teacher(nn.Module, ABC):
 
     def domain(self, size: int) -> Domain:
         """The domain with ``size`` sites along each axis."""
-        return Lattice((size,) * self.field.dim, self.field.periodic, self.field.closed)
+        return Lattice((size,) * self.field.dim, self.field.periodic, self.field.closed, self.field.crop)
 
     def check_size(self, size: int) -> None:
         """Refuse a size on which the teacher is not defined.
@@ -203,6 +219,23 @@ class Teacher(nn.Module, ABC):
         Raises:
             OracleError: the teacher is not defined at that size.
         """
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What it found where it was not told, of data say, in words for the user of a run."""
+        return ()
+
+    def split(self, part: Split) -> Teacher:
+        """The teacher of the fields that students are trained on, or of those that measures are taken of.
+
+        It is the teacher itself unless it has finitely many fields (data): then the two parts have none in common, and
+        a call, or all calls with one stream of a measure, give no field twice.
+        """
+        return self
+
+    def independent_fields(self, size: int) -> int | None:
+        """How many independent fields it has of a size; none: as many as are asked for."""
+        return None
 
     def frozen(self) -> Self:
         """Switch off gradients of the teacher's parameters and return the teacher."""

@@ -81,9 +81,12 @@ class Stream(torch.Generator):
         labels: the name.
         first: number of the field in the first row.
         count: number of fields; none: as many as there are rows.
+        total: number of fields of this name that are drawn in all; none: it is not said.
+        root: labels of the stream that this one branches off; none: it is no branch.
 
     Attributes:
-        labels, first, count: the arguments.
+        labels, first, count, total: the arguments.
+        root: labels of the stream that this one, through however many branches, comes from.
         draws: draws made so far.
 
     Example:
@@ -94,11 +97,19 @@ class Stream(torch.Generator):
         True
     """
 
-    def __new__(cls, *labels: Label, first: int = 0, count: int | None = None) -> Self:
+    def __new__(cls, *labels: Label, **_: object) -> Self:
         return super().__new__(cls, "cpu")  # type: ignore[call-arg]
 
-    def __init__(self, *labels: Label, first: int = 0, count: int | None = None) -> None:
+    def __init__(
+        self,
+        *labels: Label,
+        first: int = 0,
+        count: int | None = None,
+        total: int | None = None,
+        root: tuple[Label, ...] | None = None,
+    ) -> None:
         self.labels, self.first, self.count, self.draws = labels, first, count, 0
+        self.total, self.root = total, labels if root is None else root
         self._next: dict[int, int] = {}
         self._from = 0
         self._ahead: dict[_Kind, tuple[int, Tensor]] = {}
@@ -108,7 +119,7 @@ class Stream(torch.Generator):
 
     def fields(self, start: int, count: int) -> Stream:
         """The stream of some of the fields, counted from the first of these; their next draw is that of this stream."""
-        part = Stream(*self.labels, first=self.first + start, count=count)
+        part = Stream(*self.labels, first=self.first + start, count=count, total=self.total, root=self.root)
         part.draws, part._next, part._from = self.draws, dict(self._next), self._from
         return part
 
@@ -122,7 +133,8 @@ class Stream(torch.Generator):
     def branch(self, label: Label = "branch") -> Stream:
         """Another stream of the same fields, named by the label and by the draws made so far; it counts as a draw."""
         self.draws += 1
-        return Stream(*self.labels, label, self.draws, first=self.first, count=self.count)
+        labels = (*self.labels, label, self.draws)
+        return Stream(*labels, first=self.first, count=self.count, total=self.total, root=self.root)
 
     def repeated(self, times: int) -> Stream:
         """A branch in which every field stands for so many rows, one after another: chains of one field, say."""
@@ -189,7 +201,7 @@ def batches(total: int, batch: int, *labels: Label) -> Iterator[tuple[int, Strea
     """
     for start in range(0, total, batch):
         count = min(batch, total - start)
-        yield count, Stream(*labels, first=start, count=count)
+        yield count, Stream(*labels, first=start, count=count, total=total)
 
 
 # --- draws ------------------------------------------------------------------------------------------------------------

@@ -197,6 +197,7 @@ class FieldInfo(Spec):
         periodic: torus or open box; of a graph, whether its positions lie in a periodic box.
         closed: the axes of a lattice that are closed, where they are some and not all (a cylinder); ``periodic`` is
             false then.
+        crop: whether the fields are open boxes cut out of larger ones, so that nothing is known beyond their sides.
         condition_channels: channels K of ``Context.condition``; zero means that there is none.
         sigma_data: typical standard deviation of one component of the clean field, in units of the field.
     """
@@ -207,6 +208,7 @@ class FieldInfo(Spec):
     components: Literal["scalars", "vector"] = "scalars"
     periodic: bool = True
     closed: tuple[bool, ...] | None = None
+    crop: bool = False
     condition_channels: int = Field(0, ge=0)
     sigma_data: float = Field(1.0, gt=0)
 
@@ -225,6 +227,18 @@ class FieldInfo(Spec):
                 expected=problem,
                 got=f"closed = {self.closed}, periodic = {self.periodic}",
                 fix="leave closed out where all axes are alike, and set periodic",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _open_crop(self) -> FieldInfo:
+        if self.crop and (self.geometry != "lattice" or any(self.closed_axes)):
+            raise SpecError(
+                "A crop is a box on a lattice, with open sides along every axis.",
+                where="field.crop, field.periodic",
+                expected="geometry: lattice, periodic: false, and no closed axes",
+                got=f"geometry: {self.geometry}, periodic = {self.periodic}, closed = {self.closed}",
+                fix="leave crop out where the field is whole",
             )
         return self
 
@@ -280,9 +294,11 @@ class MeasureSpec(KindSpec):
 
     ``requires`` lists the capability protocols (``sizetransfer.contracts.oracle``) that the teacher must satisfy, and
     ``geometries`` what its fields may live on; a pair that lacks something is skipped by name and reason, before
-    anything is trained; so is a teacher of masked fields where ``takes_masks`` is false. ``without_effect`` names
-    fields that change no number beyond rounding, such as one that bounds the memory. ``differentiates`` says that it
-    takes derivatives of the student's score, for which torch keeps the output of every layer in memory.
+    anything is trained; so is a teacher of masked fields where ``takes_masks`` is false, and one of crops unless
+    ``takes_crops`` says that sites whose radius leaves the crop count in none of its numbers
+    (:meth:`sizetransfer.contracts.oracle.Context.counted`). ``without_effect`` names fields that change no number
+    beyond rounding, such as one that bounds the memory. ``differentiates`` says that it takes derivatives of the
+    student's score, for which torch keeps the output of every layer in memory.
 
     ``parts`` describes the numbers that it gives, by name or by a pattern of names
     (:mod:`sizetransfer.contracts.parts`): tables, default figures and verdicts follow from it. ``figures`` names
@@ -292,6 +308,7 @@ class MeasureSpec(KindSpec):
     requires: ClassVar[tuple[type, ...]] = ()
     geometries: ClassVar[tuple[Geometry, ...]] = ("lattice", "graph")
     takes_masks: ClassVar[bool] = True
+    takes_crops: ClassVar[bool] = False
     without_effect: ClassVar[frozenset[str]] = frozenset()
     differentiates: ClassVar[bool] = False
     parts: ClassVar[Mapping[str, Part]] = {}
@@ -327,8 +344,15 @@ class MeasureSpec(KindSpec):
     def lacking(self, teacher: Teacher) -> list[str]:
         """What this measure needs and the teacher does not have, by name: protocols, and the geometry of its fields."""
         missing = [protocol.__name__ for protocol in self.requires if not isinstance(teacher, protocol)]
-        fits = teacher.field.geometry in self.geometries
-        return missing if fits else [*missing, f"fields on a {' or a '.join(self.geometries)}"]
+        if teacher.field.geometry not in self.geometries:
+            missing.append(f"fields on a {' or a '.join(self.geometries)}")
+        if teacher.field.crop and not self.takes_crops:
+            missing.append("whole fields (its fields are crops)")
+        return missing
+
+    def draws(self) -> int:
+        """How many independent fields are drawn at each size, for teachers that have finitely many; zero: not said."""
+        return int(getattr(self, "fields", 0))
 
     def for_training(self, training: TrainingSpec) -> MeasureSpec:
         """The measure as it is taken of students of such a training: what it sets enters the key of the measurement.
@@ -370,7 +394,7 @@ def _in_own_arithmetic(measure: Callable[..., Iterable[Measurement]]) -> Callabl
     """The method, computing as any run does (:mod:`sizetransfer.contracts.arithmetic`), between its results too.
 
     The global generators start at a stream named by seed, size and kind, and go on where the measure left them. What
-    takes the results runs in the settings of the caller.
+    takes the results runs in the settings of the caller. The teacher is that of held-out fields.
     """
 
     @functools.wraps(measure)
@@ -382,7 +406,7 @@ def _in_own_arithmetic(measure: Callable[..., Iterable[Measurement]]) -> Callabl
         surroundings = functools.partial(arithmetic, teacher.anchor.dtype, teacher.anchor.device)
         with surroundings():
             seed_generators(named.get("seed", 0), "measure", size, getattr(self, "kind", ""))
-            found = measure(self, teacher, student, size, **named)
+            found = measure(self, teacher.split("held out"), student, size, **named)
             states = GeneratorStates.read()
         return found if isinstance(found, Sequence) else in_steps(found, surroundings, states)
 

@@ -13,6 +13,7 @@ def register_measures(register: Callable[[type[MeasureSpec]], None]) -> None:
     """Register every built-in measure."""
     from sizetransfer.measures.clean_score import CleanScoreSpec
     from sizetransfer.measures.conditional_generation import ConditionalGenerationSpec
+    from sizetransfer.measures.denoising_loss import DenoisingLossSpec
     from sizetransfer.measures.generation import GenerationSpec
     from sizetransfer.measures.jacobian import JacobianSpec
     from sizetransfer.measures.linear_references import LinearReferencesSpec
@@ -33,6 +34,7 @@ def register_measures(register: Callable[[type[MeasureSpec]], None]) -> None:
     register(ConditionalGenerationSpec)
     register(SmoothedResponseSpec)
     register(SmoothedScoreSpec)
+    register(DenoisingLossSpec)
     register(ShellResponseSpec)
 
 

@@ -51,7 +51,7 @@ from sizetransfer.contracts.randomness import Stream, batches
 from sizetransfer.contracts.records import Measurement
 from sizetransfer.contracts.specs import Geometry, MeasureSpec, NoiseSchedule, TrainingSpec
 from sizetransfer.contracts.student import Student
-from sizetransfer.measures.exact_law import ControlScore, ExactLaw, smallest_wave, whole_torus
+from sizetransfer.measures.exact_law import FIELDS, ControlScore, ExactLaw, smallest_wave, whole_torus
 from sizetransfer.measures.generated_parts import OBSERVABLE_PARTS, REVERSE_PROCESS_PARTS
 from sizetransfer.measures.marginal_ratios import marginals, plain, ratios
 from sizetransfer.numerics.statistics import jackknifed
@@ -181,6 +181,10 @@ class GenerationSpec(ReverseProcessSpec):
     figures: ClassVar[tuple[str, ...]] = ("generation",)
     parts: ClassVar[Mapping[str, Part]] = {**OBSERVABLE_PARTS, **REVERSE_PROCESS_PARTS}
     fields: int = Field(64, ge=2, description="generated fields, and as many exact ones")
+
+    def draws(self) -> int:
+        """Exact fields, as many others to compare them with, and fields for the law; a start from others takes more."""
+        return max(2 * self.fields, FIELDS)
 
     def check(self, teacher: Teacher, size: int) -> None:
         """Refuse lattices on which the patches and neighbours do not fit."""

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 Sort = Literal["teacher", "student", "measure", "figure", "experiment", "executor", "command"]
 
 SYSTEMS = (
+    "dataset",
     "flow",
     "gaussian",
     "hard_valid",
@@ -48,7 +49,10 @@ everything goes on without that system."""
 
 BUILT_IN_MODULES = tuple(
     f"{CORE}.{name}"
-    for name in ("students", "report", "measures", "runs", *(f"systems.{system}.plugin" for system in SYSTEMS))
+    for name in (
+        *("students", "teachers", "report", "measures", "runs"),
+        *(f"systems.{system}.plugin" for system in SYSTEMS),
+    )
 )
 """The list of built-in plugins."""
 

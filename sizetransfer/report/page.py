@@ -126,6 +126,7 @@ def _context(data: ReportData) -> dict[str, Any]:
         "specification": yaml.safe_dump(experiment.to_json(), sort_keys=False, allow_unicode=True, width=110),
         "manifest_rows": list(tables.manifest_rows(run.manifest)),
         "manifest": json.dumps(dict(run.manifest), indent=2, ensure_ascii=False, default=str),
+        "teacher_notes": dict(run.manifest.get("notes", {})),
         "commands": _commands(data),
         "verdict_columns": tables.VERDICT_COLUMNS,
         "verdict_colours": style.VERDICT_COLOURS,

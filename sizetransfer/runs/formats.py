@@ -140,6 +140,7 @@ MANIFEST: Shape = {
     ],
     "failures": [{"trial": _key, "label": str, "error": str, "measure?": str, "size?": int}],
     "skipped": [dict.fromkeys(("label", "measure", "reason"), str)],
+    "notes?": lambda data: isinstance(data, Mapping) and all(fits(one, [str]) for one in data.values()),
     "digests": lambda data: isinstance(data, Mapping) and all(fits(one, [_digest]) for one in data.values()),
 }
 """Of ``manifest.json``."""

@@ -121,6 +121,7 @@ class Ledger:
             "trials": entries,
             "failures": failures,
             "skipped": list(self._skipped()),
+            "notes": {name: list(notes) for name, notes in self.plan.notes.items() if notes},
         }
 
     def _failures(self) -> Iterator[dict[str, Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from torch.nn.parameter import is_lazy
@@ -21,6 +21,7 @@ from sizetransfer.runs.reads import note_opened, opened_by
 from sizetransfer.runs.sources import files_read, literal_files
 from sizetransfer.runs.trials import Trial
 from sizetransfer.scores.computing import build_student, build_teacher
+from sizetransfer.scores.training import check_crop
 
 
 @dataclass(frozen=True)
@@ -32,11 +33,13 @@ class Plan:
         costs: estimated cost of a trial by names of teacher and student: parameters times sites times fields times
             steps.
         skipped: why a measure cannot be taken of a teacher, by names of teacher and measure.
+        notes: what teachers found where they were not told, by name.
     """
 
     trials: tuple[Trial, ...]
     costs: dict[tuple[str, str], float]
     skipped: dict[tuple[str, str], str]
+    notes: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def plan(trials: Sequence[Trial], device: str = "cpu") -> Plan:
@@ -51,6 +54,7 @@ def plan(trials: Sequence[Trial], device: str = "cpu") -> Plan:
     costs: dict[tuple[str, str], float] = {}
     files: dict[tuple[str, str], set[Path]] = {}
     skipped: dict[tuple[str, str], str] = {}
+    notes: dict[str, tuple[str, ...]] = {}
     built: dict[str, _Built] = {}
     for trial in trials:
         pair = (trial.teacher_name, trial.student_name)
@@ -61,11 +65,12 @@ def plan(trials: Sequence[Trial], device: str = "cpu") -> Plan:
                 # Trials come teacher by teacher: one teacher is in memory at a time.
                 built = {trial.teacher_name: _build_teacher(trial)}
                 skipped |= built[trial.teacher_name].skipped
+                notes[trial.teacher_name] = built[trial.teacher_name].teacher.notes
             files[pair], costs[pair] = _check_student(trial, built[trial.teacher_name], device)
     for trial in trials:
         files[trial.teacher_name, trial.student_name] |= opened_by(trial.teacher) | opened_by(trial.student)
     keyed = tuple(_keyed(trial, device, files[trial.teacher_name, trial.student_name], skipped) for trial in trials)
-    return Plan(keyed, costs, skipped)
+    return Plan(keyed, costs, skipped, notes)
 
 
 def check_radius(trial: Trial, student: Student) -> None:
@@ -118,12 +123,27 @@ def _check_measures(trial: Trial, teacher: Teacher) -> Iterator[tuple[tuple[str,
             yield (trial.teacher_name, name), f"the teacher {trial.teacher_name!r} lacks {', '.join(lacking)}"
         for size in trial.evaluation.sizes_of(name) if not lacking else ():
             measure.check(teacher, size)
+            _check_fields(measure, teacher, size, f"evaluation.measures.{name}")
+
+
+def _check_fields(measure: MeasureSpec, teacher: Teacher, size: int, where: str) -> None:
+    """Refuse a measure of more independent fields than the teacher holds out."""
+    there, asked = teacher.split("held out").independent_fields(size), measure.draws()
+    if there is not None and asked > there:
+        raise SpecError(
+            "A measure asks for more independent fields than there are.",
+            where=f"{where}, size {size}",
+            expected=f"at most {there} held-out fields of this size",
+            got=str(asked),
+            fix="lower the measure's fields, hold out a larger share, or give more data",
+        )
 
 
 def _check_student(trial: Trial, built: _Built, device: str) -> tuple[set[Path], float]:
     with _plugin_errors(trial), files_read() as files:
         student = build_student(trial, built.teacher)
         check_radius(trial, student)
+        check_crop(built.teacher, student, trial.training.size)
     taken = [name for name in trial.evaluation.measures if (trial.teacher_name, name) not in built.skipped]
     with _plugin_errors(trial):
         note_opened(trial.student, files)

@@ -20,7 +20,8 @@ _opened: dict[tuple[str, ...], dict[Path, str]] = {}
 def note_opened(spec: KindSpec, files: Iterable[Path]) -> None:
     """Note the files that building a specification has opened.
 
-    Those that the specification itself names are its own, and not those of others with the same code.
+    Those that the specification itself names, or that lie in a folder that it names, are its own, and not those of
+    others with the same code.
 
     Raises:
         RunError: a file that the same code had read before, and did not read again, has changed.
@@ -36,7 +37,9 @@ def note_opened(spec: KindSpec, files: Iterable[Path]) -> None:
             got="other content",
             fix="run again in a new process",
         )
-    known.update({path: _digest(path) for path in opened if path.absolute() not in named})
+    known.update(
+        {path: _digest(path) for path in opened if named.isdisjoint([path.absolute(), *path.absolute().parents])}
+    )
 
 
 def opened_by(spec: KindSpec) -> set[Path]:

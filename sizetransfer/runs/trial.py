@@ -156,21 +156,21 @@ class _Work:
             else:
                 self._tell("step", done=TRAINING_SHARE, step=body["steps"])
             # What is measured is what is stored, now as in any later run.
-            tasks = self._measure(teacher, fill(student, self.directory), there)
+            tasks = self._measure(teacher.split("held out"), fill(student, self.directory), there)
         else:
             tasks = [TaskResult(task, "reused", there[task.key] or {}) for task in self.trial.tasks()]
         self._tell(status, done=1.0, step=body["steps"])
         return TrialResult(self.directory.key, self.trial.label, status, body, tuple(tasks))
 
-    def _train(self, teacher: Teacher, student: Student) -> dict[str, Any]:
-        started = time.perf_counter()
+    def _train(self, whole: Teacher, student: Student) -> dict[str, Any]:
+        started, teacher = time.perf_counter(), whole.split("training")
         with watched(teacher, student), _checkpoint_errors(self.directory):
             spec, seed = self.trial.training, self.trial.seed
             check_once(teacher, student, spec.size, batch=spec.batch, sigma_range=_probed(self.trial), seed=seed)
             training = train_student(
                 self.trial, teacher, student, checkpoint=self.directory.checkpoint, on_step=self._step
             )
-            not_held = self._hold(teacher, student)
+            not_held = self._hold(whole, student)
         body = {
             "key": self.directory.key,
             "specification": specification_key(self.trial, self.device),

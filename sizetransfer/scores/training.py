@@ -130,7 +130,8 @@ def _train(
     checkpoint: Path | None,
     on_step: Callable[[int, float], None] | None,
 ) -> TrainingResult:
-    _check(teacher, spec)
+    teacher = teacher.split("training")
+    _check(teacher, student, spec)
     started = time.perf_counter()
     if not any(parameter.requires_grad for parameter in student.parameters()):
         student.fit(teacher, spec.size, seed=seed)
@@ -168,8 +169,9 @@ def _clock(student: Student) -> Callable[[], float]:
     return time.process_time if devices == {"cpu"} else time.perf_counter
 
 
-def _check(teacher: Teacher, spec: TrainingSpec) -> None:
+def _check(teacher: Teacher, student: Student, spec: TrainingSpec) -> None:
     teacher.check_size(spec.size)
+    check_crop(teacher, student, spec.size)
     if spec.objective != "denoising" and not isinstance(teacher, HasScore):
         raise SpecError(
             f"The objective {spec.objective!r} needs the teacher's clean score.",
@@ -178,6 +180,25 @@ def _check(teacher: Teacher, spec: TrainingSpec) -> None:
             got=type(teacher).__name__,
             fix="use objective: denoising",
         )
+
+
+def check_crop(teacher: Teacher, student: Student, size: int) -> None:
+    """Refuse a student for which no site of a crop of this size counts.
+
+    Raises:
+        OracleError: the student has no radius.
+        SpecError: the crop is too small for the student's radius.
+    """
+    counted = teacher.domain(size).counted(student.radius)
+    if counted is None or bool(counted.any()):
+        return
+    raise SpecError(
+        "The receptive field of every site leaves the crop, so that no site counts.",
+        where="training.size, student's radius",
+        expected=f"crops of at least 2 R + 1 = {2 * (student.radius or 0) + 1} sites along each axis",
+        got=str(size),
+        fix="train on larger crops, or take a smaller radius",
+    )
 
 
 def _initial_state(student: Student, spec: TrainingSpec, seed: int) -> _State:
@@ -227,7 +248,8 @@ def denoising_loss(
 ) -> Tensor:
     """Objective of ``spec`` on one batch of clean fields: a scalar, averaged over batch, channels and live sites.
 
-    It is zero for a batch without live sites, which has nothing to teach.
+    Sites of a crop whose receptive field leaves it do not count. It is zero for a batch without sites that count, which
+    has nothing to teach.
     """
     sigma = draw_sigma(spec.noise, len(sample.x), generator=generator, like=sample.x)
     x, noise = perturb(sample.x, sigma, generator=generator)
@@ -238,8 +260,9 @@ def denoising_loss(
     with undisturbed(generators=False), _autocast(spec, x.device):
         prediction: Tensor = student(x, sigma, sample.context)
     squared = weight * (prediction.to(x.dtype) - target).square()
-    if mask is not None:
-        squared = squared[mask.expand_as(squared)]
+    counted = sample.context.counted(student.radius)
+    if counted is not None:
+        squared = squared[counted.expand_as(squared).to(squared.device)]
     return squared.mean() if squared.numel() else squared.sum()
 
 

@@ -93,7 +93,8 @@ class BestLinearStudent(Student):
         """Estimate the moments from the teacher's fields at one size; see :meth:`.Student.fit`."""
         with torch.no_grad():
             sample = draw_fields(teacher, self.spec.fields, size, generator=stream(seed, "best-linear", size))
-            moments = estimate_moments(sample, self.radius)
+            margin = self.radius if teacher.field.crop else None  # beyond the sides of a crop nothing is known
+            moments = estimate_moments(sample, self.radius, margin=margin)
         kept = {item.name: getattr(moments, item.name) for item in fields(moments)}  # type: ignore[arg-type]
         graph = kept.pop("graph", None)
         self._keep(kept if graph is None else {**kept, "edges": graph.edges})

@@ -12,6 +12,7 @@ from sizetransfer.contracts.randomness import normal, stream
 from sizetransfer.contracts.specs import FieldInfo
 from sizetransfer.measures.clean_score import CleanScoreSpec
 from sizetransfer.measures.conditional_generation import ConditionalGenerationSpec
+from sizetransfer.measures.denoising_loss import DenoisingLossSpec
 from sizetransfer.measures.generation import GenerationSpec
 from sizetransfer.measures.locality import LocalitySpec
 from sizetransfer.measures.shell_response import ShellResponseSpec
@@ -180,6 +181,7 @@ MEASURES = {
     "conditional-generation": lambda **k: ConditionalGenerationSpec(fields=FIELDS, sampler=SAMPLER, **k),
     "locality": lambda **k: LocalitySpec(fields=FIELDS, radii=(1,), **k),
     "smoothed-score": lambda **k: SmoothedScoreSpec(fields=FIELDS, sigmas=(0.5,), **k),
+    "denoising-loss": lambda **k: DenoisingLossSpec(fields=FIELDS, sigmas=(0.5,), reference_fields=8, **k),
     "shell-response": lambda **k: ShellResponseSpec(fields=FIELDS, sigmas=(0.5,), probe=2, **k),
 }
 

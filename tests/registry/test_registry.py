@@ -562,6 +562,8 @@ def test_discovery_works_in_a_new_process(plugins: PluginFactory) -> None:
 
 def test_the_geometry_of_a_teacher_is_known_before_it_is_built() -> None:
     for kind, entry in default_registry().kinds("teacher").items():
+        if kind in {"dataset", "functions"}:  # of somebody's files and functions
+            continue
         assert entry.spec_class.geometry == entry.spec_class().build().field.geometry, kind
 
 

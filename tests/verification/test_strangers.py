@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from sizetransfer import oracle_from_functions
 from sizetransfer.contracts.domain import Lattice
 from sizetransfer.contracts.errors import OracleError, SpecError
 from sizetransfer.contracts.oracle import (
@@ -22,7 +23,7 @@ from sizetransfer.contracts.oracle import (
     Sample,
 )
 from sizetransfer.contracts.randomness import stream
-from sizetransfer_verification import check_teacher, oracle_from_functions
+from sizetransfer_verification import check_teacher
 
 VARIANCE = 2.25
 PAGE = Path(__file__).parents[2] / "docs" / "strangers.md"

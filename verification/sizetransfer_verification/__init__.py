@@ -21,7 +21,6 @@ if TYPE_CHECKING:
         checks,
         parametrize_with_checks,
     )
-    from sizetransfer_verification.strangers import oracle_from_functions
     from sizetransfer_verification.symbolic import identities
     from sizetransfer_verification.theorem import claims, search
 
@@ -30,7 +29,6 @@ _MODULES = {
         *("Case", "Check", "Outcome", "Report"),
         *("check_measure", "check_student", "check_teacher", "checks", "parametrize_with_checks"),
     ),
-    "strangers": ("oracle_from_functions",),
     "symbolic": ("identities",),
     "theorem": ("claims", "search"),
 }
@@ -46,7 +44,6 @@ __all__ = [  # noqa: PLE0604, RUF100
     "checks",
     "claims",
     "identities",
-    "oracle_from_functions",
     "parametrize_with_checks",
     "search",
 ]

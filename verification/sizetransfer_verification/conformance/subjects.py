@@ -109,7 +109,7 @@ class TeacherSubject:
                 where=str(source),
                 expected="an instance of sizetransfer.contracts.oracle.Teacher",
                 got=type(built).__name__,
-                fix="derive the class from Teacher, or use oracle_from_functions",
+                fix="derive the class from Teacher, or use sizetransfer.oracle_from_functions",
             )
         return built.frozen()
 

@@ -1,0 +1,1 @@
+"""Samples in files: a teacher that knows its fields and nothing else."""

@@ -1,0 +1,110 @@
+"""Functions by their import paths, as an experiment file names them."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from sizetransfer.contracts.errors import SpecError, described, exit_refused
+from sizetransfer.contracts.specs import TeacherSpec
+from sizetransfer.teachers.functions import Function, FunctionTeacher, oracle_from_functions
+
+ORACLES = ("score", "log_density", "smoothed_score", "posterior_mean", "posterior_covariance")
+"""Names of the functions that are oracles."""
+
+ImportPath = Annotated[str, Field(pattern=r"^[\w.]+:[\w.]+$")]
+
+
+class FunctionsSpec(TeacherSpec):
+    """Functions by their import paths ``package.module:function``; see ``sizetransfer.oracle_from_functions``.
+
+    The specification names code, and building it runs this code: only open files of people whom you trust. The modules
+    and what they import take part in what a training is known by, and so do ``files``.
+    """
+
+    names_code: ClassVar[bool] = True
+
+    kind: Literal["functions"] = "functions"
+    score: ImportPath | None = Field(None, description="score(x), gradient of the log-density")
+    log_density: ImportPath | None = Field(None, description="log_density(x), of shape (B,)")
+    sample: ImportPath | None = Field(None, description="sample(batch, size, seed), independent draws")
+    smoothed_score: ImportPath | None = Field(None, description="smoothed_score(x, sigma)")
+    posterior_mean: ImportPath | None = Field(None, description="posterior_mean(x, sigma), E[X_0|x]")
+    posterior_covariance: ImportPath | None = Field(None, description="posterior_covariance(x, sigma, site)")
+    dim: int = Field(2, ge=1, description="axes of the lattice")
+    channels: int = Field(1, ge=1, description="numbers a site")
+    periodic: bool = Field(True, description="torus or open box")
+    sigma_data: float | None = Field(None, gt=0, description="standard deviation of one number; none: measured")
+    sizes: tuple[int, ...] | None = Field(None, description="sizes at which the functions are defined; none: all")
+    normalised: bool = Field(True, description="whether the density integrates to one")
+    exact_sampler: bool = Field(True, description="whether draws are exact, and not those of a Markov chain")
+    translation_period: int | None = Field(None, ge=1, description="translations that leave the law unchanged")
+    even: bool = Field(False, description="whether the law is unchanged by x -> -x")
+    files: tuple[Path, ...] = Field((), description="files that the functions read, whose content takes part")
+
+    @model_validator(mode="after")
+    def _functions_named(self) -> FunctionsSpec:
+        if not self.paths:
+            raise SpecError(
+                "No function is named.",
+                where="functions",
+                expected=f"an import path under one of {', '.join((*ORACLES, 'sample'))}",
+                got="none",
+                fix="write for example score: mypackage.law:score",
+            )
+        return self
+
+    @property
+    def paths(self) -> dict[str, str]:
+        """Import paths by the name of the function."""
+        found = {name: getattr(self, name) for name in (*ORACLES, "sample")}
+        return {name: path for name, path in found.items() if path is not None}
+
+    def code(self) -> tuple[str, ...]:
+        """Names of the modules whose code takes part, those of the functions among them."""
+        return tuple(dict.fromkeys([*super().code(), *(path.partition(":")[0] for path in self.paths.values())]))
+
+    def build(self) -> FunctionTeacher:
+        named = set(type(self).model_fields) - {"kind", "seed", "files", "sample", *ORACLES}
+        arguments: dict[str, Any] = {name: getattr(self, name) for name in sorted(named)}
+        return oracle_from_functions(**arguments, **imported(self.paths))
+
+
+def imported(paths: Mapping[str, str]) -> dict[str, Any]:
+    """The functions at import paths ``package.module:function``.
+
+    Raises:
+        SpecError: there is no such module or function.
+    """
+    return {name: _imported(name, path) for name, path in paths.items()}
+
+
+def _imported(name: str, path: str) -> Function:
+    module, _, attribute = path.partition(":")
+    try:
+        with exit_refused(name):
+            target: Any = importlib.import_module(module)
+        for part in attribute.split("."):
+            target = getattr(target, part)
+    except (ImportError, AttributeError) as error:
+        raise SpecError(
+            "The function cannot be imported.",
+            where=name,
+            expected="an import path package.module:function",
+            got=f"{path} ({described(error)})",
+            fix="install the package or put it on PYTHONPATH, or correct the path",
+        ) from None
+    if not callable(target):
+        raise SpecError(
+            "What is named is no function.",
+            where=name,
+            expected="the import path of a callable",
+            got=f"{path}, a {type(target).__name__}",
+            fix="correct the path",
+        )
+    function: Function = target
+    return function
