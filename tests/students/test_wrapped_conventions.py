@@ -7,6 +7,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from ideal_models import Ideal
 from tolerances import EPSILON, assert_rounding
 from torch import Tensor, nn
 
@@ -27,42 +28,8 @@ def inputs(size: int = 8) -> tuple[Tensor, Tensor, Context]:
     return x, torch.tensor([0.1, 0.7, 4.0]), Context(Lattice.cubic(size, 1, periodic=True))
 
 
-class Ideal(nn.Module):
-    """What an ideal model of some conventions answers: the exact score of a Gaussian, in its own words.
-
-    It was trained on the teacher's fields, moved by SHIFT and divided by SCALE, and knows nothing of the wrapper.
-    """
-
-    def __init__(self, process: str, predicts: str, table: Tensor | None = None) -> None:
-        super().__init__()
-        self.process, self.predicts, self.table = process, predicts, table
-
-    def forward(self, z: Tensor, time: Tensor) -> Tensor:
-        sigma = {
-            "ve": lambda: time,
-            "vp": lambda: ((1 - self.table) / self.table).sqrt()[time],
-            "edm": (4 * time).exp,
-        }[self.process]()
-        level = sigma.reshape(-1, 1, 1)
-        a = {
-            "ve": torch.ones_like(level),
-            "vp": (1 + level**2).rsqrt(),
-            "edm": (level**2 + SIGMA_DATA**2).rsqrt(),
-        }[self.process]
-        d = SIGMA_DATA if self.process == "edm" else 1.0
-        u = z / a
-        x = SCALE * u  # the teacher's field without the shift
-        score = SCALE * TEACHER.smoothed_score(x, SCALE * sigma, Context(Lattice.cubic(z.shape[-1], 1, periodic=True)))
-        clean = u + level**2 * score
-        noise = (u - clean) / level
-        total = (level**2 + d**2).sqrt()
-        return {
-            "score": score / a,
-            "clean": clean,
-            "noise": noise,
-            "v": (d * noise - level * clean / d) / total,
-            "preconditioned": (level * clean / d - d * noise) / total,
-        }[self.predicts]
+def ideal(process: str, predicts: str, table: Tensor | None = None) -> Ideal:
+    return Ideal(process, predicts, TEACHER, unit=SCALE, table=table, sigma_data=SIGMA_DATA)
 
 
 def exact(x: Tensor, sigma: Tensor, context: Context) -> Tensor:
@@ -80,7 +47,7 @@ def test_every_convention_is_the_exact_score(process: str, predicts: str) -> Non
     x, sigma, context = inputs()
     table = table_through(sigma)
     student = wrap_module(
-        Ideal(process, predicts, table),
+        ideal(process, predicts, table),
         field=TEACHER.field,
         process=process,
         predicts=predicts,
@@ -100,13 +67,13 @@ def test_another_prediction_is_another_score(predicts: str, wrong: str) -> None:
         return
     x, sigma, context = inputs()
     options = {"field": TEACHER.field, "process": "edm", "sigma_data": SIGMA_DATA, "scale": SCALE, "shift": SHIFT}
-    score = wrap_module(Ideal("edm", predicts), predicts=wrong, **options)(x, sigma, context)
+    score = wrap_module(ideal("edm", predicts), predicts=wrong, **options)(x, sigma, context)
     assert (score - exact(x, sigma, context)).abs().max() > 0.05
 
 
 def test_a_scale_left_out_is_another_score() -> None:
     x, sigma, context = inputs()
-    score = wrap_module(Ideal("ve", "noise"), field=TEACHER.field, predicts="noise", shift=SHIFT)(x, sigma, context)
+    score = wrap_module(ideal("ve", "noise"), field=TEACHER.field, predicts="noise", shift=SHIFT)(x, sigma, context)
     assert (score - exact(x, sigma, context)).abs().max() > 0.05
 
 
@@ -124,7 +91,7 @@ def test_every_form_of_the_scale_is_the_same(scale: object, options: dict[str, o
     field = TEACHER.field.model_copy(update={"sigma_data": SCALE})
     asked = {"predicts": "noise", "shift": SHIFT, "scale": scale, **options}
     assert_rounding(
-        wrap_module(Ideal("ve", "noise"), field=field, **asked)(x, sigma, context), exact(x, sigma, context)
+        wrap_module(ideal("ve", "noise"), field=field, **asked)(x, sigma, context), exact(x, sigma, context)
     )
 
 
@@ -166,12 +133,14 @@ def test_what_is_no_table_is_refused(table: object, message: str) -> None:
 
 def test_levels_outside_the_schedule_are_refused() -> None:
     x, _, context = inputs()
-    student = wrap_module(Ideal("vp", "noise", NAMED["cosine"]()), field=TEACHER.field, process="vp", timestep="cosine")
+    student = wrap_module(ideal("vp", "noise", NAMED["cosine"]()), field=TEACHER.field, process="vp", timestep="cosine")
     low, high = student.sigma_range
     for sigma in (0.3 * low, 3 * high):
         with pytest.raises(OracleError, match="not trained at this noise level"):
             student(x, torch.full((3,), sigma), context)
-    limited = wrap_module(Ideal("ve", "noise"), field=TEACHER.field, predicts="noise", sigma_range=(0.5, 2), scale=2.0)
+    limited = wrap_module(
+        ideal("ve", "noise"), field=TEACHER.field, predicts="noise", sigma_range=(0.5, 2.0), scale=2.0
+    )
     assert limited.sigma_range == (1, 4)
     limited(x, torch.full((3,), 3.0), context)
     with pytest.raises(OracleError, match=r"between 0\.5 and 2"):
