@@ -29,13 +29,18 @@ def recorded(student: nn.Module) -> Iterator[list[tuple[str, nn.Module, Tensor]]
 
         return hook
 
-    leaves = [(name, part) for name, part in student.named_modules() if name and not any(part.children())]
+    leaves = [(name, part) for name, part in student.named_modules() if name and _is_layer(part)]
     handles = [part.register_forward_hook(keep(name.removeprefix("module."))) for name, part in leaves]
     try:
         yield found
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _is_layer(part: nn.Module) -> bool:
+    """Whether a module is called as one: it has no parts, or does not call them."""
+    return isinstance(part, nn.MultiheadAttention) or not any(part.children())
 
 
 def layer_reaches(student: Student, probe: Probe) -> tuple[LayerReach, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -110,11 +111,21 @@ def _measured(
                 found += [_reach(student, size, sigma, seed) for sigma in sigmas]
             except SizetransferError as error:
                 refused.append((size, error.what))
-        if found and not any(found[-1].reach.whole):
+        if found and (not any(found[-1].reach.whole) or _jumps(student, found, sigmas[-1], seed)):
             break
     if not found:
         raise _no_size(refused)
     return _report(student, found, refused, name, started, moved=moved, seed=seed)
+
+
+def _jumps(student: Student, found: Sequence[_Found], sigma: float, seed: int) -> bool:
+    """Whether one layer leads from a quarter of the lattice to all of it, on the second pair of sizes."""
+    size = found[-1].reach.size
+    if size < 2 * FIRST[min(3, student.field.dim)]:
+        return False
+    layers = layer_reaches(student, probe_at(student, size, sigma, seed))
+    before = itertools.takewhile(lambda layer: not any(layer.whole), layers)
+    return max((max(*layer.below, *layer.above) for layer in before), default=0) < size // 4
 
 
 def _lattices(student: Student, sizes: Sequence[int]) -> Iterator[tuple[int, ...]]:
