@@ -16,6 +16,7 @@ release = version = importlib.metadata.version("sizetransfer")
 extensions = [
     "checks",  # docs/ext
     "identities",
+    "layers",
     "myst_parser",
     "sphinx.ext.autodoc",
     "sphinx.ext.mathjax",

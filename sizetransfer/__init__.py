@@ -68,7 +68,7 @@ if TYPE_CHECKING:
     from sizetransfer.runs import Run
     from sizetransfer.runs.trials import EvaluationSpec, Experiment
     from sizetransfer.scores.training import train
-    from sizetransfer.students.wrapped import nearest_timestep, wrap_module
+    from sizetransfer.students.wrapped import continuous_timestep, nearest_timestep, wrap_module
     from sizetransfer.theorem1 import Theorem1, theorem1_bound
 
     __version__: str
@@ -110,6 +110,7 @@ __all__ = [
     "TrainingSpec",
     "__version__",
     "compare",
+    "continuous_timestep",
     "diagnose",
     "diagnose_model",
     "experiment",
@@ -182,7 +183,7 @@ _MODULES = {
         "TrainingSpec",
     ),
     "contracts.student": ("Student",),
-    "students.wrapped": ("nearest_timestep", "wrap_module"),
+    "students.wrapped": ("continuous_timestep", "nearest_timestep", "wrap_module"),
     "scores.training": ("train",),
     "runs.trials": ("EvaluationSpec", "Experiment"),
 }
