@@ -12,6 +12,7 @@ Linear filters are cross-fitted: each is judged on fields that it was not fitted
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -27,6 +28,7 @@ from sizetransfer.contracts.randomness import stream
 from sizetransfer.contracts.specs import FieldInfo
 from sizetransfer.scores.references import estimate_moments, squared_errors
 from sizetransfer.scores.references.errors import others
+from sizetransfer.scores.references.filters import AnyFilter
 
 Score = Callable[[Tensor, Tensor, Context], Tensor]
 """A score of noisy fields ``B C *S`` at noise levels ``(B,)`` in a context."""
@@ -113,22 +115,23 @@ def linear_losses(
     found: dict[float, dict[int | None, Tensor]] = {sigma: {} for sigma in sigmas}
     largest = max(radius for radius in radii if radius is not None)
     moments = [estimate_moments(others(sample, fold, FOLDS), largest) for fold in range(FOLDS)]
+    filters: dict[int | None, list[AnyFilter]] = {}
     for radius in radii:
-        try:
-            filters = [each.filter(radius) for each in moments]
-        except OracleError:
-            continue
-        for sigma in sigmas:
+        with contextlib.suppress(OracleError):
+            filters[radius] = [each.filter(radius) for each in moments]
+    few = fields.first(judged)
+    for sigma in sigmas:
+        noisy, target = few.at(sigma)
+        for radius, by_fold in filters.items():
             each = torch.zeros(judged, dtype=torch.float64)
-            for fold, linear in enumerate(filters):
+            for fold, linear in enumerate(by_fold):
                 own = torch.arange(fold, judged, FOLDS)
-                each[own] = _of_rows(fields, own, linear.score, sigma)
+                each[own] = _of_rows(noisy, target, own, linear.score, sigma)
             found[sigma][radius] = each
     return found
 
 
-def _of_rows(fields: NoisyFields, rows: Tensor, score: Score, sigma: float) -> Tensor:
-    noisy, target = fields.at(sigma)
+def _of_rows(noisy: Sample, target: Tensor, rows: Tensor, score: Score, sigma: float) -> Tensor:
     context = noisy.context
     part = Context(
         context.domain,
