@@ -7,6 +7,7 @@ import json
 import pytest
 import torch
 from ideal_models import Ideal
+from torch import nn
 
 import sizetransfer as st
 from sizetransfer.contracts.domain import Lattice
@@ -127,6 +128,16 @@ def test_a_model_that_has_not_learned_is_called_so_and_not_accused() -> None:
     module = ideal("ve", "score", error=0.7)
     report = check_units(wrap_module(module, field=TEACHER.field, scale=DEVIATION), FIELDS)
     assert not report.findings
+    assert "not trained enough" in report.text()
+
+
+def test_a_network_that_answers_nothing_is_not_read_as_a_filter_of_one_site() -> None:
+    class Untrained(nn.Module):
+        def forward(self, x: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
+            return 0.01 * x
+
+    report = check_units(wrap_module(Untrained(), field=TEACHER.field, **VP), FIELDS)
+    assert not report.findings, report.text()
     assert "not trained enough" in report.text()
 
 

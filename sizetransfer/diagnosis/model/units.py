@@ -10,10 +10,11 @@ At each noise level, with :math:`\mu` the mean of the fields and v the variance 
 The first two say that something is wrong, and the loss says what: the module is read by every other convention
 (:mod:`.readings`), and one is named as the fault where it takes away at least :data:`GAIN` of the score, as a relative
 error over all noise levels, at :data:`SIGNIFICANCE` standard errors, and leaves less than a quarter of the squared
-error beyond the best linear filter. A model with errors below that gain, whatever they are, is never accused of such a
-fault: no reading gains more than the error there is (:mod:`.losses`). An offset of the time steps changes too little
-for that; it is named where the step of the smallest loss agrees between noise levels, and differs from the declared
-one. The finer the table, the more sites that takes: a step of a thousand needs some millions.
+error beyond the best linear filter, of the model as declared and of the filter of one site, which some conventions
+make of an answer of zero. A model with errors below that gain, whatever they are, is never accused of such a fault: no
+reading gains more than the error there is (:mod:`.losses`). An offset of the time steps changes too little for that; it
+is named where the step of the smallest loss agrees between noise levels, and differs from the declared one. The finer
+the table, the more sites that takes: a step of a thousand needs some millions.
 """
 
 from __future__ import annotations
@@ -187,8 +188,11 @@ def check_units(
     inside, outside = _levels(student, sigmas, deviation)
     judged = min(judged, len(sample.x))
     whole = NoisyFields(sample, seed)
-    linear = {level: smallest(by)[1] for level, by in linear_losses(whole, judged, _RADII, inside).items()}
+    by_radius = linear_losses(whole, judged, _RADII, inside)
+    linear = {level: smallest(by)[1] for level, by in by_radius.items()}
     search = _Search(whole.first(judged), linear, inside)
+    point = sum(float((by_radius[s][0] - linear[s]).mean() / (1 - linear[s].mean())) for s in inside) / len(inside)
+    search.point = point
     own = Reading("", {}, student)
     levels = tuple(_level_check(search, own, sigma) for sigma in inside)
     coarse = _coarse(search, own, student, sample, deviation)
@@ -234,6 +238,7 @@ class _Search:
         sites = fields.sample.x[0].numel()
         self.few = max(4, min(len(fields.sample.x), _SEARCH_SITES // sites))
         self.tried = 0
+        self.point = math.inf  # squared error of the filter of one site beyond the best
 
     def beyond(self, reading: Reading, *, few: bool = False) -> Tensor:
         """Squared error of the score beyond the best linear filter, relative to that filter's, ``(B,)``."""
@@ -320,7 +325,7 @@ def _judged(search: _Search, before: Tensor, best: Reading, student: Student, de
     size, left = gained.value, max(0.0, float(after.mean()))
     standard_errors = size / gained.standard_error if gained.standard_error > 0 else math.inf
     enough = size > GAIN**2 and standard_errors > SIGNIFICANCE
-    if not enough or left > LEFT * max(float(before.mean()), size):
+    if not enough or left > LEFT * min(max(float(before.mean()), size), search.point):
         return None
     return _finding(best, math.sqrt(size), standard_errors, student, deviation)
 
