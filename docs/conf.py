@@ -17,6 +17,7 @@ extensions = [
     "checks",  # docs/ext
     "identities",
     "parts",
+    "layers",
     "myst_parser",
     "sphinx.ext.autodoc",
     "sphinx.ext.mathjax",

@@ -19,11 +19,13 @@ if TYPE_CHECKING:
     from sizetransfer.api import (
         compare,
         diagnose,
+        diagnose_model,
         experiment,
         load,
         measure,
         measure_run,
         open_run,
+        radius,
         run,
         student,
         teacher,
@@ -79,7 +81,7 @@ if TYPE_CHECKING:
     from sizetransfer.runs import Run
     from sizetransfer.runs.trials import EvaluationSpec, Experiment
     from sizetransfer.scores.training import train
-    from sizetransfer.students.wrapped import nearest_timestep, wrap_module
+    from sizetransfer.students.wrapped import continuous_timestep, nearest_timestep, wrap_module
     from sizetransfer.teachers.functions import oracle_from_functions
     from sizetransfer.theorem1 import Theorem1, theorem1_bound
 
@@ -134,8 +136,10 @@ __all__ = [
     "TrainingSpec",
     "__version__",
     "compare",
+    "continuous_timestep",
     "density_and_score",
     "diagnose",
+    "diagnose_model",
     "experiment",
     "hookimpl",
     "load",
@@ -144,6 +148,7 @@ __all__ = [
     "nearest_timestep",
     "open_run",
     "oracle_from_functions",
+    "radius",
     "run",
     "student",
     "teacher",
@@ -157,11 +162,13 @@ _MODULES = {
     "api": (
         "compare",
         "diagnose",
+        "diagnose_model",
         "experiment",
         "load",
         "measure",
         "measure_run",
         "open_run",
+        "radius",
         "run",
         "student",
         "teacher",
@@ -216,7 +223,7 @@ _MODULES = {
         "TrainingSpec",
     ),
     "contracts.student": ("Student",),
-    "students.wrapped": ("nearest_timestep", "wrap_module"),
+    "students.wrapped": ("continuous_timestep", "nearest_timestep", "wrap_module"),
     "teachers.functions": ("oracle_from_functions",),
     "scores.training": ("train",),
     "runs.trials": ("EvaluationSpec", "Experiment"),

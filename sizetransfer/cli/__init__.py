@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
+from sizetransfer.cli.model_commands import radius_command
 from sizetransfer.cli.run_commands import (
     EXIT_INTERRUPTED,
     EXIT_RUN_FAILED,
@@ -121,7 +122,7 @@ def cli() -> None:
     """
 
 
-for command in (run_command, measure_command, report_command, compare_command, new_plugin):
+for command in (run_command, measure_command, report_command, compare_command, radius_command, new_plugin):
     cli.add_command(command)
 
 

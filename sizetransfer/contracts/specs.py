@@ -280,6 +280,9 @@ class StudentSpec(KindSpec):
 
     geometries: ClassVar[tuple[Geometry, ...]] = ("lattice",)
 
+    def look_beside(self, folder: Path) -> None:
+        """Let Python find code that the specification names in a folder, that of its experiment file."""
+
     @abstractmethod
     def build(self, field: FieldInfo) -> Student:
         """Construct the student for such a field, with torch's default initialisation.

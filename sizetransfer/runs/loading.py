@@ -71,6 +71,9 @@ def load(
     data = _without_missing({"name": path.stem, **data, "preset": chosen}, named, registry)
     try:
         experiment = Experiment.parse(data, lookup=registry.lookup)
+        if not Path(name_or_path).is_dir():
+            for student in experiment.students.values():
+                student.look_beside(path.parent)
         registry.require("figure", experiment.report.figures, where="report.figures")
         return experiment
     except SizetransferError as error:
