@@ -16,7 +16,7 @@ from sizetransfer.contracts.oracle import Context, Sample, Teacher
 from sizetransfer.contracts.randomness import stream
 from sizetransfer.contracts.specs import FieldInfo
 from sizetransfer.contracts.student import Student
-from sizetransfer.numerics.shells import ResponseProfile, shell_counts, shell_sums
+from sizetransfer.numerics.shells import ResponseProfile, effective_range, mean_of_ragged, shell_counts, shell_sums
 from sizetransfer.scores.response import (
     Region,
     jacobian_row,
@@ -217,6 +217,20 @@ def test_a_site_that_hears_only_itself_has_range_zero():
     profile = ResponseProfile(torch.tensor([2.0, 0.0, 0.0]))
     assert profile.tails().tolist() == [0.0, 0.0, 0.0]
     assert profile.effective_range(0.01) == 0
+
+
+def test_a_missing_shell_adds_nothing_to_a_mean():
+    tables = [torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([[5.0, 6.0]])]
+    assert mean_of_ragged(tables).tolist() == [[3.0, 4.0, 1.5]]
+
+
+def test_the_range_of_fields_is_that_of_their_mean_and_errs_where_they_differ():
+    alike = torch.tensor([[1.0, 1.0, 0.0]] * 4)
+    assert (effective_range(alike, 0.1).value, effective_range(alike, 0.1).error) == (1.0, 0.0)
+    apart = torch.cat([alike, torch.tensor([[1.0, 1.0, 4.0]])])
+    found = effective_range(apart, 0.1)
+    assert (found.value, found.n) == (2.0, 5)
+    assert found.error == pytest.approx(math.sqrt(4 / 5 * (4 * 0.2**2 + 0.8**2)))
 
 
 # --- reference sites ----------------------------------------------------------------------------------------------
