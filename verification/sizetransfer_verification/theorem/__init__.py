@@ -14,14 +14,12 @@ nothing.
 
 from __future__ import annotations
 
-from typing import Any
-
+from sizetransfer_verification.theorem.catalogue import claims
 from sizetransfer_verification.theorem.claim import Claim, Comparison, Configuration, read_configuration
 from sizetransfer_verification.theorem.gaussian import GaussianConfiguration
-from sizetransfer_verification.theorem.gaussian_claims import GaussianInfluenceConfiguration, gaussian_claims
-from sizetransfer_verification.theorem.ising import IsingConfiguration, ising_claims
+from sizetransfer_verification.theorem.gaussian_claims import GaussianInfluenceConfiguration
+from sizetransfer_verification.theorem.ising import IsingConfiguration
 from sizetransfer_verification.theorem.mixture import MixtureConfiguration
-from sizetransfer_verification.theorem.mixture_claims import mixture_claims
 from sizetransfer_verification.theorem.search import Search, search
 
 __all__ = [
@@ -37,9 +35,3 @@ __all__ = [
     "read_configuration",
     "search",
 ]
-
-
-def claims() -> tuple[Claim[Any], ...]:
-    """All claims: those that hold, then their careless versions."""
-    found = (*gaussian_claims(), *mixture_claims(), *ising_claims())
-    return tuple(sorted(found, key=lambda claim: claim.careless))

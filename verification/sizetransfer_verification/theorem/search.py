@@ -119,7 +119,7 @@ def named(name: str) -> Claim[Any]:
         SpecError: there is none.
     """
     from sizetransfer.contracts.specs import did_you_mean
-    from sizetransfer_verification.theorem import claims
+    from sizetransfer_verification.theorem.catalogue import claims
 
     known = {claim.name: claim for claim in claims()}
     if name not in known:
