@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parents[1] / "support" / "coin_toss"
+LAW = "teacher/noisy-samples-follow-the-smoothed-score"
+"""The check that holds the score against the samples; it belongs to level core."""
 
 
 def wheel(folder: Path) -> Path:
@@ -151,10 +153,11 @@ def test_all_that_it_registers_keeps_its_contract_and_a_lie_is_found(folder):
     whole = law.read_text()
     law.write_text(whole.replace("score = (torch.tanh(x / v + self.spec.tilt) - x) / v", "score = -x / v"))
     try:
-        broken = sizetransfer(folder, "verify", "plugin", "coins", "--level", "api")
+        broken = sizetransfer(folder, "verify", "plugin", "coins", "--check", LAW)
     finally:
         law.write_text(whole)
     assert broken.returncode == 1, broken.stdout
+    assert f"{LAW}: failed" in broken.stdout
 
 
 def test_without_it_the_rest_is_as_before(folder, tmp_path):
