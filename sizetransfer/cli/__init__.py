@@ -318,13 +318,11 @@ def diagnose_command(
     try:
         given = take_data(options)
         question = diagnosis_question(options)
-        if given["data"] and teacher is None and student is None:
-            trained = {} if train is None else {"train": train}
-            show_diagnosis_of_data(given, {**question, **trained}, tables=tables, explain=explain, as_json=as_json)
+        if given["data"]:
+            given.update(teacher=teacher, student=student, train=train, out=out)
+            show_diagnosis_of_data(given, question, tables=tables, explain=explain, as_json=as_json)
             return
-        found = api.diagnose(
-            cast(str, teacher), student, data=given["data"] or None, train=train, device=device, dtype=dtype, **question
-        )
+        found = api.diagnose(cast(str, teacher), student, train=train, device=device, dtype=dtype, **question)
     except OracleError as error:
         # The teacher or the student cannot answer what was asked: the question is at fault, as a wrong field is.
         raise SpecError(error.what, where=error.where, expected=error.expected, got=error.got, fix=error.fix) from error
