@@ -28,6 +28,8 @@ LEAST = 0.01
 FIELDS = 512
 """At most so many fields are looked at."""
 _NUMBERS_AT_A_TIME = 2**22
+_TINY = 1e-300
+"""Stands for the variance of a channel that does not vary, which is refused afterwards."""
 
 Pattern = tuple[int, ...]
 
@@ -79,7 +81,7 @@ def find_classes(stored: StoredFields, size: int) -> SiteClassesFound:
     rows = [_statistics(x[within], signs, torus=torus) for x in _chunks(stored, size, count)]
     table = torch.cat([row for row, _ in rows])
     power = torch.cat([square for _, square in rows]).mean(0)  # by channel
-    scale = torch.cat([power.sqrt(), power.repeat((table.shape[2] - len(power)) // len(power))])
+    scale = torch.cat([power.sqrt(), power.repeat((table.shape[2] - len(power)) // len(power))]).clamp_min(_TINY)
     tests, effects = {}, {}
     mean, error = table.mean(0), table.std(0) / math.sqrt(count)
     for place, column in itertools.product(range(len(patterns)), range(table.shape[2])):

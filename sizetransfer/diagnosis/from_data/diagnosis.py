@@ -24,7 +24,7 @@ from sizetransfer.diagnosis.from_data.evidence import (
 from sizetransfer.diagnosis.from_data.precision import FittedLaw, fitted_law
 from sizetransfer.diagnosis.from_data.question import RADII, DataQuestion
 from sizetransfer.diagnosis.from_data.ranges import LARGEST_RADIUS, LevelRange, covariance_ranges, radii_of
-from sizetransfer.diagnosis.from_data.tables import Tables, tables_of
+from sizetransfer.diagnosis.from_data.tables import Tables, require_fields, tables_of
 from sizetransfer.verdict import Number, Verdict, describe
 
 
@@ -192,6 +192,7 @@ class _Diagnosis:
         """All of them."""
         stored, question = self.stored, self.question
         question.sizes_for(stored.sizes(), 1)
+        require_fields(stored, self.training)
         with self._step("classes of sites", self.training):
             classes = find_classes(stored, self.training)
         period = 2 if classes.patterns else 1

@@ -115,7 +115,7 @@ class Known:
             fit = self.fits.get(size)
             if fit is not None:
                 found[size] = SizeLaw(size, fit, measured=True)
-            elif not self.fits[self.training].long_ranged:
+            elif self.fits[self.training].reaches(size):
                 found[size] = SizeLaw(size, self.fits[self.training], measured=False)
         return found
 
@@ -187,7 +187,12 @@ def _with_remedies(verdict: Verdict, known: Known) -> Verdict:
     """An undecided word where the precision is long-ranged says what would decide it: larger fields."""
     fit = known.fits[known.training]
     unknown = [size for size in known.sizes if size not in known.laws]
-    if verdict.word != "undecided" or not unknown:
+    if verdict.word != "undecided":
+        return verdict
+    # What is generated here is a forecast from fields: more fields make it better.
+    asked = tuple(one.replace("generated fields", "fields") for one in verdict.what_would_decide)
+    verdict = dataclasses.replace(verdict, what_would_decide=asked)
+    if not unknown:
         return verdict
     sign = f"the precision is long-ranged (its range reaches {fit.range}, the largest tried, and more would be better)"
     reason = f"{verdict.reason.rstrip('.')}; {sign}: the spectrum at new small k is not determined by this box."
@@ -249,13 +254,23 @@ def _errors(radius: int, known: Known) -> Iterator[ScoreError]:
 
 def _held_out(radius: int, known: Known, sizes: Sequence[int]) -> Iterator[ScoreError]:
     for level in known.ranges[known.training]:
-        yield ScoreError(level.sigma, known.training, level.at(radius).score)
+        yield ScoreError(level.sigma, known.training, _resolved(level.at(radius).score, level))
     linear = known.tables[known.training].moments().filter(radius)
     for size in sizes:
         tables, levels = known.tables[size], known.ranges[size]
         losses = held_out_errors(tables, linear, [level.sigma for level in levels])
         for level, loss in zip(levels, losses, strict=True):
-            yield ScoreError(level.sigma, size, level.relative(tables, loss))
+            yield ScoreError(level.sigma, size, _resolved(level.relative(tables, loss), level))
+
+
+def _resolved(error: Number, level: LevelRange) -> Number:
+    """The error, or a hundredth of the null error where it is less.
+
+    No such error is told from zero, and its ratio to another says nothing: the share of the squared score that is known
+    is above 0.9999 either way.
+    """
+    least = 0.01 * level.at(0).score.value
+    return error if error.value > least else Number(least)
 
 
 # --- the smallest box -------------------------------------------------------------------------------------------------

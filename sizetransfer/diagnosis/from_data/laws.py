@@ -201,7 +201,10 @@ def correlation_squared(tables: Tables) -> Number:
 
     Around a torus :math:`(S(0)/S(k_\mathrm{min}) - 1) / (4\sin^2(\pi/L))`; of a crop :math:`\sum r^2 C / (2d \sum C)`
     over displacements up to a quarter of it.
+    It is not known where the mean was taken off every field, and S(0) with it.
     """
+    if tables.removed:
+        return Number(math.nan)
     above, below = (_torus_sums if tables.torus else _pair_sums)(tables)
     shares = tables.shares.tolist()
     first, second = (

@@ -30,6 +30,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -47,8 +48,8 @@ BARRIER = 1e-3
 LARGEST = 6
 """Range of the couplings that are tried, in cells, where the box holds twice of it."""
 MOST_PARAMETERS = 200
-MOST_WORK = 2**31
-"""Products of one step of Newton's method: about a second."""
+MOST_WORK = 2**29
+"""Products of one step of Newton's method: some tenths of a second."""
 IMPROVES = 3.0
 """Standard errors by which the held-out likelihood rises where a longer range is called better."""
 _CONVERGED = 1e-10
@@ -115,10 +116,19 @@ class Couplings:
         """How many parameters."""
         return len(self.orbits)
 
-    def phases(self, shape: tuple[int, ...], components: int) -> Float[Tensor, "parameters waves m m"]:
-        """The matrix that multiplies every parameter at every wave of a torus of cells; real for single components."""
+    def phases(
+        self, shape: tuple[int, ...], components: int, kept: Tensor | None = None
+    ) -> Float[Tensor, "parameters waves m m"]:
+        """The matrix that multiplies every parameter at every wave of a torus of cells; real for single components.
+
+        Args:
+            shape: cells along each axis.
+            components: of a cell.
+            kept: flat indices of some waves; by default all.
+        """
         waves = torch.meshgrid(*[2 * math.pi * torch.arange(n, dtype=torch.float64) / n for n in shape], indexing="ij")
         k = torch.stack([wave.flatten() for wave in waves], 1)
+        k = k if kept is None else k[kept]
         dtype = torch.float64 if components == 1 else torch.complex128
         found = torch.zeros(self.count, len(k), components, components, dtype=dtype)
         for place, orbit in enumerate(self.orbits):
@@ -186,6 +196,11 @@ class Precision:
         phases = self.couplings.phases(cells, components)
         return found + torch.einsum("j,jkab->kab", self.parameters.to(phases.dtype), phases)
 
+    def positive(self, size: int) -> bool:
+        """Whether the spectrum is positive at every wave of a torus of ``size`` sites along each axis."""
+        cells = (size // self.cell.shape[0],) * self.cell.ndim
+        return bool(torch.linalg.eigvalsh(self.matrices(cells)).min() > 0)
+
     def moments(self, size: int) -> TorusMoments:
         """Second moments on a torus of ``size`` sites along each axis, a multiple of the cell."""
         dim, period = self.cell.ndim, self.cell.shape[0]
@@ -205,6 +220,10 @@ def _by_class(spectrum: Tensor, cells: Cells) -> Float[Tensor, "classes channels
         torch.stack([t for t, own in zip(tables, cells.classes, strict=True) if own == c]).mean(0) for c in classes
     ]
     return torch.unflatten(torch.stack(alike), -1, cells.shape)
+
+
+Terms: TypeAlias = Sequence[tuple[Tensor, Tensor]]
+"""Matrices that multiply the parameters at some waves, and the weights of these."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -228,18 +247,34 @@ class Problem:
         """Of a cell."""
         return len(self.lags)
 
-    def summed(self, couplings: Couplings) -> tuple[Tensor, float]:
-        """The waves that are summed, and the weight of their mean."""
-        phases = couplings.phases(self.grid, self.components)
-        waves = phases.shape[1]
-        return (phases[:, 1:], (waves - 1) / waves) if self.without_mean else (phases, 1.0)
+    def terms(self, couplings: Couplings) -> Terms:
+        """The waves whose logarithms are summed, with their weights; then those of the barrier."""
+        own, weights = _half(self.grid)
+        weights = weights * (own > 0) if self.without_mean else weights
+        finer, barrier = _half(self.fine)
+        m = self.components
+        return [
+            (couplings.phases(self.grid, m, own), weights),
+            (couplings.phases(self.fine, m, finer), BARRIER * barrier),
+        ]
+
+
+def _half(shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Of every wave and its opposite, which have conjugate matrices, one, with the share of both in the mean."""
+    index = torch.arange(math.prod(shape))
+    places = torch.stack(torch.unravel_index(index, shape))
+    lengths = torch.tensor(shape)[:, None]
+    opposite = torch.zeros_like(index)
+    for place, length in zip((-places) % lengths, shape, strict=True):
+        opposite = opposite * length + place
+    kept = index <= opposite
+    return index[kept], torch.where(index == opposite, 1.0, 2.0)[kept].double() / len(index)
 
 
 def fitted(problem: Problem, couplings: Couplings, start: Tensor | None = None) -> Tensor:
     """The parameters of largest likelihood, by Newton's method."""
-    terms = [problem.summed(couplings), (couplings.phases(problem.fine, problem.components), BARRIER)]
     slope = (1 + BARRIER) * couplings.covariances(problem.lags)
-    return _newton(slope, terms, _started(problem, couplings) if start is None else start)
+    return _newton(slope, problem.terms(couplings), _started(problem, couplings) if start is None else start)
 
 
 def _started(problem: Problem, couplings: Couplings) -> Tensor:
@@ -250,9 +285,6 @@ def _started(problem: Problem, couplings: Couplings) -> Tensor:
         if _length(orbit[0]) == 0 and orbit[0].row == orbit[0].column:
             start[place] = 1 / float(origin[orbit[0].row])
     return start
-
-
-Terms = Sequence[tuple[Tensor, float]]
 
 
 def _newton(slope: Tensor, terms: Terms, parameters: Tensor) -> Tensor:
@@ -278,37 +310,37 @@ def _newton(slope: Tensor, terms: Terms, parameters: Tensor) -> Tensor:
 
 def _value(slope: Tensor, terms: Terms, parameters: Tensor) -> float:
     total = float(slope @ parameters)
-    for phases, weight in terms:
-        _, logarithm = _factor(phases, parameters)
-        total = math.inf if logarithm is None else total - weight * logarithm
-        if not math.isfinite(total):
+    for phases, weights in terms:
+        _, logarithm = _factor(phases, weights, parameters)
+        if logarithm is None:
             return math.inf
+        total -= logarithm
     return total
 
 
-def _factor(phases: Tensor, parameters: Tensor) -> tuple[Tensor, float | None]:
-    """The inverse spectrum, and the mean logarithm of its determinant; none where it is not positive."""
+def _factor(phases: Tensor, weights: Tensor, parameters: Tensor) -> tuple[Tensor, float | None]:
+    """The inverse spectrum, and the sum of logarithms of its determinants; none where it is not positive."""
     theta = torch.einsum("j,jkab->kab", parameters.to(phases.dtype), phases)
     if theta.shape[1] == 1:
         low = float(theta.min())
-        return theta, float(theta.log().mean()) if low > 0 else None
+        return theta, float(weights @ theta.flatten().log()) if low > 0 else None
     factor, wrong = torch.linalg.cholesky_ex(theta)
     if bool(wrong.any()):
         return theta, None
-    return theta, 2 * float(factor.diagonal(dim1=1, dim2=2).real.log().sum(1).mean())
+    return theta, 2 * float(weights @ factor.diagonal(dim1=1, dim2=2).real.log().sum(1))
 
 
 def _derivatives(slope: Tensor, terms: Terms, parameters: Tensor) -> tuple[Tensor, Tensor]:
     gradient, curvature = slope.clone(), torch.zeros(len(slope), len(slope), dtype=torch.float64)
-    for phases, weight in terms:
-        waves = phases.shape[1]
-        theta, _ = _factor(phases, parameters)
-        for some in torch.split(torch.arange(waves), max(1, _CHUNK // (len(slope) * theta.shape[1] ** 2))):
+    for phases, weights in terms:
+        theta, _ = _factor(phases, weights, parameters)
+        for some in torch.split(torch.arange(len(weights)), max(1, _CHUNK // (len(slope) * theta.shape[1] ** 2))):
             root = _inverse_root(theta[some])
             whitened = root @ phases[:, some] @ root.mH
-            gradient -= weight / waves * whitened.diagonal(dim1=2, dim2=3).real.sum((1, 2))
+            gradient -= whitened.diagonal(dim1=2, dim2=3).real.sum(2) @ weights[some]
+            whitened = weights[some, None, None].sqrt() * whitened
             flat = torch.view_as_real(whitened).flatten(1) if whitened.is_complex() else whitened.flatten(1)
-            curvature += weight / waves * (flat @ flat.T)
+            curvature += flat @ flat.T
     return gradient, curvature
 
 
@@ -323,11 +355,10 @@ def _inverse_root(theta: Tensor) -> Tensor:
 
 def likelihood(problem: Problem, couplings: Couplings, parameters: Tensor, lags: Sequence[Tensor]) -> Tensor:
     """Negative log-likelihood per cell of other fields, one number for each table of covariances."""
-    phases, weight = problem.summed(couplings)
-    _, logarithm = _factor(phases, parameters)
+    _, logarithm = _factor(*problem.terms(couplings)[0], parameters)
     if logarithm is None:
         return torch.full((len(lags),), math.inf, dtype=torch.float64)
-    return torch.stack([couplings.covariances(one) @ parameters for one in lags]) - weight * logarithm
+    return torch.stack([couplings.covariances(one) @ parameters for one in lags]) - logarithm
 
 
 # --- from tables ------------------------------------------------------------------------------------------------------
@@ -381,6 +412,10 @@ class FittedLaw:
             return False
         last = [gain for gain in self.gains if 2 * gain.range > self.limit]
         return sum(gain.value for gain in last) > IMPROVES * math.hypot(*(gain.standard_error for gain in last))
+
+    def reaches(self, size: int) -> bool:
+        """Whether it says what the law is at another size."""
+        return not self.long_ranged and all(version.positive(size) for version in self.versions)
 
     @cached_property
     def period(self) -> int:
@@ -476,14 +511,16 @@ class _Blocks:
         largest = max([side, *(size // self.period for size in sizes)])
         most = int(2**17 ** (1 / tables.dim))
         self.grid = (min(side, most) if not tables.torus else side,) * tables.dim
-        finest = 2 * largest if self.components == 1 else largest
-        self.fine = (max(own, min(finest, most)),) * tables.dim
+        # Matrices are dear: where they are positive at other sizes is looked at afterwards.
+        finest = max(own, min(2 * largest, most)) if self.components == 1 else own
+        self.fine = (finest,) * tables.dim
         self.cells = math.prod(self.grid) if tables.torus else (tables.size // self.period) ** tables.dim
 
     def limit(self, largest: int) -> int:
         """The largest range that the table and the number of parameters allow."""
         reach = (self.tables.labels.shape[0] // self.period - 1) // 2
-        work = (math.prod(self.grid) + math.prod(self.fine)) * self.components**2 * (1 if self.components == 1 else 2)
+        waves = (math.prod(self.grid) + math.prod(self.fine)) // 2
+        work = waves * self.components**2 * (1 if self.components == 1 else 2)
         most = min(MOST_PARAMETERS, math.isqrt(MOST_WORK // work))
         allowed = 0
         while allowed < min(largest, reach) and self.couplings(allowed + 1).count <= most:

@@ -121,7 +121,7 @@ def tables_of(stored: StoredFields, size: int, labels: Int[Tensor, "*cell"] | No
         SpecError: too few fields, one that is not finite, or a channel that does not vary.
     """
     count, dim = stored.count(size), stored.dim
-    _check_count(stored, size)
+    require_fields(stored, size)
     cell = torch.zeros((2,) * dim, dtype=torch.int64) if labels is None else labels
     window = _Window(stored, size, cell, reach)
     means = _means(window)
@@ -243,7 +243,12 @@ def _shortened(table: Tensor, pairs: Tensor, window: _Window) -> Tensor:
 # --- what cannot be estimated -----------------------------------------------------------------------------------------
 
 
-def _check_count(stored: StoredFields, size: int) -> None:
+def require_fields(stored: StoredFields, size: int) -> None:
+    """Refuse fewer fields than anything can be estimated from.
+
+    Raises:
+        SpecError: with how many there must be.
+    """
     count = stored.count(size)
     if count >= FEWEST:
         return

@@ -52,6 +52,8 @@ def _head(found: DataDiagnosis) -> str:
 
 
 def _length(squared: Number, alpha: float) -> str:
+    if not squared.known:
+        return "not known"
     upper = quantity(lambda x: x, squared).upper(alpha)
     value, limit = (math.sqrt(max(one, 0.0)) if math.isfinite(one) else one for one in (squared.value, upper))
     return f"{value:.3g}, at most {limit:.3g} at {100 * (1 - alpha):g} %"
