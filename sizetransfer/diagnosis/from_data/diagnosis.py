@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from sizetransfer.contracts.arithmetic import arithmetic
 from sizetransfer.contracts.errors import SizetransferError, SpecError
@@ -26,6 +27,10 @@ from sizetransfer.diagnosis.from_data.question import RADII, DataQuestion
 from sizetransfer.diagnosis.from_data.ranges import LARGEST_RADIUS, LevelRange, covariance_ranges, radii_of
 from sizetransfer.diagnosis.from_data.tables import Tables, require_fields, tables_of
 from sizetransfer.verdict import Number, Verdict, describe
+
+if TYPE_CHECKING:
+    from sizetransfer.contracts.student import Student
+    from sizetransfer.diagnosis.from_data.trained import NestedLoss, ResponseTail, SizeCheck
 
 
 @dataclass(frozen=True)
@@ -99,6 +104,7 @@ class DataDiagnosis:
         steps: what it took.
         problems: what was asked for and could not be given.
         notes: what a reader should know.
+        nested, checks, tails: of networks, where training was asked for.
     """
 
     data: str
@@ -119,7 +125,9 @@ class DataDiagnosis:
     steps: tuple[Step, ...]
     problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-    extras: tuple[Any, ...] = field(default=(), repr=False)
+    nested: tuple[NestedLoss, ...] = ()
+    checks: tuple[SizeCheck, ...] = ()
+    tails: tuple[ResponseTail, ...] = ()
 
     @property
     def verdicts(self) -> tuple[Verdict, ...]:
@@ -210,7 +218,34 @@ class _Diagnosis:
         return diagnosis if question.train is None else self._trained(diagnosis, known)
 
     def _trained(self, diagnosis: DataDiagnosis, known: Known) -> DataDiagnosis:
-        return diagnosis
+        """Nested radii, then sizes, then the response: a step that fails leaves what came before."""
+        from sizetransfer.diagnosis.from_data import trained
+
+        steps, seed = self.question.train or 0, self.question.seed
+        students: dict[int, Student] = {}
+        nested: list[trained.NestedLoss] = []
+        checks: list[trained.SizeCheck] = []
+        tails: list[trained.ResponseTail] = []
+        with self._step("nested radii", self.training, needed=False):
+            parts = trained.split(self.stored, self.training)
+            for radius in trained.trained_radii(self._radii(), self.training):
+                students[radius] = trained.network(self.stored, known, parts, radius, steps, seed)
+            nested += trained.nested_losses(students, known, parts, seed)
+        if students:
+            largest = students[max(students)]
+            with self._step("generation by size", self.training, needed=False), arithmetic("float32"):
+                checks += (trained.size_check(largest, known, size, seed) for size in known.laws)
+            with self._step("response", self.training, needed=False):
+                sigma = float(f"{known.deviation / 2:.2g}")
+                tails.append(trained.response_tail(largest, known, parts.evaluation, sigma, seed))
+        return dataclasses.replace(
+            diagnosis,
+            nested=tuple(nested),
+            checks=tuple(checks),
+            tails=tuple(tails),
+            steps=tuple(self.steps),
+            problems=tuple(self.problems),
+        )
 
     def _measure(self, size: int, sizes: Sequence[int], classes: SiteClassesFound) -> None:
         reach = max(LARGEST_RADIUS, *self._radii())
