@@ -286,7 +286,12 @@ def test_a_mean_that_was_taken_off_is_said() -> None:
 
 @pytest.mark.parametrize(
     ("mass", "radius", "words"),
-    [(0.5, 2, {"transfers"}), (0.1, 4, {"radius-limited", "undecided"}), (0.03, 4, {"radius-limited"})],
+    [
+        (0.5, 2, {"transfers"}),
+        (0.1, 4, {"radius-limited", "undecided"}),
+        (0.03, 4, {"radius-limited"}),
+        (0.1, 8, {"undecided"}),
+    ],
 )
 def test_verdicts_are_those_of_the_exact_teacher(mass: float, radius: int, words: set[str]) -> None:
     found = diagnose_fields(ArrayFields(fields(mass, 256)), DataQuestion(radii=(radius,), sizes=(64,)))

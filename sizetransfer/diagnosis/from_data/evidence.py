@@ -217,7 +217,8 @@ def _cell(radius: int, known: Known, made: Sequence[Made]) -> CellEvidence:
         trainings=(training,),
         site_deviation=known.deviation,
         best_of_radius=tuple(_consequence(one) for one in made if one.fitted != known.training),
-        law=tuple(_law(one) for one in known.changes),
+        # A forecast has the same S(0) at every size by construction: it does not say that the box is the bulk.
+        law=tuple(_law(one) for one in known.changes if one.measured),
         correlation_squared=known.correlation_squared,
         of_radius=True,
     )
