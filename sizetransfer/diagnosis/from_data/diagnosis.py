@@ -337,8 +337,8 @@ def _notes(known: Known, classes: SiteClassesFound, fit: FittedLaw) -> Iterator[
     yield "Ranges and forecasts are of second order: a short range here says nothing of what is not Gaussian."
     if fit.long_ranged:
         yield (
-            f"The likelihood still rises at the largest range of the precision that was tried, {fit.limit}: a power law, "
-            "or couplings that reach further. "
+            f"The likelihood still rises at the largest range of the precision that was tried, {fit.limit}: "
+            "a power law, or couplings that reach further. "
             "The spectrum at new small k is not determined by this box, so that nothing is forecast."
         )
     if fit.tables.removed:
