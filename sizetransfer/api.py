@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, cast, overload
 
 from sizetransfer.contracts.errors import SpecError, exit_refused
 from sizetransfer.contracts.events import OnEvent, ignore
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from sizetransfer.contracts.oracle import Sample, Teacher
     from sizetransfer.contracts.student import Student
     from sizetransfer.diagnosis import Prediction, PredictionSpec
+    from sizetransfer.diagnosis.from_data import DataDiagnosis
+    from sizetransfer.diagnosis.from_data.asked import Data
     from sizetransfer.diagnosis.model import ModelFindings
     from sizetransfer.runs import Run
     from sizetransfer.scores.receptive import RadiusReport
@@ -73,6 +75,7 @@ def student(kind: str, field: FieldInfo, /, *, seed: int = 0, **fields: object) 
         return spec.build(field)
 
 
+@overload
 def diagnose(
     teacher: Teacher | Mapping[str, object] | str,
     student: Student | Mapping[str, object] | str | None = None,
@@ -80,20 +83,43 @@ def diagnose(
     train: int | None = None,
     device: str = "auto",
     dtype: str | None = None,
-    **question: object,
-) -> Prediction:
+    **question: Any,
+) -> Prediction: ...
+
+
+@overload
+def diagnose(*, data: Data, train: int | None = None, **question: Any) -> DataDiagnosis: ...
+
+
+def diagnose(
+    teacher: Teacher | Mapping[str, object] | str | None = None,
+    student: Student | Mapping[str, object] | str | None = None,
+    *,
+    data: Data | None = None,
+    train: int | None = None,
+    device: str = "auto",
+    dtype: str | None = None,
+    **question: Any,
+) -> Prediction | DataDiagnosis:
     """Judge whether a local student of a teacher works on large sizes, before any grid of runs.
 
     Printing what is found reads like the command line; ``found.text(tables=True, explain=True)`` says all.
 
     Args:
         teacher: a teacher; or a specification: a kind, ``kind:preset``, or a mapping (also written as YAML).
+            The name of a file of fields, or arrays, stand for ``data``.
         student: likewise, or none. A specification contributes its radius; a student that is passed as such counts as
             trained, at the smallest size, and its error is measured. Without any, radii are judged.
+        data: in the place of a teacher, fields alone: see :func:`sizetransfer.diagnosis.from_data.asked.diagnose_data`.
         train: train the specified student with so many steps, at the smallest size.
         device: ``auto``, or a torch device, for teachers that are specified; others stay where they are.
         dtype: ``float32`` or ``float64``, likewise; by default ``float32``, as in a run.
-        question: fields of :class:`sizetransfer.diagnosis.PredictionSpec`: sizes, sigmas, epsilon, shares, patch, ...
+        question: fields of :class:`sizetransfer.diagnosis.PredictionSpec`: sizes, sigmas, epsilon, shares, patch, ...;
+            with data, of :class:`sizetransfer.diagnosis.from_data.DataQuestion`, and ``boundary``.
+
+    Returns:
+        A :class:`sizetransfer.diagnosis.Prediction`; from data, a
+        :class:`sizetransfer.diagnosis.from_data.DataDiagnosis`.
 
     Raises:
         SpecError: an unknown kind, preset or field, a noise level that is not positive, or a patch outside the lattice.
@@ -109,7 +135,10 @@ def diagnose(
     """
     from sizetransfer.contracts.student import Student as StudentModule
     from sizetransfer.diagnosis import PredictionSpec, predict
+    from sizetransfer.diagnosis.from_data.asked import names_data
 
+    if data is not None or teacher is None or names_data(teacher):
+        return _diagnose_data(teacher, student, data, train, question)
     asked = PredictionSpec.parse(question, where="diagnose")
     examined, teacher_name = _teacher_for_diagnosis(teacher, device, dtype)
     ready, student_name = isinstance(student, StudentModule), "student"
@@ -287,6 +316,26 @@ def _name_of(model: object) -> str:
     if isinstance(model, str):
         return model
     return str(model.get("kind", "model")) if isinstance(model, Mapping) else type(model).__name__
+
+
+def _diagnose_data(
+    teacher: Any, student: object, data: Data | None, train: int | None, question: dict[str, Any]
+) -> DataDiagnosis:
+    from sizetransfer.diagnosis.from_data.asked import diagnose_data
+
+    if student is not None or (data is None) == (teacher is None):
+        raise SpecError(
+            "A diagnosis is of a teacher, or of data alone.",
+            where="diagnose, teacher, student and data",
+            expected="a teacher, with or without a student; or data without either",
+            got=", ".join(
+                name for name, one in (("teacher", teacher), ("student", student), ("data", data)) if one is not None
+            )
+            or "neither",
+            fix="pass data='fields.npy' and radius instead of a student",
+        )
+    steps: dict[str, Any] = {} if train is None else {"train": train}
+    return diagnose_data(teacher if data is None else data, **steps, **question)
 
 
 def _placed(teacher: Teacher, device: str, dtype: str | None) -> Teacher:

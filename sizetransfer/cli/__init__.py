@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
+from sizetransfer.cli.diagnose_data import data_options, show_diagnosis_of_data, take_data
 from sizetransfer.cli.model_commands import radius_command
 from sizetransfer.cli.run_commands import (
     EXIT_INTERRUPTED,
@@ -279,7 +280,8 @@ class Numbers(click.ParamType):  # type: ignore[type-arg]
 
 
 @cli.command("diagnose")
-@click.option("--teacher", required=True, help="A kind, kind:preset, or a mapping: '{kind: gaussian, mass: 0.3}'.")
+@click.option("--teacher", help="A kind, kind:preset, or a mapping: '{kind: gaussian, mass: 0.3}'; or --data.")
+@data_options
 @click.option("--student", help="Likewise; without training it contributes its radius.")
 @click.option("--size", "sizes", multiple=True, type=Numbers(int), help="Sites along an axis: 16,32,64.")
 @click.option("--sigma", "sigmas", multiple=True, type=Numbers(float), help="Noise levels: 0.1,1.")
@@ -309,7 +311,7 @@ class Numbers(click.ParamType):  # type: ignore[type-arg]
 @as_json
 def diagnose_command(
     *,
-    teacher: str,
+    teacher: str | None,
     student: str | None,
     train: int | None,
     device: str,
@@ -328,8 +330,13 @@ def diagnose_command(
     from sizetransfer import api
 
     try:
+        given = take_data(options)
         question = diagnosis_question(options)
-        found = api.diagnose(teacher, student, train=train, device=device, dtype=dtype, **question)
+        if given["data"]:
+            given.update(teacher=teacher, student=student, train=train, out=out)
+            show_diagnosis_of_data(given, question, tables=tables, explain=explain, as_json=as_json)
+            return
+        found = api.diagnose(cast(str, teacher), student, train=train, device=device, dtype=dtype, **question)
     except OracleError as error:
         # The teacher or the student cannot answer what was asked: the question is at fault, as a wrong field is.
         raise SpecError(error.what, where=error.where, expected=error.expected, got=error.got, fix=error.fix) from error

@@ -1,0 +1,67 @@
+"""``sizetransfer diagnose --data``: the verdict from files of fields."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import click
+
+from sizetransfer.contracts.errors import SpecError
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+BOUNDARIES = ("periodic", "walls", "crop")
+
+
+def data_options(command: Command) -> Command:
+    """The options that say where the data are."""
+    for option in (
+        click.option("--error", type=float, help="With --data: standard error of the score's error that is asked for."),
+        click.option("--boundary", type=click.Choice(BOUNDARIES), help="With --data.  [default: periodic]"),
+        click.option("--data", multiple=True, type=click.Path(), help="A file of fields; repeat for other sizes."),
+    ):
+        command = option(command)
+    return command
+
+
+def take_data(options: dict[str, Any]) -> dict[str, Any]:
+    """Take what :func:`data_options` adds out of the options of a command."""
+    return {name: options.pop(name) for name in ("data", "boundary", "error")}
+
+
+def show_diagnosis_of_data(
+    given: Mapping[str, Any], question: Mapping[str, Any], *, tables: bool, explain: bool, as_json: bool
+) -> None:
+    """Diagnose and print; what was asked for and could not be given fails after everything else was printed.
+
+    Args:
+        given: what :func:`take_data` took, and ``teacher``, ``student``, ``train`` and ``out``.
+        question: fields of the question.
+        tables, explain: for :meth:`sizetransfer.diagnosis.from_data.DataDiagnosis.text`.
+        as_json: print data instead.
+
+    Raises:
+        SpecError: wrong data or questions, or too few fields for the error that is asked for.
+    """
+    from sizetransfer import api
+    from sizetransfer.cli.console import finite, show_json
+
+    asked = {name: value for name, value in given.items() if name not in {"data", "out"} and value is not None}
+    found = api.diagnose(data=list(given["data"]), **asked, **_of_data(question))
+    if given["out"] is not None:
+        given["out"].mkdir(parents=True, exist_ok=True)
+        path = given["out"] / "diagnosis.json"
+        path.write_text(json.dumps(finite(found.to_json()), indent=2, ensure_ascii=False), encoding="utf-8")
+    if as_json:
+        show_json(found.to_json())
+    else:
+        click.echo(found.text(tables=tables, explain=explain))
+    if found.problems:
+        raise SpecError("\n".join(found.problems))
+
+
+def _of_data(question: Mapping[str, Any]) -> dict[str, Any]:
+    """The question without what it says of exact teachers where nothing was asked."""
+    return {name: value for name, value in question.items() if name != "rule" and value is not False}

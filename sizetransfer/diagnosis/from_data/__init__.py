@@ -1,0 +1,29 @@
+"""Whether a local model of one's own data transfers to larger systems, from the data alone.
+
+Read in this order:
+
+- :mod:`~sizetransfer.diagnosis.from_data.question`: what is asked;
+- :mod:`~sizetransfer.diagnosis.from_data.fields`: arrays and files as stored fields;
+- :mod:`~sizetransfer.diagnosis.from_data.classes`: whether sites are alike, or of sublattices;
+- :mod:`~sizetransfer.diagnosis.from_data.tables`: second moments by group of fields;
+- :mod:`~sizetransfer.diagnosis.from_data.precision`: the law of short-ranged precision, or that there is none;
+- :mod:`~sizetransfer.diagnosis.from_data.ranges`: covariance ranges of score and denoiser;
+- :mod:`~sizetransfer.diagnosis.from_data.laws`: the law at every size, measured or forecast;
+- :mod:`~sizetransfer.diagnosis.from_data.evidence`: what a verdict rests on, and the verdict;
+- :mod:`~sizetransfer.diagnosis.from_data.diagnosis`: :func:`diagnose_fields`, which puts them together;
+- :mod:`~sizetransfer.diagnosis.from_data.text`: the same as text.
+"""
+
+from sizetransfer.diagnosis.from_data.diagnosis import DataDiagnosis, Step, diagnose_fields
+from sizetransfer.diagnosis.from_data.fields import ArrayFields, fields_of, several_fields_of
+from sizetransfer.diagnosis.from_data.question import DataQuestion
+
+__all__ = [
+    "ArrayFields",
+    "DataDiagnosis",
+    "DataQuestion",
+    "Step",
+    "diagnose_fields",
+    "fields_of",
+    "several_fields_of",
+]
