@@ -63,7 +63,7 @@ def traces(tmp_path, monkeypatch) -> Callable[[], set[str]]:
     folder.mkdir()
     monkeypatch.setenv("STRANGER_TRACES", str(folder))
     monkeypatch.delitem(sys.modules, "stranger_code", raising=False)
-    monkeypatch.setattr("sizetransfer.api.open_run", lambda path, trust=False: opened(path, trust=trust))
+    monkeypatch.setattr("sizetransfer.api.running.open_run", lambda path, trust=False: opened(path, trust=trust))
     return lambda: {path.name for path in folder.iterdir()}
 
 

@@ -89,7 +89,7 @@ def many(factory, monkeypatch):
 
 def _use(monkeypatch):
     registry = Registry()
-    for module in ("sizetransfer_verification.conformance.named", "sizetransfer.api", "sizetransfer.registry"):
+    for module in ("sizetransfer_verification.conformance.named", "sizetransfer.api.kinds", "sizetransfer.registry"):
         monkeypatch.setattr(f"{module}.default_registry", lambda: registry)
     return registry
 
