@@ -174,8 +174,8 @@ class DatasetTeacher(Answers, Teacher):
         before = self._set(generator.branch("data set"))  # the next call of the same stream gives others
         start = before * total
         _require_fields(total, count, size, self.part, sets=before + 1)
-        order = _order(generator.root, size, count, start + total)
-        return order[start + generator.first :][:batch]
+        numbers = _order(generator.root, size, count, start + total)
+        return numbers[start + generator.first :][:batch]
 
     def _set(self, generator: Stream) -> int:
         """How many sets of fields this stream's root has named before this one."""
@@ -254,7 +254,8 @@ def _order(root: tuple[Label, ...], size: int, count: int, asked: int) -> list[i
     """
     like, name = torch.zeros((), dtype=torch.float64), (*root, "order of a data set", size)
     if count <= MANY:
-        return uniform((count,), generator=Stream(*name), like=like).argsort(stable=True).tolist()[:asked]
+        keys = uniform((count,), generator=Stream(*name), like=like)
+        return [int(number) for number in keys.argsort(stable=True)[:asked]]
     found: dict[int, None] = {}
     block = 0
     while len(found) < asked:
