@@ -106,8 +106,8 @@ def test_intervals_of_the_score_error_cover_it() -> None:
     """
     exact, misses = exact_errors_small(), 0
     for seed in range(100):
-        own = tables_of(ArrayFields(fields(0.3, 64, 16, seed + 100)), 16, reach=3)
-        (level,) = covariance_ranges(own, (1.0,), (0, 1, 2, 3), fitted_law(own, (), largest=2))
+        own = tables_of(ArrayFields(fields(0.3, 64, 16, seed + 100)), 16, reach=2)
+        (level,) = covariance_ranges(own, (1.0,), (0, 1, 2), fitted_law(own, (), largest=1))
         one = level.errors[1].score
         misses += abs(one.value - exact) > 2 * one.standard_error
     assert misses <= 12
