@@ -34,11 +34,12 @@ from sizetransfer.contracts.noise import expand, perturb
 from sizetransfer.contracts.oracle import Context, Teacher, draw_fields
 from sizetransfer.contracts.parts import Part
 from sizetransfer.contracts.randomness import batches, stream
-from sizetransfer.contracts.records import Measurement, mean
+from sizetransfer.contracts.records import Measurement
 from sizetransfer.contracts.specs import MeasureSpec
 from sizetransfer.contracts.student import Student
 from sizetransfer.measures.periodic_law import fingerprint
 from sizetransfer.measures.smoothed_score import NoiseLevel
+from sizetransfer.numerics.statistics import mean
 from sizetransfer.scores.references import Sight, estimate_moments
 from sizetransfer.scores.references.balls import steps_of
 from sizetransfer.scores.references.filters import AnyFilter
@@ -200,14 +201,14 @@ def _compared(
 ) -> Iterator[Measurement]:
     """The student's loss, the filters', and the student's over theirs."""
     loss, linear = table[0], list(table[1:])
-    yield mean(loss, "loss", level)
+    yield Measurement.of("loss", mean(loss), level)
     if not linear:
         return
     pairs = zip(linear, radii, strict=True)
     within = [row for row, radius in pairs if own is None or (radius is not None and radius <= own)]
     least, best = (min(rows, key=lambda row: float(row.mean())) for rows in (within, linear))
-    yield mean(linear[0], "null", level)
-    yield mean(least, "linear", level)
-    yield mean(best, "best", level)
-    yield mean(loss - least, "excess", level)
-    yield mean(loss - best, "excess_best", level)
+    yield Measurement.of("null", mean(linear[0]), level)
+    yield Measurement.of("linear", mean(least), level)
+    yield Measurement.of("best", mean(best), level)
+    yield Measurement.of("excess", mean(loss - least), level)
+    yield Measurement.of("excess_best", mean(loss - best), level)

@@ -18,9 +18,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from sizetransfer.contracts.distributions import student_tail
 from sizetransfer.contracts.stored import StoredFields
-from sizetransfer.verdict.distributions import student_tail
-from sizetransfer.verdict.statistics import holm
+from sizetransfer.numerics.statistics import holm
 
 ALPHA = 0.01
 LEAST = 0.01

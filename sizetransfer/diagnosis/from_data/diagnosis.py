@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from sizetransfer.contracts.arithmetic import arithmetic
 from sizetransfer.contracts.errors import SizetransferError, SpecError
+from sizetransfer.contracts.quantity import Quantity
 from sizetransfer.contracts.stored import Boundary, StoredFields
 from sizetransfer.diagnosis.from_data.classes import SiteClassesFound, find_classes
 from sizetransfer.diagnosis.from_data.evidence import (
@@ -26,7 +27,7 @@ from sizetransfer.diagnosis.from_data.precision import FittedLaw, fitted_law
 from sizetransfer.diagnosis.from_data.question import RADII, DataQuestion
 from sizetransfer.diagnosis.from_data.ranges import LARGEST_RADIUS, LevelRange, covariance_ranges, radii_of
 from sizetransfer.diagnosis.from_data.tables import Tables, require_fields, tables_of
-from sizetransfer.verdict import Number, Verdict, describe
+from sizetransfer.verdict import Verdict, describe
 
 if TYPE_CHECKING:
     from sizetransfer.contracts.student import Student
@@ -79,7 +80,7 @@ class FittedFound:
     range: int
     period: int
     long_ranged: bool
-    gains: tuple[tuple[int, Number], ...]
+    gains: tuple[tuple[int, Quantity], ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +115,7 @@ class DataDiagnosis:
     question: DataQuestion
     classes: SiteClassesFound
     deviation: float
-    correlation_squared: Number
+    correlation_squared: Quantity
     training: int
     sizes: tuple[SizeFound, ...]
     ranges: tuple[LevelRange, ...]
@@ -283,7 +284,7 @@ class _Diagnosis:
         """Say how many fields the error that is asked for takes."""
         asked, count = self.question.error, self.stored.count(self.training)
         judged = {one.radius for one in found}
-        errors = [one.score.standard_error for level in self.ranges[self.training] for one in level.errors]
+        errors = [one.score.error for level in self.ranges[self.training] for one in level.errors]
         worst = max((error for error in errors if math.isfinite(error)), default=math.nan)
         if asked is None or not judged or not worst > asked:
             return
@@ -301,7 +302,9 @@ class _Diagnosis:
         self, known: Known, classes: SiteClassesFound, found: tuple[RadiusFound, ...], boxes: tuple[SmallestBox, ...]
     ) -> DataDiagnosis:
         fit = self.fits[self.training]
-        gains = tuple((gain.range, Number(gain.value, gain.standard_error, fit.tables.count)) for gain in fit.gains)
+        gains = tuple(
+            (gain.range, Quantity.estimated(gain.value, gain.standard_error, fit.tables.count)) for gain in fit.gains
+        )
         sizes = tuple(
             SizeFound(
                 size,

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from sizetransfer.contracts.quantity import Quantity
 from sizetransfer.contracts.specs import NoiseSchedule
 from sizetransfer.diagnosis.from_data.laws import (
     NAMES,
@@ -25,7 +26,6 @@ from sizetransfer.verdict import (
     CellEvidence,
     Consequence,
     LawChange,
-    Number,
     Reference,
     ScoreError,
     TrainingEvidence,
@@ -47,7 +47,7 @@ class Changed:
 
     size: int
     measured: bool
-    ratios: Mapping[str, Number]
+    ratios: Mapping[str, Quantity]
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Made:
     size: int
     radius: int
     fitted: int
-    ratios: Mapping[str, Number]
+    ratios: Mapping[str, Quantity]
     sigma_start: float
 
 
@@ -131,7 +131,7 @@ class Known:
         return tuple(found)
 
     @cached_property
-    def correlation_squared(self) -> Number:
+    def correlation_squared(self) -> Quantity:
         """Squared correlation length at the largest size of the data."""
         return correlation_squared(self.tables[max(self.tables)])
 
@@ -238,7 +238,7 @@ def _references(radius: int, known: Known) -> Iterator[Reference]:
     """At the training size: of radius 0 and of the radius, relative to the best filter that there is."""
     for level in known.ranges[known.training]:
         null, linear = (level.at(r).score for r in (0, radius))
-        yield Reference(level.sigma, known.training, null=null, linear=linear, best=Number(0.0))
+        yield Reference(level.sigma, known.training, null=null, linear=linear, best=Quantity(0.0))
 
 
 def _errors(radius: int, known: Known) -> Iterator[ScoreError]:
@@ -264,14 +264,14 @@ def _held_out(radius: int, known: Known, sizes: Sequence[int]) -> Iterator[Score
             yield ScoreError(level.sigma, size, _resolved(level.relative(tables, loss), level))
 
 
-def _resolved(error: Number, level: LevelRange) -> Number:
+def _resolved(error: Quantity, level: LevelRange) -> Quantity:
     """The error, or a hundredth of the null error where it is less.
 
     No such error is told from zero, and its ratio to another says nothing: the share of the squared score that is known
     is above 0.9999 either way.
     """
     least = 0.01 * level.at(0).score.value
-    return error if error.value > least else Number(least)
+    return error if error.value > least else Quantity(least)
 
 
 # --- the smallest box -------------------------------------------------------------------------------------------------

@@ -17,16 +17,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sizetransfer.contracts.quantity import FieldSums, Quantity
 from sizetransfer.contracts.specs import NoiseSchedule
 from sizetransfer.diagnosis.from_data.precision import FittedLaw
 from sizetransfer.diagnosis.from_data.tables import Tables
 from sizetransfer.diagnosis.law import RANGE
+from sizetransfer.numerics.statistics import derived, ratio
 from sizetransfer.scores.references import consequence
 from sizetransfer.scores.references.consequence import COARSE_STEP, gain, generated_spectrum, spectrum
 from sizetransfer.scores.references.filters import LinearFilter
 from sizetransfer.scores.references.moments import TorusMoments, flat_index
-from sizetransfer.verdict import Number
-from sizetransfer.verdict.statistics import quantity
 
 NAMES = ("site variance", "nearest", "S(0)", "S(k_min)")
 """In the order of :func:`sizetransfer.scores.references.consequence.marginals`."""
@@ -68,7 +68,7 @@ class SizeLaw:
         return math.sqrt(RANGE * float(torch.linalg.eigvalsh(spectrum(self.versions[0])).max()))
 
 
-def numbers(function: Function, *laws: Sequence[TorusMoments] | SizeLaw, names: Sequence[str]) -> list[Number]:
+def numbers(function: Function, *laws: Sequence[TorusMoments] | SizeLaw, names: Sequence[str]) -> list[Quantity]:
     """Functions of moments with jackknife errors; laws of one fit lose their parts together.
 
     Args:
@@ -92,15 +92,16 @@ def _left_out(function: Function, versions: Sequence[Sequence[TorusMoments]], ow
     return np.array(rows, dtype=np.float64)
 
 
-def _number(value: float, parts: Sequence[np.ndarray], groups: Sequence[str]) -> Number:
+def _number(value: float, parts: Sequence[np.ndarray], groups: Sequence[str]) -> Quantity:
     variance = math.fsum((len(left) - 1) / len(left) * float(np.square(left - left.mean()).sum()) for left in parts)
     count = min(len(left) for left in parts)
     if len(parts) > 1:
-        return Number(value, math.sqrt(variance), count)
+        return Quantity.estimated(value, math.sqrt(variance), count)
     left = parts[0]
     # Sums whose ratio without one part is the value without it, so that numbers of one fit are paired.
     numerators, denominators = left.mean() - left * (1 - 1 / count), np.full(count, 1 / count)
-    return Number(value, math.sqrt(variance), count, (numerators, denominators), 1.0, f"{groups[0]} parts")
+    sums = FieldSums(numerators, denominators, 1.0, f"{groups[0]} parts")
+    return Quantity(value, math.sqrt(variance), "estimate", count, sums)
 
 
 # --- functions of moments ---------------------------------------------------------------------------------------------
@@ -196,7 +197,7 @@ def _filter(fitted: TorusMoments, radius: int) -> LinearFilter:
 # --- correlation length -----------------------------------------------------------------------------------------------
 
 
-def correlation_squared(tables: Tables) -> Number:
+def correlation_squared(tables: Tables) -> Quantity:
     r"""Squared second-moment correlation length of the fields, without a fit.
 
     Around a torus :math:`(S(0)/S(k_\mathrm{min}) - 1) / (4\sin^2(\pi/L))`; of a crop :math:`\sum r^2 C / (2d \sum C)`
@@ -204,15 +205,12 @@ def correlation_squared(tables: Tables) -> Number:
     It is not known where the mean was taken off every field, and S(0) with it.
     """
     if tables.removed:
-        return Number(math.nan)
+        return Quantity(math.nan)
     above, below = (_torus_sums if tables.torus else _pair_sums)(tables)
-    shares = tables.shares.tolist()
-    first, second = (
-        Number.of_sums((tables.shares * one).tolist(), shares, fields=tables.fields, exponent=1.0)
-        for one in (above, below)
-    )
-    found = quantity(lambda a, b: a / b, first, second)
-    return Number(found.value, found.standard_error, tables.groups)
+    shares = tables.shares
+    first, second = (ratio(tables.shares * one, shares, fields=tables.fields) for one in (above, below))
+    found = derived(lambda a, b: a / b, first, second)
+    return Quantity.estimated(found.value, found.error, tables.groups)
 
 
 def _torus_sums(tables: Tables) -> tuple[Tensor, Tensor]:

@@ -30,13 +30,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sizetransfer.contracts.domain import Lattice
+from sizetransfer.contracts.quantity import FieldSums, Quantity
 from sizetransfer.diagnosis.from_data.precision import FOLDS, FittedLaw
 from sizetransfer.diagnosis.from_data.tables import Tables
+from sizetransfer.numerics.statistics import root_ratio
 from sizetransfer.scores.references.balls import steps_of
 from sizetransfer.scores.references.classes import class_steps
 from sizetransfer.scores.references.filters import LinearFilter
 from sizetransfer.scores.references.moments import flat_index
-from sizetransfer.verdict import Number
 
 RIDGES = (0.0, 0.01, 0.03, 0.1)
 """Ridges that are tried, in units of the noise variance."""
@@ -59,8 +60,8 @@ class RadiusError:
     """
 
     radius: int
-    score: Number
-    denoiser: Number
+    score: Quantity
+    denoiser: Quantity
 
 
 @dataclass(frozen=True)
@@ -102,11 +103,11 @@ class LevelRange:
     best: str
     least: tuple[float, ...] = field(repr=False)
 
-    def relative(self, tables: Tables, losses: Tensor) -> Number:
+    def relative(self, tables: Tables, losses: Tensor) -> Quantity:
         """Relative score error of a filter with these errors on the groups of the same fields."""
         least = torch.tensor(self.least, dtype=torch.float64)
         excess, power = tables.shares * (losses - least), tables.shares * (self.sigma**2 - least)
-        return Number.of_sums(excess.tolist(), power.tolist(), fields=tables.fields)
+        return root_ratio(excess, power, fields=tables.fields)
 
     def at(self, radius: int) -> RadiusError:
         """Of one radius, or of the largest below it that was fitted."""
@@ -253,12 +254,12 @@ class _Sums:
     variance: Array
     fields: str
 
-    def number(self, place: int, scale: Array) -> Number:
+    def number(self, place: int, scale: Array) -> Quantity:
         """The relative error of one radius."""
         excess = self.losses[place] - self.best
         if not np.any(excess):
-            return Number(0.0, 0.0, len(excess), (excess, scale - self.best), 0.5, self.fields)
-        return Number.of_sums(excess.tolist(), (scale - self.best).tolist(), fields=self.fields)
+            return Quantity(0.0, 0.0, "estimate", len(excess), FieldSums(excess, scale - self.best, 0.5, self.fields))
+        return root_ratio(excess, scale - self.best, fields=self.fields)
 
     def range(self, radii: Sequence[int], scale: Array) -> Range:
         """Smallest radius below the threshold, with its jackknife error."""

@@ -7,14 +7,13 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from sizetransfer.contracts.quantity import Quantity
 from sizetransfer.diagnosis.from_data.diagnosis import DataDiagnosis
 from sizetransfer.diagnosis.from_data.evidence import Made, RadiusFound
 from sizetransfer.diagnosis.from_data.laws import NAMES
 from sizetransfer.diagnosis.from_data.ranges import Range
 from sizetransfer.diagnosis.text import table
 from sizetransfer.numerics.averages import number
-from sizetransfer.verdict import Number
-from sizetransfer.verdict.statistics import quantity
 
 
 def text_of(found: DataDiagnosis, *, tables: bool = False, explain: bool = False) -> str:
@@ -52,10 +51,10 @@ def _head(found: DataDiagnosis) -> str:
     )
 
 
-def _length(squared: Number, alpha: float) -> str:
+def _length(squared: Quantity, alpha: float) -> str:
     if not squared.known:
         return "not known"
-    upper = quantity(lambda x: x, squared).upper(alpha)
+    upper = squared.upper(alpha)
     value, limit = (math.sqrt(max(one, 0.0)) if math.isfinite(one) else one for one in (squared.value, upper))
     return f"{value:.3g}, at most {limit:.3g} at {100 * (1 - alpha):g} %"
 
@@ -68,9 +67,9 @@ def _verdict(one: RadiusFound) -> str:
     return "\n".join(lines)
 
 
-def _shown(one: Number) -> str:
-    rounding = one.standard_error < 1e-6 * abs(one.value)
-    return number(one.value, 0.0 if rounding else one.standard_error)
+def _shown(one: Quantity) -> str:
+    rounding = one.error < 1e-6 * abs(one.value)
+    return number(one.value, 0.0 if rounding else one.error)
 
 
 def _range(one: Range, largest: int) -> str:
@@ -195,8 +194,8 @@ def json_of(found: DataDiagnosis) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, Number):
-        return {"value": _finite(value.value), "standard_error": _finite(value.standard_error), "n": value.n}
+    if isinstance(value, Quantity):
+        return {"value": _finite(value.value), "standard_error": _finite(value.error), "n": value.n}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         shown = (one for one in dataclasses.fields(value) if one.repr)
         return {one.name: _plain(getattr(value, one.name)) for one in shown}

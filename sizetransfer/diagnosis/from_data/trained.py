@@ -21,18 +21,20 @@ from torch import Tensor
 from sizetransfer.contracts.domain import Lattice
 from sizetransfer.contracts.errors import OracleError, SpecError
 from sizetransfer.contracts.oracle import Context, Sample, Teacher
+from sizetransfer.contracts.quantity import Quantity
 from sizetransfer.contracts.randomness import seeded_initialisation, stream
 from sizetransfer.contracts.specs import FieldInfo, NoiseSchedule, TrainingSpec
 from sizetransfer.contracts.stored import StoredFields
 from sizetransfer.contracts.student import Student
 from sizetransfer.diagnosis.from_data.evidence import Known
 from sizetransfer.diagnosis.from_data.laws import NAMES, marginals
+from sizetransfer.numerics.shells import ResponseProfile, shell_sums
+from sizetransfer.numerics.statistics import mean
 from sizetransfer.scores.references.filters import LinearFilter
-from sizetransfer.scores.response import ResponseProfile, jacobian_rows, reference_sites, shell_sums, student_score
+from sizetransfer.scores.response import jacobian_rows, reference_sites, student_score
 from sizetransfer.scores.sampling import SamplerSpec, generate
 from sizetransfer.scores.training import train
 from sizetransfer.students.cnn import CNNStudentSpec
-from sizetransfer.verdict import Number
 
 WIDTH = 32
 STOPPING = 32
@@ -57,9 +59,9 @@ class NestedLoss:
 
     radius: int
     sigma: float
-    loss: Number
-    above_linear: Number
-    above_largest: Number
+    loss: Quantity
+    above_linear: Quantity
+    above_largest: Quantity
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ class SizeCheck:
     size: int
     radius: int
     measured: bool
-    ratios: dict[str, Number]
+    ratios: dict[str, Quantity]
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ class ResponseTail:
 
     radius: int
     sigma: float
-    shells: tuple[Number, ...]
+    shells: tuple[Quantity, ...]
     beyond_exponential: float
     beyond_power: float
 
@@ -241,8 +243,9 @@ def nested_losses(students: dict[int, Student], known: Known, parts: Split, seed
             yield NestedLoss(radius, sigma, _mean(losses), *map(_mean, differences))
 
 
-def _mean(values: Tensor) -> Number:
-    return Number(float(values.mean()), float(values.std()) / math.sqrt(len(values)), len(values))
+def _mean(values: Tensor) -> Quantity:
+    found = mean(values)
+    return Quantity.estimated(found.value, found.error, found.n)
 
 
 # --- generation and response ------------------------------------------------------------------------------------------

@@ -23,10 +23,11 @@ from typing import Any, Literal
 from torch import Tensor
 
 from sizetransfer.contracts.oracle import Sample
-from sizetransfer.contracts.records import Measurement, mean
+from sizetransfer.contracts.records import Measurement
 from sizetransfer.contracts.student import Student
 from sizetransfer.diagnosis.model.losses import NoisyFields, as_sample, linear_losses, smallest
 from sizetransfer.diagnosis.model.units import UnitReport, check_units
+from sizetransfer.numerics.statistics import mean
 from sizetransfer.scores.receptive import RadiusReport, measure_radius
 
 Limit = Literal["learned", "radius-limited", "not learned", "not learned, and radius-limited", "too few fields"]
@@ -179,11 +180,14 @@ def _level(
     own_radius, own = smallest(within or linear)
     _, best = smallest(linear)
     score = 1 - float(best.mean())
-    unlearned, beyond = mean((losses - own) / score, "unlearned"), mean((own - best) / score, "beyond")
+    unlearned = Measurement.of("unlearned", mean((losses - own) / score))
+    beyond = Measurement.of("beyond", mean((own - best) / score))
     return ModelLevel(
         sigma=sigma,
-        loss=mean(losses, "loss", sigma),
-        linear=tuple(mean(each, "linear", math.inf if r is None else float(r)) for r, each in linear.items()),
+        loss=Measurement.of("loss", mean(losses), sigma),
+        linear=tuple(
+            Measurement.of("linear", mean(each), math.inf if r is None else float(r)) for r, each in linear.items()
+        ),
         own_radius=math.inf if own_radius is None else float(own_radius),
         unlearned=unlearned,
         beyond=beyond,

@@ -30,7 +30,7 @@ from torch import Tensor
 
 from sizetransfer.contracts.errors import ConformanceError, OracleError, SpecError
 from sizetransfer.contracts.oracle import Sample
-from sizetransfer.contracts.records import Measurement, mean, ratio
+from sizetransfer.contracts.records import Measurement
 from sizetransfer.contracts.student import Student
 from sizetransfer.diagnosis.model.losses import NoisyFields, as_sample, linear_losses, smallest
 from sizetransfer.diagnosis.model.readings import (
@@ -41,6 +41,7 @@ from sizetransfer.diagnosis.model.readings import (
     shifted,
     single_readings,
 )
+from sizetransfer.numerics.statistics import mean, ratio
 from sizetransfer.students.wrapped import WrappedModule
 from sizetransfer.students.wrapped.schedules import NearestTimestep
 
@@ -321,7 +322,7 @@ def _minimum(function: Callable[[float], float], low: float, high: float, steps:
 def _judged(search: _Search, before: Tensor, best: Reading, student: Student, deviation: float) -> UnitFinding | None:
     """The reading as a finding, if it takes away enough of the error."""
     after = search.beyond(best)
-    gained = mean(before - after, "gain")
+    gained = Measurement.of("gain", mean(before - after))
     size, left = gained.value, max(0.0, float(after.mean()))
     standard_errors = size / gained.standard_error if gained.standard_error > 0 else math.inf
     enough = size > GAIN**2 and standard_errors > SIGNIFICANCE
@@ -445,7 +446,7 @@ def _vertex(search: _Search, readings: Sequence[Reading], sigma: float) -> tuple
     slope, curvature = (after - before) / 2, after + before - 2 * none
     if not float(curvature.mean()) > 0:
         return math.nan, math.nan
-    found = ratio(-slope, curvature, "step")
+    found = Measurement.of("step", ratio(-slope, curvature))
     return found.value, found.standard_error
 
 
@@ -463,10 +464,10 @@ def _level_check(search: _Search, reading: Reading, sigma: float) -> LevelCheck:
     live = 1.0 if noisy.context.mask is None else float(noisy.context.mask.double().mean())
     return LevelCheck(
         sigma=sigma,
-        loss=mean(search.fields.losses(reading.score, sigma), "loss", sigma),
-        linear=mean(search.linear[sigma], "linear", sigma),
-        stein=mean(products[0] / live, "stein", sigma),
-        calibration=ratio(products[1], products[2], "calibration", sigma),
+        loss=Measurement.of("loss", mean(search.fields.losses(reading.score, sigma)), sigma),
+        linear=Measurement.of("linear", mean(search.linear[sigma]), sigma),
+        stein=Measurement.of("stein", mean(products[0] / live), sigma),
+        calibration=Measurement.of("calibration", ratio(products[1], products[2]), sigma),
     )
 
 
