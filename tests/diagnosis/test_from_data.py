@@ -24,8 +24,8 @@ from sizetransfer.contracts.specs import NoiseSchedule
 from sizetransfer.contracts.stored import StoredFields
 from sizetransfer.diagnosis.from_data import ArrayFields, DataQuestion, diagnose_fields, fields_of
 from sizetransfer.diagnosis.from_data.classes import find_classes
+from sizetransfer.diagnosis.from_data.fit import FittedLaw, fitted_law
 from sizetransfer.diagnosis.from_data.laws import SizeLaw, generated, single_spectrum
-from sizetransfer.diagnosis.from_data.precision import FittedLaw, fitted_law
 from sizetransfer.diagnosis.from_data.ranges import covariance_ranges, crossing, held_out_errors, radii_of
 from sizetransfer.diagnosis.from_data.tables import Tables, tables_of
 from sizetransfer.diagnosis.law import exact_law
@@ -109,7 +109,7 @@ def test_intervals_of_the_score_error_cover_it() -> None:
         own = tables_of(ArrayFields(fields(0.3, 64, 16, seed + 100)), 16, reach=2)
         (level,) = covariance_ranges(own, (1.0,), (0, 1, 2), fitted_law(own, (), largest=1))
         one = level.errors[1].score
-        misses += abs(one.value - exact) > 2 * one.standard_error
+        misses += abs(one.value - exact) > 2 * one.error
     assert misses <= 12
 
 

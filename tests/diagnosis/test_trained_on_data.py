@@ -30,8 +30,8 @@ def test_differences_are_paired_and_tell_what_was_learned(found: DataDiagnosis) 
     assert not found.problems
     for one in found.nested:
         # A filter is the best there is for Gaussian fields: no network is below it by more than chance.
-        assert one.above_linear.value > -4 * one.above_linear.standard_error
-        assert one.above_linear.standard_error < one.loss.standard_error
+        assert one.above_linear.value > -4 * one.above_linear.error
+        assert one.above_linear.error < one.loss.error
     assert {one.above_largest.value for one in found.nested if one.radius == max(o.radius for o in found.nested)} == {0}
 
 

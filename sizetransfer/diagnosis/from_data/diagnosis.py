@@ -23,7 +23,7 @@ from sizetransfer.diagnosis.from_data.evidence import (
     radius_found,
     smallest_box,
 )
-from sizetransfer.diagnosis.from_data.precision import FittedLaw, fitted_law
+from sizetransfer.diagnosis.from_data.fit import FittedLaw, fitted_law
 from sizetransfer.diagnosis.from_data.question import RADII, DataQuestion
 from sizetransfer.diagnosis.from_data.ranges import LARGEST_RADIUS, LevelRange, covariance_ranges, radii_of
 from sizetransfer.diagnosis.from_data.tables import Tables, require_fields, tables_of

@@ -10,6 +10,7 @@ from functools import cached_property
 
 from sizetransfer.contracts.quantity import Quantity
 from sizetransfer.contracts.specs import NoiseSchedule
+from sizetransfer.diagnosis.from_data.fit import FittedLaw
 from sizetransfer.diagnosis.from_data.laws import (
     NAMES,
     SizeLaw,
@@ -19,7 +20,6 @@ from sizetransfer.diagnosis.from_data.laws import (
     numbers,
     score_errors,
 )
-from sizetransfer.diagnosis.from_data.precision import FittedLaw
 from sizetransfer.diagnosis.from_data.ranges import LevelRange, held_out_errors
 from sizetransfer.diagnosis.from_data.tables import Tables
 from sizetransfer.verdict import (

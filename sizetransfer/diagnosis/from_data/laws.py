@@ -19,7 +19,7 @@ from torch import Tensor
 
 from sizetransfer.contracts.quantity import FieldSums, Quantity
 from sizetransfer.contracts.specs import NoiseSchedule
-from sizetransfer.diagnosis.from_data.precision import FittedLaw
+from sizetransfer.diagnosis.from_data.fit import FittedLaw
 from sizetransfer.diagnosis.from_data.tables import Tables
 from sizetransfer.diagnosis.law import RANGE
 from sizetransfer.numerics.statistics import derived, ratio

@@ -31,7 +31,7 @@ from torch import Tensor
 
 from sizetransfer.contracts.domain import Lattice
 from sizetransfer.contracts.quantity import FieldSums, Quantity
-from sizetransfer.diagnosis.from_data.precision import FOLDS, FittedLaw
+from sizetransfer.diagnosis.from_data.fit import FOLDS, FittedLaw
 from sizetransfer.diagnosis.from_data.tables import Tables
 from sizetransfer.numerics.statistics import root_ratio
 from sizetransfer.scores.references.balls import steps_of

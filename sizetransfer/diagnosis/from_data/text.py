@@ -5,15 +5,17 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sizetransfer.contracts.quantity import Quantity
-from sizetransfer.diagnosis.from_data.diagnosis import DataDiagnosis
 from sizetransfer.diagnosis.from_data.evidence import Made, RadiusFound
 from sizetransfer.diagnosis.from_data.laws import NAMES
 from sizetransfer.diagnosis.from_data.ranges import Range
 from sizetransfer.diagnosis.text import table
 from sizetransfer.numerics.averages import number
+
+if TYPE_CHECKING:
+    from sizetransfer.diagnosis.from_data.diagnosis import DataDiagnosis
 
 
 def text_of(found: DataDiagnosis, *, tables: bool = False, explain: bool = False) -> str:
