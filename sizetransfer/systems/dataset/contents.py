@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,9 @@ from numpy.typing import NDArray
 from sizetransfer.contracts.errors import SpecError
 from sizetransfer.systems.dataset.layouts import Layout, described, named, recognised
 from sizetransfer.systems.dataset.readers import StoredArray, open_array
-from sizetransfer.systems.dataset.spec import ArraySpec, DatasetTeacherSpec, FileSpec
+
+if TYPE_CHECKING:
+    from sizetransfer.systems.dataset.spec import ArraySpec, DatasetTeacherSpec, FileSpec
 
 Size = tuple[int, ...]
 

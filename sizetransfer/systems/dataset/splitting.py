@@ -14,6 +14,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +23,9 @@ from sizetransfer.contracts.errors import SpecError
 from sizetransfer.contracts.oracle import Split
 from sizetransfer.contracts.randomness import stream
 from sizetransfer.systems.dataset.contents import Fields, Size
-from sizetransfer.systems.dataset.spec import SplitSpec
+
+if TYPE_CHECKING:
+    from sizetransfer.systems.dataset.spec import SplitSpec
 
 FEWEST_HELD_OUT = 2
 """Independent held-out fields without which there is no standard error."""

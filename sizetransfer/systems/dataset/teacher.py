@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -29,10 +30,12 @@ from sizetransfer.contracts.randomness import Label, Stream, integers, uniform
 from sizetransfer.contracts.specs import FieldInfo
 from sizetransfer.systems.dataset.contents import Fields, opened
 from sizetransfer.systems.dataset.scale import Scale, measured, require_finite
-from sizetransfer.systems.dataset.spec import DatasetTeacherSpec
 from sizetransfer.systems.dataset.splitting import Parts, Region, divided
 from sizetransfer.teachers.by_path import imported
 from sizetransfer.teachers.functions import Answers, capability_names, with_capabilities
+
+if TYPE_CHECKING:
+    from sizetransfer.systems.dataset.spec import DatasetTeacherSpec
 
 Block = NDArray[np.float64]
 
