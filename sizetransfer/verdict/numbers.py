@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 from sizetransfer.numerics.statistics import detectable_growth, equivalent, p_outside
 from sizetransfer.verdict.findings import Generated, Law, Learning, Staying
 from sizetransfer.verdict.outcome import GeneratedNumbers, LevelNumbers, SizeNumbers
-from sizetransfer.verdict.questions import Case, reference_skill, root, stable
+from sizetransfer.verdict.questions import Case, exponential, reference_skill, root, stable
 
 
 def reach(case: Case) -> float:
@@ -59,17 +59,13 @@ def _size(case: Case, one: Staying) -> SizeNumbers:
         sigma=one.sigma,
         size=one.size,
         error=one.error.value,
-        ratio=_exp(ratio.value),
-        ratio_lower=_exp(ratio.lower(rule.alpha)),
-        ratio_upper=_exp(ratio.upper(rule.alpha)),
+        ratio=exponential(ratio.value),
+        ratio_lower=exponential(ratio.lower(rule.alpha)),
+        ratio_upper=exponential(ratio.upper(rule.alpha)),
         detectable_growth=detectable_growth(ratio, rule.growth, rule.alpha) if ratio.known else math.nan,
         skill=one.skill.value,
         standing=_standing(case, one),
     )
-
-
-def _exp(logarithm: float) -> float:
-    return math.exp(min(logarithm, 700.0))
 
 
 def _standing(case: Case, one: Staying) -> Literal["stable", "degrades", "unresolved", "missing"]:

@@ -216,7 +216,7 @@ def _p_rise(case: Case, one: Staying) -> float:
 
 
 def _rise_text(case: Case, one: Staying) -> str:
-    ratio, lower = math.exp(one.ratio.value), math.exp(one.ratio.lower(case.rule.alpha))
+    ratio, lower = exponential(one.ratio.value), exponential(one.ratio.lower(case.rule.alpha))
     before = one.error.value / ratio
     change = f"rises from {before:.3g} to {one.error.value:.3g} from {case.at(case.cell.training_size)} to {one.size}"
     return (
@@ -251,8 +251,13 @@ def _staying_doubts(case: Case, one: Staying) -> Iterator[Doubt]:
     yield Doubt(text, case.more(one.ratio, math.log1p(rule.growth)))
 
 
+def exponential(logarithm: float) -> float:
+    """The ratio of this logarithm; one that no float holds, of an error to zero, is cut at 1e304."""
+    return math.exp(min(logarithm, 700.0))
+
+
 def _exp(logarithm: float) -> str:
-    return f"{math.exp(min(logarithm, 700)):.3g}"
+    return f"{exponential(logarithm):.3g}"
 
 
 # --- what does locality cost? ---------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from sizetransfer.verdict.questions import (
     Doubt,
     bulk,
     degrades,
+    exponential,
     generates,
     knows_text,
     limited,
@@ -128,9 +129,10 @@ def _stays(case: Case) -> str:
     """Where and how well the error stays: of the level that grows the most."""
     last = [one for one in case.found.staying if one.size == max(case.sizes)]
     most = max(last, key=lambda one: one.ratio.upper(case.rule.alpha))
-    before = most.error.value / math.exp(most.ratio.value)
-    limit = f"below {math.exp(most.ratio.upper(case.rule.alpha)):.3g} at {case.confidence}"
-    ratio = f"ρ = {math.exp(most.ratio.value):.3g}, {limit}"
+    rise = exponential(most.ratio.value)
+    before = most.error.value / rise
+    limit = f"below {exponential(most.ratio.upper(case.rule.alpha)):.3g} at {case.confidence}"
+    ratio = f"ρ = {rise:.3g}, {limit}"
     sizes = f"from {case.at(case.cell.training_size)} to {most.size}"
     return f"its error stays, {before:.3g} and {most.error.value:.3g}, {sizes} ({ratio})"
 

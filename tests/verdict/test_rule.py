@@ -54,6 +54,16 @@ def test_a_missing_seed_leaves_the_recipe_undecided():
     assert found.recipe.reason == "The claim of a recipe takes 3 trainings; there are 2."
 
 
+def test_an_error_of_zero_at_training_is_worded():
+    """Its ratio to any other has limits that no float holds."""
+    error = {32: Quantity(0.0), 64: Quantity.estimated(1e-6, 1e-4, 4)}
+    found = judge(good_training(errors=errors(error)))
+    assert found.word == "transfers"
+    assert "its error stays" in found.reason
+    risen = judge(good_training(errors=errors({32: Quantity(0.0), 64: Quantity.estimated(0.4, 0.01, 32)})))
+    assert risen.word == "degrades with size"
+
+
 def test_a_tiny_error_that_rises_is_stable():
     (size,) = judge(MADE_UP[".0100 to .0111"][0]).trainings[0].sizes
     assert size.standing == "stable"
