@@ -161,6 +161,9 @@ class KindSpec(Spec):
         names = [base.__module__ for base in (*type(self).__mro__, *nested)]
         return tuple(name for name in dict.fromkeys([*names, *loaded]) if name.partition(".")[0] not in _NO_PART)
 
+    def look_beside(self, folder: Path) -> None:
+        """Let Python find code that the specification names in a folder, that of its experiment file."""
+
     def reads(self) -> tuple[Path, ...]:
         """Files and folders whose content takes part: every path in its fields that exists."""
         paths = [value for value in _values(self) if isinstance(value, Path)]
@@ -279,9 +282,6 @@ class StudentSpec(KindSpec):
     """
 
     geometries: ClassVar[tuple[Geometry, ...]] = ("lattice",)
-
-    def look_beside(self, folder: Path) -> None:
-        """Let Python find code that the specification names in a folder, that of its experiment file."""
 
     @abstractmethod
     def build(self, field: FieldInfo) -> Student:

@@ -72,8 +72,8 @@ def load(
     try:
         experiment = Experiment.parse(data, lookup=registry.lookup)
         if not Path(name_or_path).is_dir():
-            for student in experiment.students.values():
-                student.look_beside(path.parent)
+            for spec in (*experiment.teachers.values(), *experiment.students.values()):
+                spec.look_beside(path.parent)
         registry.require("figure", experiment.report.figures, where="report.figures")
         return experiment
     except SizetransferError as error:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from sizetransfer.contracts.errors import SpecError, described, exit_refused
+from sizetransfer.contracts.errors import SpecError
 from sizetransfer.contracts.specs import TeacherSpec
+from sizetransfer.registry.importing import imported, look_beside, module_of
 from sizetransfer.teachers.functions import Function, FunctionTeacher, oracle_from_functions
 
 ORACLES = ("score", "log_density", "smoothed_score", "posterior_mean", "posterior_covariance")
@@ -66,45 +66,29 @@ class FunctionsSpec(TeacherSpec):
 
     def code(self) -> tuple[str, ...]:
         """Names of the modules whose code takes part, those of the functions among them."""
-        return tuple(dict.fromkeys([*super().code(), *(path.partition(":")[0] for path in self.paths.values())]))
+        return tuple(dict.fromkeys([*super().code(), *code_of(self.paths.values())]))
+
+    def look_beside(self, folder: Path) -> None:
+        for path in self.paths.values():
+            look_beside(path, folder)
 
     def build(self) -> FunctionTeacher:
         named = set(type(self).model_fields) - {"kind", "seed", "files", "sample", *ORACLES}
         arguments: dict[str, Any] = {name: getattr(self, name) for name in sorted(named)}
-        return oracle_from_functions(**arguments, **imported(self.paths))
+        return oracle_from_functions(**arguments, **functions_of(self.paths))
 
 
-def imported(paths: Mapping[str, str]) -> dict[str, Any]:
+def functions_of(paths: Mapping[str, str]) -> dict[str, Function]:
     """The functions at import paths ``package.module:function``.
 
     Raises:
         SpecError: there is no such module or function.
     """
-    return {name: _imported(name, path) for name, path in paths.items()}
+    return {name: imported(path, what="function", where=name) for name, path in paths.items()}
 
 
-def _imported(name: str, path: str) -> Function:
-    module, _, attribute = path.partition(":")
-    try:
-        with exit_refused(name):
-            target: Any = importlib.import_module(module)
-        for part in attribute.split("."):
-            target = getattr(target, part)
-    except (ImportError, AttributeError) as error:
-        raise SpecError(
-            "The function cannot be imported.",
-            where=name,
-            expected="an import path package.module:function",
-            got=f"{path} ({described(error)})",
-            fix="install the package or put it on PYTHONPATH, or correct the path",
-        ) from None
-    if not callable(target):
-        raise SpecError(
-            "What is named is no function.",
-            where=name,
-            expected="the import path of a callable",
-            got=f"{path}, a {type(target).__name__}",
-            fix="correct the path",
-        )
-    function: Function = target
-    return function
+def code_of(paths: Iterable[str]) -> tuple[str, ...]:
+    """Names of the modules of some import paths, found in the working directory too."""
+    for path in (paths := tuple(paths)):
+        look_beside(path, Path.cwd())
+    return tuple(map(module_of, paths))

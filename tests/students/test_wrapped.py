@@ -174,7 +174,7 @@ def test_a_module_can_be_named_in_a_specification() -> None:
     [
         ("torch.nn:Nothing", "cannot be imported"),
         ("no_such_package:f", "cannot be imported"),
-        ("torch:pi", "not callable"),
+        ("torch:pi", "no factory"),
         ("torch:zeros_like", "builds no torch module"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 
 import pytest
@@ -82,3 +83,44 @@ def test_a_student_is_trained_on_them(law):
 def test_what_is_no_function_is_named(fields, said):
     with pytest.raises(SpecError, match=said):
         st.teacher("functions", **fields)
+
+
+EXPERIMENT = """
+title: beside
+teachers: {mine: {kind: functions, score: "law_beside:score", sample: "law_beside:sample"}}
+students: {small: {kind: cnn, blocks: 0}}
+training: {size: 4, steps: 1}
+evaluation: {sizes: [4], measures: {error: {kind: clean-score}}}
+"""
+
+
+@pytest.mark.parametrize("where", ["working directory", "experiment"])
+def test_functions_beside_are_found_without_a_path(where, tmp_path):
+    """In a process of its own, whose path knows nothing of the folder."""
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "law_beside.py").write_text(LAW)
+    (tmp_path / "code" / "mine.yaml").write_text(EXPERIMENT)
+    experiment = "spec = st.load('code/mine.yaml').teachers['mine']"
+    passed = "from sizetransfer.teachers.by_path import FunctionsSpec as S; spec = S(score='law_beside:score')"
+    program = f"import sizetransfer as st; {experiment if where == 'experiment' else passed}"
+    program += "; print(spec.build().field.channels, spec.code()[-1])"
+    folder = tmp_path if where == "experiment" else tmp_path / "code"
+    done = subprocess.run([sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["1", "law_beside"], done.stderr
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda path: st.teacher("functions", score=path),
+        lambda path: st.student("module", st.FieldInfo(dim=1), factory=path),
+    ],
+    ids=["functions", "module"],
+)
+def test_a_package_that_fails_leaves_the_path_as_it_was(build, tmp_path, monkeypatch):
+    (tmp_path / "law_broken.py").write_text("import nowhere_at_all")
+    monkeypatch.chdir(tmp_path)
+    before = list(sys.path)
+    with pytest.raises(SpecError, match="nowhere_at_all"):
+        build("law_broken:score")
+    assert sys.path == before

@@ -11,8 +11,8 @@ from torch import nn
 
 from sizetransfer.contracts.errors import SpecError
 from sizetransfer.contracts.specs import FieldInfo, Geometry, StudentSpec
+from sizetransfer.registry.importing import imported, look_beside, module_of
 from sizetransfer.students.wrapped.conventions import Layout, Prediction, Process, parse_inputs
-from sizetransfer.students.wrapped.factory import imported, look_beside
 from sizetransfer.students.wrapped.module import WrappedModule, wrap_module
 from sizetransfer.students.wrapped.weights import load_weights
 
@@ -72,7 +72,7 @@ class ModuleSpec(StudentSpec):
     def code(self) -> tuple[str, ...]:
         """Names of the modules whose code takes part, that of the factory among them."""
         look_beside(self.factory, Path.cwd())
-        return tuple(dict.fromkeys([*super().code(), self.factory.partition(":")[0]]))
+        return tuple(dict.fromkeys([*super().code(), module_of(self.factory)]))
 
     def reads(self) -> tuple[Path, ...]:
         """The weights, the table of time steps, the files of ``files``, and those that strings in ``arguments`` name.
@@ -85,7 +85,7 @@ class ModuleSpec(StudentSpec):
         return tuple(dict.fromkeys([*super().reads(), *named, *map(_required_file, self.files)]))
 
     def build(self, field: FieldInfo) -> WrappedModule:
-        built: object = imported(self.factory)(**self.arguments)
+        built: object = imported(self.factory, what="factory", where="module, factory")(**self.arguments)
         if not isinstance(built, nn.Module):
             raise SpecError(
                 "The factory builds no torch module.",

@@ -10,7 +10,8 @@ from pydantic import Field, model_validator
 
 from sizetransfer.contracts.errors import SpecError
 from sizetransfer.contracts.specs import Spec, TeacherSpec
-from sizetransfer.teachers.by_path import ORACLES, ImportPath
+from sizetransfer.registry.importing import look_beside
+from sizetransfer.teachers.by_path import ORACLES, ImportPath, code_of
 
 if TYPE_CHECKING:
     from sizetransfer.systems.dataset.teacher import DatasetTeacher
@@ -138,8 +139,11 @@ class DatasetTeacherSpec(TeacherSpec):
 
     def code(self) -> tuple[str, ...]:
         """Names of the modules whose code takes part, those of the functions among them."""
-        modules = (path.partition(":")[0] for path in self.functions.values())
-        return tuple(dict.fromkeys([*super().code(), *modules]))
+        return tuple(dict.fromkeys([*super().code(), *code_of(self.functions.values())]))
+
+    def look_beside(self, folder: Path) -> None:
+        for path in self.functions.values():
+            look_beside(path, folder)
 
     def build(self) -> DatasetTeacher:
         """Open the files and measure their scale.

@@ -31,7 +31,7 @@ from sizetransfer.contracts.specs import FieldInfo
 from sizetransfer.systems.dataset.contents import Fields, opened
 from sizetransfer.systems.dataset.scale import Scale, measured, require_finite
 from sizetransfer.systems.dataset.splitting import Parts, Region, divided
-from sizetransfer.teachers.by_path import imported
+from sizetransfer.teachers.by_path import functions_of
 from sizetransfer.teachers.functions import Answers, capability_names, with_capabilities
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ class DatasetTeacher(Answers, Teacher):
     def __init__(self, spec: DatasetTeacherSpec, contents: Contents, part: Split | None = None) -> None:
         super().__init__(_field(spec, contents))
         self.spec, self.contents, self.part = spec, contents, part
-        self.functions, self.libraries = imported({str(name): path for name, path in spec.functions.items()}), {}
+        self.functions, self.libraries = functions_of({str(name): path for name, path in spec.functions.items()}), {}
         self.translation_period, self.even = spec.translation_period, spec.even
         names = capability_names(list(spec.functions), normalised=spec.normalised)
         self.exactness = {"sample": Exactness("monte_carlo"), **{name: Exactness() for name in names}}
