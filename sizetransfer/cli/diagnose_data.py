@@ -15,12 +15,33 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 BOUNDARIES = ("periodic", "walls", "crop")
 
 
+def _files(_: click.Context, option: click.Parameter, values: tuple[str, ...]) -> tuple[object, ...]:
+    """Paths, and mappings that are written as YAML."""
+    import yaml
+
+    found: list[object] = []
+    for value in values:
+        try:
+            file = yaml.safe_load(value) if value.lstrip().startswith("{") else value
+        except yaml.YAMLError as error:
+            raise click.BadParameter(f"{value!r} is no mapping: {error}", param=option) from None
+        found.append(file)
+    return tuple(found)
+
+
 def data_options(command: Command) -> Command:
     """The options that say where the data are."""
     for option in (
         click.option("--error", type=float, help="With --data: standard error of the score's error that is asked for."),
+        click.option("--layout", help="With --data: a letter an axis, such as BHWC.  [default: recognised]"),
         click.option("--boundary", type=click.Choice(BOUNDARIES), help="With --data.  [default: periodic]"),
-        click.option("--data", multiple=True, type=click.Path(), help="A file of fields; repeat for other sizes."),
+        click.option(
+            "--data",
+            multiple=True,
+            callback=_files,
+            metavar="FILE",
+            help="A file of fields, or '{path: f.npz, array: x}'; repeat for other sizes.",
+        ),
     ):
         command = option(command)
     return command
@@ -28,7 +49,7 @@ def data_options(command: Command) -> Command:
 
 def take_data(options: dict[str, Any]) -> dict[str, Any]:
     """Take what :func:`data_options` adds out of the options of a command."""
-    return {name: options.pop(name) for name in ("data", "boundary", "error")}
+    return {name: options.pop(name) for name in ("data", "boundary", "layout", "error")}
 
 
 def show_diagnosis_of_data(

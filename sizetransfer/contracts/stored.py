@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal, Protocol, TypeAlias, runtime_checkable
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar, Literal, Protocol, TypeAlias, runtime_checkable
 
 from torch import Tensor
 
@@ -30,6 +31,11 @@ class StoredFields(Protocol):
         """Components of a site."""
         ...
 
+    @property
+    def read_as(self) -> tuple[str, ...]:
+        """How files were read where nobody said it, in words."""
+        ...
+
     def sizes(self) -> tuple[int, ...]:
         """Sites along each axis, ascending."""
         ...
@@ -40,4 +46,35 @@ class StoredFields(Protocol):
 
     def rows(self, size: int, indices: Sequence[int] | slice) -> Tensor:
         """Some fields of a size, in their order in the file: ``(n, channels, *size)``, in their own units."""
+        ...
+
+
+FileOfFields: TypeAlias = str | Path | Mapping[str, object]
+"""A path; or a mapping of it, the name of the array in the file, its layout."""
+
+
+@runtime_checkable
+class ReadsFiles(Protocol):
+    """The specification of a teacher that files of fields can be given to; the class itself satisfies it.
+
+    Attributes:
+        file_suffixes: endings of the files that it reads.
+    """
+
+    file_suffixes: ClassVar[tuple[str, ...]]
+
+    @classmethod
+    def stored_fields(
+        cls, files: Sequence[FileOfFields], *, boundary: Boundary, layout: str | None = None
+    ) -> StoredFields:
+        """The fields of some files, all of them, without dividing them into training and held-out ones.
+
+        Args:
+            files: of one size or several.
+            boundary: what is beyond the last site.
+            layout: a letter an axis; none: recognised, and said by ``read_as``.
+
+        Raises:
+            SpecError: a file is missing, damaged, ambiguous or contradicts another.
+        """
         ...

@@ -128,6 +128,16 @@ class Registry:
         spec_class: type[KindSpec] = self.entry(family, kind).value
         return spec_class
 
+    def first(self, family: Family, wanted: Callable[[type[KindSpec]], bool]) -> type[KindSpec] | None:
+        """The first specification class that is wanted; plugins are imported only if none that is built in is."""
+        with self._lock:
+            for plugins in (lambda: self._built_in, self._loaded_plugins):
+                self._collect(family, plugins())
+                found = [entry.value for entry in self._tables[family].values() if wanted(entry.value)]
+                if found:
+                    return found[0]
+        return None
+
     def kinds(self, family: Family) -> dict[str, KindEntry]:
         """All kinds of a family by name, those of plugins included."""
         return {

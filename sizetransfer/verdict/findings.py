@@ -187,11 +187,17 @@ def _log_ratio(one: Any, other: Any) -> Any:
 
 
 def _difference_in_skill(one: Any, other: Any, null: Any) -> Any:
-    return (np.square(one) - np.square(other)) / np.square(null)
+    return _over(np.square(one) - np.square(other), np.square(null))
 
 
 def _skill(error: Any, null: Any) -> Any:
-    return 1 - np.square(error / null)
+    return 1 - np.square(_over(error, null))
+
+
+def _over(one: Any, null: Any) -> Any:
+    """A quotient that is not a number where the null is zero: of white noise there is nothing to know."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.divide(one, null)
 
 
 class _Numbers:

@@ -21,8 +21,7 @@ from sizetransfer.contracts.domain import Lattice
 from sizetransfer.contracts.errors import SpecError
 from sizetransfer.contracts.oracle import Context
 from sizetransfer.contracts.specs import NoiseSchedule
-from sizetransfer.contracts.stored import StoredFields
-from sizetransfer.diagnosis.from_data import ArrayFields, DataQuestion, diagnose_fields, fields_of
+from sizetransfer.diagnosis.from_data import ArrayFields, DataQuestion, diagnose_fields
 from sizetransfer.diagnosis.from_data.classes import find_classes
 from sizetransfer.diagnosis.from_data.fit import FittedLaw, fitted_law
 from sizetransfer.diagnosis.from_data.laws import SizeLaw, generated, single_spectrum
@@ -329,17 +328,6 @@ def test_result_is_json_and_says_cost_and_count() -> None:
 # --- files and bad input ----------------------------------------------------------------------------------------------
 
 
-def test_files_of_any_byte_order_are_read_in_parts(tmp_path) -> None:
-    x = fields(0.5, 64, 16).numpy()
-    np.save(tmp_path / "big.npy", x[:, 0].astype(">f4"))
-    stored = fields_of(tmp_path / "big.npy")
-    assert isinstance(stored, StoredFields)
-    np.testing.assert_array_equal(stored.rows(16, slice(3, 5)).numpy(), x[3:5].astype(np.float32))
-    found = st.diagnose(str(tmp_path / "big.npy"), radii=(2,), sigmas=(0.5,))
-    assert found.data == "big.npy"
-    assert found.verdicts[0].word == st.diagnose(data=x, radii=(2,), sigmas=(0.5,)).verdicts[0].word
-
-
 def test_tables_do_not_depend_on_the_parts_they_are_read_in(monkeypatch) -> None:
     x = fields(0.5, 50, 16)
     whole = tables(x)
@@ -405,7 +393,7 @@ def test_too_few_fields_for_an_error_say_how_many() -> None:
 
 
 def test_names_that_are_no_data_go_to_teachers() -> None:
-    with pytest.raises(SpecError, match="cannot be read"):
+    with pytest.raises(SpecError, match="does not exist"):
         st.diagnose("phi4_L16.npy")
     with pytest.raises(SpecError, match="teacher, or of data"):
         st.diagnose("gaussian", data="phi4_L16.npy")

@@ -3,7 +3,7 @@
 Read in this order:
 
 - :mod:`~sizetransfer.diagnosis.from_data.question`: what is asked;
-- :mod:`~sizetransfer.diagnosis.from_data.fields`: arrays and files as stored fields;
+- :mod:`~sizetransfer.diagnosis.from_data.fields`: arrays as stored fields;
 - :mod:`~sizetransfer.diagnosis.from_data.classes`: whether sites are alike, or of sublattices;
 - :mod:`~sizetransfer.diagnosis.from_data.tables`: second moments by group of fields;
 - :mod:`~sizetransfer.diagnosis.from_data.precision`: the law of short-ranged precision, or that there is none;
@@ -15,7 +15,7 @@ Read in this order:
 """
 
 from sizetransfer.diagnosis.from_data.diagnosis import DataDiagnosis, Step, diagnose_fields
-from sizetransfer.diagnosis.from_data.fields import ArrayFields, fields_of, several_fields_of
+from sizetransfer.diagnosis.from_data.fields import ArrayFields
 from sizetransfer.diagnosis.from_data.question import DataQuestion
 
 __all__ = [
@@ -24,6 +24,4 @@ __all__ = [
     "DataQuestion",
     "Step",
     "diagnose_fields",
-    "fields_of",
-    "several_fields_of",
 ]

@@ -4,52 +4,57 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import cast
+from typing import TypeAlias, cast
 
 import numpy as np
 from torch import Tensor
 
 from sizetransfer.contracts.errors import SpecError
+from sizetransfer.contracts.oracle import HasScore, HasSmoothedScore
 from sizetransfer.contracts.specs import TeacherSpec
-from sizetransfer.contracts.stored import Boundary, StoredFields
+from sizetransfer.contracts.stored import Boundary, FileOfFields, ReadsFiles, StoredFields
 from sizetransfer.diagnosis.from_data.diagnosis import DataDiagnosis, diagnose_fields
-from sizetransfer.diagnosis.from_data.fields import Array, ArrayFields, several_fields_of
+from sizetransfer.diagnosis.from_data.fields import Array, ArrayFields, Spread
 from sizetransfer.diagnosis.from_data.question import DataQuestion
 from sizetransfer.registry import default_registry
 
-FILES = (".npy", ".npz", ".safetensors", ".zarr", ".h5", ".hdf5", ".traj", ".xyz", ".extxyz")
-"""Endings by which a name is known to be that of data."""
-
-Path_ = str | Path
-Data = Path_ | Array | Tensor | StoredFields | Mapping[str, object] | Sequence[Path_ | Array | Tensor]
+Data: TypeAlias = FileOfFields | Array | Tensor | StoredFields | Sequence[FileOfFields | Array | Tensor]
+"""Also the specification of a teacher of stored fields: a mapping with its kind."""
 
 
 def names_data(name: object) -> bool:
-    """Whether what stands in the place of a teacher is data: a file, arrays or stored fields."""
+    """Whether what stands in the place of a teacher is data: a file, arrays, or stored fields without a score."""
     if isinstance(name, str):
-        return name.endswith(FILES) and "{" not in name
+        reader = _reader()
+        return reader is not None and name.lower().endswith(reader.file_suffixes) and "{" not in name
     if isinstance(name, list | tuple):
         return bool(name) and all(names_data(one) for one in name)
-    return isinstance(name, Path | np.ndarray | Tensor | StoredFields)
+    if isinstance(name, StoredFields):
+        return not isinstance(name, HasScore | HasSmoothedScore)
+    return isinstance(name, Path | np.ndarray | Tensor)
 
 
-def diagnose_data(data: Data, *, boundary: Boundary | None = None, **question: object) -> DataDiagnosis:
+def diagnose_data(
+    data: Data, *, boundary: Boundary | None = None, layout: str | None = None, **question: object
+) -> DataDiagnosis:
     """Judge from data alone whether local students of some radii transfer to larger sizes.
 
     Args:
-        data: a file, or several of different sizes; arrays of shape ``(n, channels, *size)``; stored fields; or the
-            specification of a teacher of stored fields.
+        data: a file, or several; arrays of shape ``(n, channels, *size)``, one for each size; stored fields; or the
+            specification of a teacher of stored fields. A file may be a mapping of ``path``, ``array`` and ``layout``.
         boundary: of files and arrays: ``periodic`` (the default), ``walls`` or ``crop``.
+        layout: of files, a letter an axis: B samples, C channels, and L, H W or D H W; by default recognised and said.
         question: fields of :class:`sizetransfer.diagnosis.from_data.DataQuestion`.
 
     Raises:
         SpecError: unreadable files, unknown fields of the question, or fields that cannot be diagnosed.
     """
     asked = DataQuestion.parse(question, where="diagnose")
-    return diagnose_fields(stored_of(data, boundary), asked, name=_name(data))
+    stored = stored_of(data, boundary, layout)
+    return diagnose_fields(stored if asked.fields is None else Spread(stored, asked.fields), asked, name=name_of(data))
 
 
-def stored_of(data: Data, boundary: Boundary | None = None) -> StoredFields:
+def stored_of(data: Data, boundary: Boundary | None = None, layout: str | None = None) -> StoredFields:
     """The data as stored fields.
 
     Raises:
@@ -63,24 +68,61 @@ def stored_of(data: Data, boundary: Boundary | None = None) -> StoredFields:
             got=repr(boundary),
             fix="crop: a window of something larger; walls: a box whose edges are physical",
         )
-    if isinstance(data, Mapping):
-        return _teacher_of(data)
-    if isinstance(data, StoredFields):
-        return data
-    several = [data] if isinstance(data, str | Path | np.ndarray | Tensor) else list(data)
-    paths = [one for one in several if isinstance(one, str | Path)]
-    if paths and len(paths) == len(several):
-        return several_fields_of(paths, boundary or "periodic")
+    if _is_teacher(data) or isinstance(data, StoredFields):
+        _require_neither(boundary, layout)
+        return data if isinstance(data, StoredFields) else _teacher_of(cast("Mapping[str, object]", data))
+    several = list(data) if isinstance(data, list | tuple) else [data]
+    if several and all(isinstance(one, str | Path | Mapping) for one in several):
+        return _of_files(cast("Sequence[FileOfFields]", several), boundary or "periodic", layout)
     arrays = [one for one in several if isinstance(one, np.ndarray | Tensor)]
     if not arrays or len(arrays) < len(several):
         raise SpecError(
             "These are no data.",
             where="diagnose, data",
-            expected="a file, arrays of shape (n, channels, *size), or several of them, one for each size",
+            expected="files, arrays of shape (n, channels, *size), one for each size, or stored fields",
             got=", ".join(type(one).__name__ for one in several) or "nothing",
             fix="pass for example data='fields.npy'",
         )
+    _require_neither(None, layout)
     return ArrayFields(arrays, boundary or "periodic")
+
+
+def _is_teacher(data: object) -> bool:
+    return isinstance(data, Mapping) and "kind" in data
+
+
+def _require_neither(boundary: str | None, layout: str | None) -> None:
+    """Refuse what is said of files where there are none."""
+    for name, value in (("boundary", boundary), ("layout", layout)):
+        if value is not None:
+            raise SpecError(
+                f"The {name} is that of files.",
+                where=f"diagnose, {name}",
+                expected=f"no {name} beside data that have their own",
+                got=value,
+                fix="give arrays of shape (n, channels, *size)"
+                if name == "layout"
+                else "name it where the fields are made",
+            )
+
+
+def _reader() -> type[ReadsFiles] | None:
+    """The kind of teachers that files can be given to, if there is one."""
+    found = default_registry().first("teacher", lambda spec: isinstance(spec, ReadsFiles))
+    return cast("type[ReadsFiles] | None", found)
+
+
+def _of_files(files: Sequence[FileOfFields], boundary: Boundary, layout: str | None) -> StoredFields:
+    reader = _reader()
+    if reader is None:
+        raise SpecError(
+            "Nothing that is installed reads files of fields.",
+            where="diagnose, data",
+            expected="a kind of teacher that files can be given to",
+            got="none",
+            fix="pass arrays of shape (n, channels, *size)",
+        )
+    return reader.stored_fields(files, boundary=boundary, layout=layout)
 
 
 def _teacher_of(spec: Mapping[str, object]) -> StoredFields:
@@ -98,9 +140,13 @@ def _teacher_of(spec: Mapping[str, object]) -> StoredFields:
     return teacher
 
 
-def _name(data: object) -> str:
+def name_of(data: object) -> str:
+    """What data are called: the names of their files, or the kind of their teacher."""
     if isinstance(data, str | Path):
         return Path(data).name
-    if isinstance(data, list | tuple) and all(isinstance(one, str | Path) for one in data):
-        return ", ".join(Path(one).name for one in data)
-    return str(data.get("kind", "data")) if isinstance(data, Mapping) else "data"
+    if isinstance(data, list | tuple):
+        names = list(dict.fromkeys(map(name_of, data)))
+        return ", ".join(names)
+    if isinstance(data, Mapping):
+        return name_of(data["path"]) if "path" in data else str(data.get("kind", "data"))
+    return "data"

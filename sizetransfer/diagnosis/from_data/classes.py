@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +28,7 @@ LEAST = 0.01
 """Share of the variance, or of the deviation, below which a difference between classes does not count."""
 FIELDS = 512
 """At most so many fields are looked at."""
-_NUMBERS_AT_A_TIME = 2**22
+_NUMBERS_AT_A_TIME = 2**20
 _TINY = 1e-300
 """Stands for the variance of a channel that does not vary, which is refused afterwards."""
 
@@ -78,14 +79,15 @@ def find_classes(stored: StoredFields, size: int) -> SiteClassesFound:
     patterns = [one for one in itertools.product((0, 1), repeat=dim) if any(one)]
     signs = torch.stack([_sign(pattern, side) for pattern in patterns])
     within: tuple[Any, ...] = (..., *(slice(side),) * dim)
-    rows = [_statistics(x[within], signs, torus=torus) for x in _chunks(stored, size, count)]
+    mean = _mean(stored, size, count)
+    rows = [_statistics(x[within] - mean, signs, torus=torus) for x in _chunks(stored, size, count)]
     table = torch.cat([row for row, _ in rows])
     power = torch.cat([square for _, square in rows]).mean(0)  # by channel
     scale = torch.cat([power.sqrt(), power.repeat((table.shape[2] - len(power)) // len(power))]).clamp_min(_TINY)
     tests, effects = {}, {}
-    mean, error = table.mean(0), table.std(0) / math.sqrt(count)
+    value, error = table.mean(0), table.std(0) / math.sqrt(count)
     for place, column in itertools.product(range(len(patterns)), range(table.shape[2])):
-        effect, spread = abs(float(mean[place, column])), float(error[place, column])
+        effect, spread = abs(float(value[place, column])), float(error[place, column])
         name = f"{place} {column}"
         effects[name] = effect / float(scale[column])
         tests[name] = 2 * student_tail(effect / spread, count - 1) if spread > 0 else float(effect == 0)
@@ -94,10 +96,17 @@ def find_classes(stored: StoredFields, size: int) -> SiteClassesFound:
     return SiteClassesFound(chosen, _labels(chosen, dim), max(effects.values()), count, tested=True)
 
 
-def _chunks(stored: StoredFields, size: int, count: int) -> list[Tensor]:
+def _mean(stored: StoredFields, size: int, count: int) -> Tensor:
+    """Of each channel, like a field."""
+    axes = tuple(range(2, stored.dim + 2))
+    sums = [x.mean(axes).sum(0) for x in _chunks(stored, size, count)]
+    return torch.stack(sums).sum(0).reshape(-1, *(1,) * stored.dim) / count
+
+
+def _chunks(stored: StoredFields, size: int, count: int) -> Iterator[Tensor]:
     together = max(1, _NUMBERS_AT_A_TIME // (stored.channels * size**stored.dim))
     parts = (range(start, min(start + together, count)) for start in range(0, count, together))
-    return [stored.rows(size, slice(part.start, part.stop)).double() for part in parts]
+    return (stored.rows(size, slice(part.start, part.stop)).double() for part in parts)
 
 
 def _sign(pattern: Pattern, side: int) -> Float[Tensor, "*size"]:
@@ -109,7 +118,6 @@ def _sign(pattern: Pattern, side: int) -> Float[Tensor, "*size"]:
 def _statistics(x: Tensor, signs: Tensor, *, torus: bool) -> tuple[Tensor, Tensor]:
     """Signed means of the field and of its products by field, pattern and quantity; and mean squares by channel."""
     axes = tuple(range(2, x.ndim))
-    x = x - x.mean((0, *axes), keepdim=True)
     quantities = [x, x * x]
     for axis, step in itertools.product(axes, (1, 2)):
         product = x * x.roll(-step, axis)

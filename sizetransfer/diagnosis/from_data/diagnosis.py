@@ -331,7 +331,7 @@ class _Diagnosis:
             boxes=boxes,
             steps=tuple(self.steps),
             problems=tuple(self.problems),
-            notes=tuple(_notes(known, classes, fit)),
+            notes=(*self.stored.read_as, *_notes(known, classes, fit)),
         )
 
 

@@ -1,9 +1,8 @@
-"""Arrays and files as stored fields."""
+"""Arrays as stored fields."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -13,12 +12,7 @@ from torch import Tensor
 
 from sizetransfer.contracts.errors import SpecError
 from sizetransfer.contracts.stored import Boundary, StoredFields
-
-BLOCKS = 64
-"""A crop of few fields is cut into at least so many blocks, where they stay large enough."""
-SMALLEST_BLOCK = 16
-FEW = 16
-"""Fewer fields than these are cut."""
+from sizetransfer.numerics.blocks import block_side, blocks_in
 
 Array: TypeAlias = npt.NDArray[Any]
 
@@ -34,6 +28,8 @@ class ArrayFields:
     Raises:
         SpecError: an array that is not of that shape, unequal axes, sizes or channels that contradict each other.
     """
+
+    read_as: tuple[str, ...] = ()
 
     def __init__(self, arrays: Sequence[Array | Tensor] | Array | Tensor, boundary: Boundary = "periodic") -> None:
         several = [arrays] if isinstance(arrays, np.ndarray | Tensor) else list(arrays)
@@ -87,18 +83,13 @@ def _tensor(array: Array | Tensor) -> Tensor:
 
 def _blocks(array: Array | Tensor, side: int) -> int:
     """Blocks of one field."""
-    return int(np.prod([length // side for length in array.shape[2:]]))
+    return blocks_in(array.shape[2:], side)
 
 
 def _side(array: Array | Tensor, boundary: Boundary) -> int:
     """The side of the fields, or of the blocks that they are cut into."""
-    shortest = int(min(array.shape[2:]))
-    if boundary != "crop":
-        return shortest
-    side = shortest
-    while int(array.shape[0]) < FEW and int(array.shape[0]) * _blocks(array, side) < BLOCKS and side > SMALLEST_BLOCK:
-        side -= 1
-    return side - side % 2 if side > SMALLEST_BLOCK else side
+    lengths = [int(length) for length in array.shape[2:]]
+    return block_side(int(array.shape[0]), lengths) if boundary == "crop" else min(lengths)
 
 
 def _check(arrays: Sequence[Array | Tensor], boundary: Boundary) -> None:
@@ -130,47 +121,29 @@ def _check(arrays: Sequence[Array | Tensor], boundary: Boundary) -> None:
         )
 
 
-def fields_of(path: str | Path, boundary: Boundary = "periodic") -> ArrayFields:
-    """The fields of a ``.npy`` file, memory-mapped: of shape ``(n, channels, *size)``, or ``(n, *size)`` in two axes.
+class Spread:
+    """Some of many stored fields, evenly spread over them.
 
-    Raises:
-        SpecError: there is no such file, or it holds no array of numbers.
+    Args:
+        stored: all of them.
+        fields: at most so many of each size.
     """
-    return several_fields_of([path], boundary)
 
+    def __init__(self, stored: StoredFields, fields: int) -> None:
+        self.stored, self.fields = stored, fields
+        self.boundary, self.dim, self.channels = stored.boundary, stored.dim, stored.channels
+        self.read_as = stored.read_as
 
-def several_fields_of(paths: Sequence[str | Path], boundary: Boundary = "periodic") -> ArrayFields:
-    """The same of several files, one for each size."""
-    return ArrayFields([_with_channels(_loaded(Path(path))) for path in paths], boundary)
+    def sizes(self) -> tuple[int, ...]:
+        """Sites along each axis, ascending."""
+        return self.stored.sizes()
 
+    def count(self, size: int) -> int:
+        """How many fields of a size are taken."""
+        return min(self.fields, self.stored.count(size))
 
-def _loaded(path: Path) -> Array:
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise SpecError(
-            "The file cannot be read as fields.",
-            where=f"data {str(path)!r}",
-            expected="a .npy file with an array of numbers",
-            got=f"{type(error).__name__}: {error}",
-            fix="write it with numpy.save",
-        ) from error
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiub":
-        raise SpecError(
-            "The file holds no array of real numbers.",
-            where=f"data {str(path)!r}",
-            expected="a .npy file with an array of numbers",
-            got=f"dtype {getattr(array, 'dtype', 'none')}",
-            fix="write real and imaginary parts as two channels",
-        )
-    return array
-
-
-def _with_channels(array: Array) -> Array:
-    """Three axes are fields of one channel in two dimensions."""
-    return array[:, None] if array.ndim == 3 else array
-
-
-def is_stored(data: object) -> bool:
-    """Whether these are fields already."""
-    return isinstance(data, StoredFields)
+    def rows(self, size: int, indices: Sequence[int] | slice) -> Tensor:
+        """Some of those that are taken: ``(n, channels, *size)``."""
+        there, taken = self.stored.count(size), self.count(size)
+        wanted = range(*indices.indices(taken)) if isinstance(indices, slice) else indices
+        return self.stored.rows(size, [index * there // taken for index in wanted])

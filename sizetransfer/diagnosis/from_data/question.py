@@ -21,6 +21,7 @@ class DataQuestion(Spec):
         sigmas: noise levels, in units of the field; ``None``: .1, .25, .5, 1, 2 and 5 times the site deviation.
         sigma_min: noise level at which reverse diffusion stops; ``None``: .05 of the site deviation.
         train: train small networks of growing radius with so many steps; ``None``: none is trained.
+        fields: at most so many fields of each size, evenly spread over them; ``None``: all.
         error: standard error of the score's relative error that is asked for; too few fields for it are refused.
         seed: names the random streams of training and generation.
         verdict: thresholds of the verdict.
@@ -31,6 +32,7 @@ class DataQuestion(Spec):
     sigmas: tuple[float, ...] | None = Field(None, min_length=1)
     sigma_min: float | None = Field(None, gt=0, allow_inf_nan=False)
     train: int | None = Field(None, ge=1)
+    fields: int | None = Field(None, ge=1)
     error: float | None = Field(None, gt=0, lt=1)
     seed: int = Field(0, ge=0)
     verdict: VerdictSpec = VerdictSpec()

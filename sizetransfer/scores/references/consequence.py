@@ -193,7 +193,7 @@ def ratios(found: Sequence[float], exact: Sequence[float]) -> tuple[float, ...]:
 
     Where neighbours are nearly uncorrelated, the ratio of their covariances is ``1 + (found - exact) / variance``.
     """
-    values = [one / other for one, other in zip(found, exact, strict=True)]
+    values = [one / other if other else math.nan for one, other in zip(found, exact, strict=True)]
     if abs(exact[1]) < UNCORRELATED * exact[0]:
         values[1] = 1 + (found[1] - exact[1]) / exact[0]
     return tuple(values)

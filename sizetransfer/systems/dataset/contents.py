@@ -50,9 +50,16 @@ class Numbers:
 
     def window(self, row: int, low: Sequence[int], high: Sequence[int]) -> NDArray[np.float64]:
         """Sites ``low <= i < high`` of a sample, ``(C, *S)``; the only one, where there is one for all."""
-        index = self.layout.index(row if self.rows is not None else 0, low, high)
-        found: NDArray[np.float64] = np.asarray(self.layout.window(self.stored.read(index)), dtype=np.float64)
-        return found
+        row = row if self.rows is not None else 0
+        window: NDArray[np.float64] = self.windows(slice(row, row + 1), low, high)[0]
+        return window
+
+    def windows(self, rows: slice, low: Sequence[int], high: Sequence[int]) -> NDArray[np.float64]:
+        """The same of several samples, ``(n, C, *S)``."""
+        found = self.stored.read(self.layout.index(rows, low, high))
+        # In one order, whatever that of the file: sums by another one differ in their rounding.
+        windows: NDArray[np.float64] = np.ascontiguousarray(self.layout.windows(found), dtype=np.float64)
+        return windows
 
 
 @dataclass(frozen=True)
@@ -92,6 +99,11 @@ def opened(spec: DatasetTeacherSpec) -> tuple[Fields, ...]:
     for one in found[1:]:
         _check_alike(found[0], one)
     return found
+
+
+def how_read(files: Sequence[Fields]) -> tuple[str, ...]:
+    """How the arrays were read where nobody said it."""
+    return tuple(one.numbers.note for one in files if one.numbers.note)
 
 
 def _fields(spec: DatasetTeacherSpec, file: FileSpec, held_out: bool) -> Fields:

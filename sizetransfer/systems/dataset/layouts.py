@@ -60,19 +60,19 @@ class Layout:
         """Numbers of a site."""
         return self.lengths(shape).get("C", 1)
 
-    def index(self, row: int, low: Sequence[int], high: Sequence[int]) -> tuple[slice, ...]:
-        """What of the array holds a window of a sample: sites ``low <= i < high``."""
-        parts = {"B": slice(row, row + 1), "C": slice(None)}
+    def index(self, rows: slice, low: Sequence[int], high: Sequence[int]) -> tuple[slice, ...]:
+        """What of the array holds a window of some samples: sites ``low <= i < high``."""
+        parts = {"B": rows, "C": slice(None)}
         parts |= {letter: slice(a, b) for letter, a, b in zip(self.sites, low, high, strict=True)}
         return tuple(parts[letter] for letter in self.text)
 
-    def window(self, found: NDArray[np.generic]) -> NDArray[np.generic]:
-        """What was read, as ``(C, *S)``."""
-        kept = self.text.replace("B", "")
-        array = found.reshape([n for n, letter in zip(found.shape, self.text, strict=True) if letter != "B"])
-        if "C" not in kept:
-            array, kept = array[None], "C" + kept
-        return array.transpose([kept.index(letter) for letter in "C" + self.sites])
+    def windows(self, found: NDArray[np.generic]) -> NDArray[np.generic]:
+        """What was read, as ``(n, C, *S)``."""
+        array, text = found, self.text
+        for letter in "CB":
+            if letter not in text:
+                array, text = array[None], letter + text
+        return array.transpose([text.index(letter) for letter in "BC" + self.sites])
 
 
 def named(text: str, where: str) -> Layout:
@@ -126,7 +126,9 @@ def recognised(
         SpecError: no layout fits, or more than one; it lists them.
     """
     found = list(candidates(shape, dim=dim, channels=channels, cubic=cubic))
-    if len(found) == 1:
+    # One field of one channel is the same whatever its first axis is called.
+    readings = {(one.rows(shape) or 1, one.channels(shape), one.size(shape)) for one in found}
+    if len(readings) == 1:
         return found[0]
     listed = "; ".join(f"{one.text} ({described(one, shape)})" for one in found)
     raise SpecError(

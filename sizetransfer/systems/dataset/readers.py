@@ -131,7 +131,7 @@ def _reader(path: Path) -> Callable[[Path, str | None], StoredArray]:
     for suffixes, reader in _READERS.items():
         if path.name.lower().endswith(suffixes):
             return reader
-    known = ", ".join(suffix for suffixes in _READERS for suffix in suffixes)
+    known = ", ".join(SUFFIXES)
     raise SpecError(
         "The kind of a file of the data set is not known.",
         where=str(path),
@@ -298,3 +298,6 @@ _READERS: Mapping[tuple[str, ...], Callable[[Path, str | None], StoredArray]] = 
     (".h5", ".hdf5", ".hdf"): _hdf5,
     (".traj", ".xyz", ".extxyz"): _trajectory,
 }
+
+SUFFIXES = tuple(suffix for suffixes in _READERS for suffix in suffixes)
+"""Endings of the files whose kind is known."""

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 from pydantic import Field, model_validator
 
 from sizetransfer.contracts.errors import SpecError
 from sizetransfer.contracts.specs import Spec, TeacherSpec
+from sizetransfer.contracts.stored import Boundary, FileOfFields, StoredFields
 from sizetransfer.registry.importing import look_beside
+from sizetransfer.systems.dataset.readers import SUFFIXES
 from sizetransfer.teachers.by_path import ORACLES, ImportPath, code_of
 
 if TYPE_CHECKING:
     from sizetransfer.systems.dataset.teacher import DatasetTeacher
 
-Boundary = Literal["periodic", "walls", "crop"]
 Units = Literal["data", "centred", "standard"]
 Oracle = Literal["score", "log_density", "smoothed_score", "posterior_mean", "posterior_covariance"]
 
@@ -85,6 +86,8 @@ class SplitSpec(Spec):
 class DatasetTeacherSpec(TeacherSpec):
     """Samples in files: .npy, .npz, .safetensors, .zarr, .h5; several files for several sizes, or more of one."""
 
+    file_suffixes: ClassVar[tuple[str, ...]] = SUFFIXES
+
     kind: Literal["dataset"] = "dataset"
     files: tuple[FileSpec, ...] = Field(min_length=1, description="files of fields: paths, or path, array, layout, ...")
     held_out_files: tuple[FileSpec, ...] = Field(
@@ -144,6 +147,17 @@ class DatasetTeacherSpec(TeacherSpec):
     def look_beside(self, folder: Path) -> None:
         for path in self.functions.values():
             look_beside(path, folder)
+
+    @classmethod
+    def stored_fields(
+        cls, files: Sequence[FileOfFields], *, boundary: Boundary, layout: str | None = None
+    ) -> StoredFields:
+        """The fields of some files, all of them; see :class:`sizetransfer.contracts.stored.ReadsFiles`."""
+        from sizetransfer.systems.dataset.teacher import stored_fields
+
+        given = [str(file) if isinstance(file, Path) else file for file in files]
+        fields = {"kind": cls.kind_name(), "files": given, "boundary": boundary, "layout": layout}
+        return stored_fields(cast(DatasetTeacherSpec, cls.parse(fields, where="data")))
 
     def build(self) -> DatasetTeacher:
         """Open the files and measure their scale.

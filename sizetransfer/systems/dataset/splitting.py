@@ -81,7 +81,7 @@ def divided(files: Sequence[Fields], spec: SplitSpec, seed: int) -> Parts:
     parts: dict[Split, list[Region]] = {"training": [], "held out": []}
     for size in sorted({one.numbers.size for one in files}):
         own = [(number, one) for number, one in enumerate(files) if one.numbers.size == size]
-        whole = [region for number, one in own if one.held_out for region in _samples(number, one)]
+        whole = [region for number, one in own if one.held_out for region in samples_of(number, one)]
         given = [(number, one) for number, one in own if not one.held_out]
         if whole:
             parts["held out"] += whole
@@ -94,13 +94,14 @@ def divided(files: Sequence[Fields], spec: SplitSpec, seed: int) -> Parts:
     return {name: tuple(regions) for name, regions in parts.items()}
 
 
-def _samples(number: int, file: Fields) -> list[Region]:
+def samples_of(number: int, file: Fields) -> list[Region]:
+    """All samples of a file, whole."""
     size = file.numbers.size
     return [Region(number, row, (0,) * len(size), size) for row in range(file.count)]
 
 
 def _regions(number: int, file: Fields, spec: SplitSpec) -> list[Region]:
-    samples = _samples(number, file)
+    samples = samples_of(number, file)
     if spec.block is None:
         return samples
     side, stride = spec.block, spec.block + spec.gap
@@ -112,7 +113,7 @@ def _divided(
     files: Sequence[tuple[int, Fields]], spec: SplitSpec, seed: int, size: Size
 ) -> tuple[list[Region], list[Region]]:
     if spec.by == "sequence":
-        pairs = [_sequence(_samples(number, one), spec) for number, one in files]
+        pairs = [_sequence(samples_of(number, one), spec) for number, one in files]
         return [a for first, _ in pairs for a in first], [b for _, second in pairs for b in second]
     regions = [region for number, one in files for region in _regions(number, one, spec)]
     count = _held_out(len(regions), spec.held_out)

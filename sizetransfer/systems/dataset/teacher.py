@@ -28,9 +28,11 @@ from sizetransfer.contracts.errors import OracleError
 from sizetransfer.contracts.oracle import Context, Exactness, Sample, Split, Teacher
 from sizetransfer.contracts.randomness import Label, Stream, integers, uniform
 from sizetransfer.contracts.specs import FieldInfo
-from sizetransfer.systems.dataset.contents import Fields, opened
+from sizetransfer.contracts.stored import Boundary
+from sizetransfer.systems.dataset.contents import Fields, how_read, opened
 from sizetransfer.systems.dataset.scale import Scale, measured, require_finite
-from sizetransfer.systems.dataset.splitting import Parts, Region, divided
+from sizetransfer.systems.dataset.splitting import Parts, Region, divided, samples_of
+from sizetransfer.systems.dataset.stored import FileFields
 from sizetransfer.teachers.by_path import functions_of
 from sizetransfer.teachers.functions import Answers, capability_names, with_capabilities
 
@@ -89,6 +91,13 @@ def dataset_teacher(spec: DatasetTeacherSpec) -> DatasetTeacher:
     return kind(spec, contents)
 
 
+def stored_fields(spec: DatasetTeacherSpec) -> FileFields:
+    """All fields of a specification, which need be neither divided nor many; see ``DatasetTeacherSpec.build``."""
+    files = opened(spec)
+    regions = [region for number, file in enumerate(files) for region in samples_of(number, file)]
+    return FileFields(files, regions, spec.boundary, how_read(files))
+
+
 class DatasetTeacher(Answers, Teacher):
     """Samples in files; see the module.
 
@@ -112,6 +121,48 @@ class DatasetTeacher(Answers, Teacher):
     @property
     def notes(self) -> tuple[str, ...]:
         return _notes(self.spec, self.contents)
+
+    @property
+    def boundary(self) -> Boundary:
+        """What is beyond the last site."""
+        return self.spec.boundary
+
+    @property
+    def dim(self) -> int:
+        """Axes of the lattice."""
+        return self.field.dim
+
+    @property
+    def channels(self) -> int:
+        """Components of a site."""
+        return self.field.channels
+
+    @property
+    def read_as(self) -> tuple[str, ...]:
+        """How files were read where nobody said it, in words."""
+        return how_read(self.contents.files)
+
+    @cached_property
+    def stored(self) -> FileFields:
+        """The fields of its side of the split, in their order in the files and in the teacher's units.
+
+        Raises:
+            SpecError: they have masks or conditions.
+        """
+        regions = self.contents.regions(self.part)
+        return FileFields(self.contents.files, regions, self.boundary, self.read_as, self._in_units)
+
+    def sizes(self) -> tuple[int, ...]:
+        """Sites along each axis of the fields, ascending; of crops that are cut, of the blocks."""
+        return self.stored.sizes()
+
+    def count(self, size: int) -> int:
+        """How many fields there are of a size."""
+        return self.stored.count(size)
+
+    def rows(self, size: int, indices: Sequence[int] | slice) -> Tensor:
+        """Some fields of a size, in their order in the files: ``(n, channels, *size)``, float64."""
+        return self.stored.rows(size, indices)
 
     def split(self, part: Split) -> DatasetTeacher:
         """The teacher of one side of the split."""
@@ -282,7 +333,7 @@ def _require_fields(asked: int, count: int, size: int, part: Split | None, *, se
 
 def _notes(spec: DatasetTeacherSpec, contents: Contents) -> tuple[str, ...]:
     scale = contents.scale
-    found = [one.numbers.note for one in contents.files if one.numbers.note]
+    found = list(how_read(contents.files))
     found += _counts(contents, "blocks" if spec.split.block else "samples")
     units = {
         "data": "as in the files",
