@@ -10,11 +10,14 @@ from sizetransfer.contracts.errors import SpecError
 from sizetransfer.contracts.specs import StudentSpec, TeacherSpec
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from sizetransfer.contracts.oracle import Teacher
     from sizetransfer.contracts.student import Student
     from sizetransfer.diagnosis import Prediction, PredictionSpec
     from sizetransfer.diagnosis.from_data import DataDiagnosis
     from sizetransfer.diagnosis.from_data.asked import Data
+    from sizetransfer.diagnosis.joined import ModelOnData
 
 
 @overload
@@ -33,16 +36,23 @@ def diagnose(
 def diagnose(*, data: Data, train: int | None = None, **question: Any) -> DataDiagnosis: ...
 
 
+@overload
+def diagnose(
+    *, model: Student | nn.Module | Mapping[str, object] | str, data: Data, **question: Any
+) -> ModelOnData: ...
+
+
 def diagnose(
     teacher: Teacher | Mapping[str, object] | str | None = None,
     student: Student | Mapping[str, object] | str | None = None,
     *,
     data: Data | None = None,
+    model: Student | nn.Module | Mapping[str, object] | str | None = None,
     train: int | None = None,
     device: str = "auto",
     dtype: str | None = None,
     **question: Any,
-) -> Prediction | DataDiagnosis:
+) -> Prediction | DataDiagnosis | ModelOnData:
     """Judge whether a local student of a teacher works on large sizes, before any grid of runs.
 
     Printing what is found reads like the command line; ``found.text(tables=True, explain=True)`` says all.
@@ -53,15 +63,20 @@ def diagnose(
         student: likewise, or none. A specification contributes its radius; a student that is passed as such counts as
             trained, at the smallest size, and its error is measured. Without any, radii are judged.
         data: in the place of a teacher, fields alone: see :func:`sizetransfer.diagnosis.from_data.asked.diagnose_data`.
+        model: with data, a model that exists: a student, a torch module, its import path ``package:build``, or the
+            specification of a student; see :func:`sizetransfer.api.models.diagnose_model_on_data`.
         train: train the specified student with so many steps, at the smallest size.
         device: ``auto``, or a torch device, for teachers that are specified; others stay where they are.
         dtype: ``float32`` or ``float64``, likewise; by default ``float32``, as in a run.
         question: fields of :class:`sizetransfer.diagnosis.PredictionSpec`: sizes, sigmas, epsilon, shares, patch, ...;
-            with data, of :class:`sizetransfer.diagnosis.from_data.DataQuestion`, and ``boundary``.
+            with data, of :class:`sizetransfer.diagnosis.from_data.DataQuestion`, ``boundary`` and ``layout``; with a
+            model also how it is called: ``weights``, ``predicts``, ``process``, ``scale``, ..., as for
+            :func:`wrap_module`.
 
     Returns:
         A :class:`sizetransfer.diagnosis.Prediction`; from data, a
-        :class:`sizetransfer.diagnosis.from_data.DataDiagnosis`.
+        :class:`sizetransfer.diagnosis.from_data.DataDiagnosis`; of a model on data, a
+        :class:`sizetransfer.diagnosis.joined.ModelOnData`.
 
     Raises:
         SpecError: an unknown kind, preset or field, a noise level that is not positive, or a patch outside the lattice.
@@ -79,6 +94,8 @@ def diagnose(
     from sizetransfer.diagnosis import PredictionSpec, predict
     from sizetransfer.diagnosis.from_data.asked import names_data
 
+    if model is not None:
+        return _diagnose_model(teacher, student, data, model, train, question)
     if data is not None or teacher is None or names_data(teacher):
         return _diagnose_data(teacher, student, data, train, question)
     asked = PredictionSpec.parse(question, where="diagnose")
@@ -128,6 +145,23 @@ def _student_for_diagnosis(
     spec = chosen("student", student)
     with arithmetic(teacher.anchor.dtype, teacher.anchor.device), seeded_initialisation(asked.seed, "student"):
         return cast(StudentSpec, spec).build(teacher.field).to(teacher.anchor), called(spec, student)
+
+
+def _diagnose_model(
+    teacher: Any, student: object, data: Data | None, model: Any, train: int | None, question: dict[str, Any]
+) -> ModelOnData:
+    from sizetransfer.api.models import diagnose_model_on_data
+
+    given = teacher if data is None else data
+    if given is None or student is not None or (data is not None and teacher is not None):
+        raise SpecError(
+            "A model is diagnosed on data.",
+            where="diagnose, model",
+            expected="a model and data, without teacher and student",
+            got="no data" if given is None else "a teacher or a student beside them",
+            fix="pass data='fields.npy'; of a teacher, st.diagnose(teacher, wrap_module(...))",
+        )
+    return diagnose_model_on_data(model, given, **({} if train is None else {"train": train}), **question)
 
 
 def _diagnose_data(

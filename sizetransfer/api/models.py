@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from sizetransfer.contracts.oracle import Sample
+    from sizetransfer.contracts.stored import Boundary
     from sizetransfer.contracts.student import Student
+    from sizetransfer.diagnosis.from_data.asked import Data
+    from sizetransfer.diagnosis.joined import ModelOnData
     from sizetransfer.diagnosis.model import ModelFindings
     from sizetransfer.scores.receptive import RadiusReport
 
@@ -94,6 +97,61 @@ def diagnose_model(
         field = FieldInfo(dim=x.ndim - 2, channels=x.shape[1], sigma_data=deviation if deviation > 0 else 1.0)
     student = as_student(model, field, **conventions)
     return found_of(student, fields, sigmas, judged=judged, tolerance=tolerance, seed=seed)
+
+
+def diagnose_model_on_data(
+    model: Student | nn.Module | Mapping[str, object] | str,
+    data: Data,
+    *,
+    boundary: Boundary | None = None,
+    layout: str | None = None,
+    **options: Any,
+) -> ModelOnData:
+    """Judge a model that exists on one's own data: :func:`sizetransfer.diagnose` with a model and data.
+
+    Args:
+        model: a student, a torch module, its import path ``package:build``, or a specification of a student.
+        data, boundary, layout: as for :func:`sizetransfer.diagnosis.from_data.asked.diagnose_data`.
+        options: fields of :class:`sizetransfer.diagnosis.from_data.DataQuestion`, and conventions of a module as for
+            :func:`wrap_module`, with ``model_layout`` for its layout; ``weights`` and ``arguments`` of an import path.
+
+    Raises:
+        SpecError: data or a model that cannot be used, or an option that is neither.
+    """
+    from sizetransfer.diagnosis.from_data import DataQuestion
+    from sizetransfer.diagnosis.from_data.asked import limited, name_of, stored_of
+    from sizetransfer.diagnosis.joined import diagnose_model_on_data as found_of
+
+    asked = {name: options.pop(name) for name in list(options) if name in DataQuestion.model_fields}
+    question = DataQuestion.parse(asked, where="diagnose")
+    stored = limited(stored_of(data, boundary, layout), question)
+    conventions = {"layout" if name == "model_layout" else name: value for name, value in options.items()}
+    _require_conventions(model, conventions)
+
+    def build(field: FieldInfo) -> Student:
+        return as_student(model, field, **conventions)
+
+    return found_of(build, stored, question, model=_name_of(model), name=name_of(data))
+
+
+def _require_conventions(model: object, conventions: Mapping[str, object]) -> None:
+    """Refuse names that a module has no convention of, before anything is read."""
+    from torch import nn
+
+    from sizetransfer.contracts.specs import did_you_mean
+    from sizetransfer.students.wrapped import ModuleSpec
+
+    own = {"kind", "factory", "files"} | ({"weights", "arguments"} if isinstance(model, nn.Module) else set())
+    known = [name for name in ModuleSpec.model_fields if name not in own]
+    for name in conventions:
+        if name not in known:
+            raise SpecError(
+                "There is no such option.",
+                where=f"diagnose, {name}",
+                expected=f"a field of the question, or one of {', '.join(known)}",
+                got=name,
+                fix=did_you_mean(name, known) or "leave it out; weights are loaded where the model is an import path",
+            )
 
 
 def as_student(

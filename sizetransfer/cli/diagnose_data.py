@@ -1,13 +1,15 @@
-"""``sizetransfer diagnose --data``: the verdict from files of fields."""
+"""``sizetransfer diagnose --data``: the verdict from files of fields, and of a model on them."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, TypeVar
 
 import click
 
+from sizetransfer.cli.model_commands import model_options, taken
 from sizetransfer.contracts.errors import SpecError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -30,8 +32,10 @@ def _files(_: click.Context, option: click.Parameter, values: tuple[str, ...]) -
 
 
 def data_options(command: Command) -> Command:
-    """The options that say where the data are."""
+    """The options that say where the data are, and which model is judged on them."""
     for option in (
+        partial(model_options, layout="--model-layout"),
+        click.option("--model", help="With --data: a model that exists, package:build, called as the options say."),
         click.option("--error", type=float, help="With --data: standard error of the score's error that is asked for."),
         click.option("--layout", help="With --data: a letter an axis, such as BHWC.  [default: recognised]"),
         click.option("--boundary", type=click.Choice(BOUNDARIES), help="With --data.  [default: periodic]"),
@@ -48,14 +52,28 @@ def data_options(command: Command) -> Command:
 
 
 def take_data(options: dict[str, Any]) -> dict[str, Any]:
-    """Take what :func:`data_options` adds out of the options of a command."""
-    return {name: options.pop(name) for name in ("data", "boundary", "layout", "error")}
+    """Take what :func:`data_options` adds out of the options of a command.
+
+    Raises:
+        SpecError: conventions of a model without one, or a model without data.
+    """
+    given = {name: options.pop(name) for name in ("data", "boundary", "layout", "error", "model")}
+    conventions = taken(options, layout="model_layout")
+    if (conventions and given["model"] is None) or (given["model"] is not None and not given["data"]):
+        raise SpecError(
+            "A model is diagnosed on data.",
+            where="diagnose, --model and --data",
+            expected="--model package:build --data fields.npy",
+            got=", ".join(f"--{name.replace('_', '-')}" for name in (*conventions, *(["model"] * (not conventions)))),
+            fix="give both, or leave out what says how a model is called",
+        )
+    return {**given, **conventions}
 
 
 def show_diagnosis_of_data(
     given: Mapping[str, Any], question: Mapping[str, Any], *, tables: bool, explain: bool, as_json: bool
 ) -> None:
-    """Diagnose and print; what was asked for and could not be given fails after everything else was printed.
+    """Diagnose and print; what could not be given, and wrong units, fail after everything else was printed.
 
     Args:
         given: what :func:`take_data` took, and ``teacher``, ``student``, ``train`` and ``out``.
@@ -68,9 +86,10 @@ def show_diagnosis_of_data(
     """
     from sizetransfer import api
     from sizetransfer.cli.console import finite, show_json
+    from sizetransfer.diagnosis.joined import WRONG_UNITS
 
     asked = {name: value for name, value in given.items() if name not in {"data", "out"} and value is not None}
-    found = api.diagnose(data=list(given["data"]), **asked, **_of_data(question))
+    found: Any = api.diagnose(data=list(given["data"]), **asked, **_of_data(question))
     if given["out"] is not None:
         given["out"].mkdir(parents=True, exist_ok=True)
         path = given["out"] / "diagnosis.json"
@@ -81,6 +100,14 @@ def show_diagnosis_of_data(
         click.echo(found.text(tables=tables, explain=explain))
     if found.problems:
         raise SpecError("\n".join(found.problems))
+    if given["model"] is not None and found.word == WRONG_UNITS:
+        raise SpecError(
+            "The model is read in wrong units: nothing else is claimed of it.",
+            where=f"--model {given['model']}",
+            expected="conventions that are the model's own",
+            got="; ".join(finding.text for finding in found.units.findings),
+            fix="read it as is said there",
+        )
 
 
 def _of_data(question: Mapping[str, Any]) -> dict[str, Any]:

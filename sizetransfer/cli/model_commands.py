@@ -53,8 +53,13 @@ def _sizes(_: click.Context, option: click.Parameter, value: str | None) -> tupl
     return tuple(int(number) for number in _numbers(_, option, value) or ())
 
 
-def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that say how a module is called and what it returns."""
+def model_options(command: Callable[..., Any], *, layout: str = "--layout") -> Callable[..., Any]:
+    """The options that say how a module is called and what it returns.
+
+    Args:
+        command: gets them.
+        layout: what the option of the module's layout is called.
+    """
     options = (
         click.option("--weights", help="File of its weights: .safetensors, or .pt with numbers alone."),
         click.option("--arguments", help="Keyword arguments of the factory, as JSON: '{\"width\": 32}'."),
@@ -66,7 +71,7 @@ def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--shift", callback=_scale, help="Of the data that is zero in the model's units."),
         click.option("--data-range", callback=_numbers, help="Smallest and largest datum, for --scale [-1,1]: 0,255."),
         click.option("--sigma-data", type=float, help="Deviation of the data in EDM's preconditioning."),
-        click.option("--layout", help="channels-first, channels-last or no-channels."),
+        click.option(layout, help="channels-first, channels-last or no-channels."),
         click.option(
             "--channel-order", callback=_sizes, help="Channel of the data that each of the model's is: 2,1,0."
         ),
@@ -77,13 +82,17 @@ def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def taken(options: dict[str, Any]) -> dict[str, Any]:
+def taken(options: dict[str, Any], *, layout: str = "layout") -> dict[str, Any]:
     """Take the conventions out of the options of a command: those that were given, by name.
+
+    Args:
+        options: of the command.
+        layout: the name of the module's layout among them.
 
     Raises:
         SpecError: ``--arguments`` is no JSON mapping.
     """
-    given = {name: options.pop(name) for name in CONVENTIONS}
+    given = {name: options.pop(name) for name in (layout if name == "layout" else name for name in CONVENTIONS)}
     conventions = {name: value for name, value in given.items() if value not in {None, (), False}}
     arguments = options.pop("arguments")
     if arguments is not None:

@@ -96,6 +96,7 @@ def test_columns_first_are_read(tmp_path):
         ((40, 4, 4, 4), {"dim": 2, "channels": 4}, None),
         ((3, 9, 9), {}, None),
         ((3, 9, 9), {"channels": 3}, "CHW"),
+        ((1, 9, 9), {}, "BHW"),
         ((9, 9), {"cubic": False}, None),
         ((9, 9), {"cubic": False, "dim": 2}, "HW"),
         ((40, 9, 12), {}, None),

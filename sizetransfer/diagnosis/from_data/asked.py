@@ -50,8 +50,12 @@ def diagnose_data(
         SpecError: unreadable files, unknown fields of the question, or fields that cannot be diagnosed.
     """
     asked = DataQuestion.parse(question, where="diagnose")
-    stored = stored_of(data, boundary, layout)
-    return diagnose_fields(stored if asked.fields is None else Spread(stored, asked.fields), asked, name=name_of(data))
+    return diagnose_fields(limited(stored_of(data, boundary, layout), asked), asked, name=name_of(data))
+
+
+def limited(stored: StoredFields, asked: DataQuestion) -> StoredFields:
+    """As many of the fields as are asked for."""
+    return stored if asked.fields is None else Spread(stored, asked.fields)
 
 
 def stored_of(data: Data, boundary: Boundary | None = None, layout: str | None = None) -> StoredFields:

@@ -177,8 +177,14 @@ def diagnose_fields(stored: StoredFields, question: DataQuestion | None = None, 
     Raises:
         SpecError: too few fields, fields that are not finite or do not vary, sizes that contradict the data.
     """
+    return diagnosed(stored, question or DataQuestion(), name)[0]
+
+
+def diagnosed(stored: StoredFields, question: DataQuestion, name: str) -> tuple[DataDiagnosis, Known]:
+    """The same, with everything that any radius is judged by."""
     with arithmetic("float64", "cpu", generators=False):
-        return _Diagnosis(stored, question or DataQuestion(), name).run()
+        steps = _Diagnosis(stored, question, name)
+        return steps.run(), steps.known
 
 
 class _Diagnosis:
@@ -196,6 +202,7 @@ class _Diagnosis:
         self.tables: dict[int, Tables] = {}
         self.fits: dict[int, FittedLaw] = {}
         self.ranges: dict[int, tuple[LevelRange, ...]] = {}
+        self.known: Known
 
     def run(self) -> DataDiagnosis:
         """All of them."""
@@ -210,7 +217,7 @@ class _Diagnosis:
             with self._step(f"covariance range at L = {size}", size, needed=size == self.training):
                 self._measure(size, sizes, classes)
         present = tuple(size for size in sizes if size in self.tables or size not in stored.sizes())
-        known = self._known(present)
+        known = self.known = self._known(present)
         with self._step("forecast and verdict", self.training):
             found = tuple(radius_found(radius, known) for radius in self._radii())
             boxes = tuple(box for r in self._radii() if (box := smallest_box(r, known)) is not None)

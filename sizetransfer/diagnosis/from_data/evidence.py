@@ -173,7 +173,7 @@ def radius_found(radius: int, known: Known) -> RadiusFound:
         known.made(radius, size, best=best) for size in known.laws if size > known.training for best in (False, True)
     )
     verdict = judge(_cell(radius, known, made), known.rule)
-    return RadiusFound(radius, _with_remedies(verdict, known), made)
+    return RadiusFound(radius, with_remedies(verdict, known), made)
 
 
 def _unjudged(radius: int, known: Known) -> Verdict:
@@ -183,8 +183,8 @@ def _unjudged(radius: int, known: Known) -> Verdict:
     return dataclasses.replace(judge(cell, known.rule), reason=text, what_would_decide=(remedy,))
 
 
-def _with_remedies(verdict: Verdict, known: Known) -> Verdict:
-    """An undecided word where the precision is long-ranged says what would decide it: larger fields."""
+def with_remedies(verdict: Verdict, known: Known) -> Verdict:
+    """An undecided word says in terms of data what would decide it; larger fields, where the precision is long-ranged."""
     fit = known.fits[known.training]
     unknown = [size for size in known.sizes if size not in known.laws]
     if verdict.word != "undecided":
@@ -206,7 +206,7 @@ def _cell(radius: int, known: Known, made: Sequence[Made]) -> CellEvidence:
         tuple(_errors(radius, known)),
         tuple(_references(radius, known)),
         (),
-        tuple(_consequence(one) for one in made if one.fitted == known.training),
+        tuple(consequence_of(one) for one in made if one.fitted == known.training),
     )
     return CellEvidence(
         teacher=known.name,
@@ -216,21 +216,23 @@ def _cell(radius: int, known: Known, made: Sequence[Made]) -> CellEvidence:
         sizes=known.sizes,
         trainings=(training,),
         site_deviation=known.deviation,
-        best_of_radius=tuple(_consequence(one) for one in made if one.fitted != known.training),
+        best_of_radius=tuple(consequence_of(one) for one in made if one.fitted != known.training),
         # A forecast has the same S(0) at every size by construction: it does not say that the box is the bulk.
-        law=tuple(_law(one) for one in known.changes if one.measured),
+        law=tuple(law_of(one) for one in known.changes if one.measured),
         correlation_squared=known.correlation_squared,
         of_radius=True,
     )
 
 
-def _consequence(made: Made) -> Consequence:
+def consequence_of(made: Made) -> Consequence:
+    """What is generated, as a verdict takes it."""
     variance, nearest, zero, smallest = (made.ratios[name] for name in NAMES)
     long_range = {"S(0)": zero, "S(k_min)": smallest}
     return Consequence(made.size, "second-order forecast", variance, nearest, long_range, None, made.sigma_start)
 
 
-def _law(one: Changed) -> LawChange:
+def law_of(one: Changed) -> LawChange:
+    """How the law changes, as a verdict takes it."""
     return LawChange(one.size, *(one.ratios[name] for name in NAMES[:3]))
 
 

@@ -18,6 +18,15 @@ if TYPE_CHECKING:
     from sizetransfer.diagnosis.from_data.diagnosis import DataDiagnosis
 
 
+def body_of(found: DataDiagnosis, *, tables: bool = False) -> str:
+    """All but the cost and the rule."""
+    parts = [_head(found), *(_verdict(one) for one in found.radii), _ranges(found), _generated(found), _law(found)]
+    parts += [_nested(found), _checks(found), _tails(found)]
+    if tables:
+        parts += [_errors(found), _gains(found)]
+    return "\n\n".join(filter(None, [*parts, "\n".join(found.notes)]))
+
+
 def text_of(found: DataDiagnosis, *, tables: bool = False, explain: bool = False) -> str:
     """The diagnosis in words and numbers.
 
@@ -26,11 +35,7 @@ def text_of(found: DataDiagnosis, *, tables: bool = False, explain: bool = False
         tables: also the errors of every radius and the range of the precision.
         explain: also the rule.
     """
-    parts = [_head(found), *(_verdict(one) for one in found.radii), _ranges(found), _generated(found), _law(found)]
-    parts += [_nested(found), _checks(found), _tails(found)]
-    if tables:
-        parts += [_errors(found), _gains(found)]
-    parts += ["\n".join(found.notes), _steps(found)]
+    parts = [body_of(found, tables=tables), _steps(found)]
     if explain:
         parts.append(found.rule)
     more = {"--tables (tables=True)": tables, "--explain (explain=True)": explain}
@@ -187,25 +192,26 @@ def _steps(found: DataDiagnosis) -> str:
 def json_of(found: DataDiagnosis) -> dict[str, Any]:
     """The diagnosis as data for JSON."""
     special = {"question", "radii", "classes"}
-    data = {one.name: _plain(getattr(found, one.name)) for one in dataclasses.fields(found) if one.name not in special}
+    data = {one.name: plain(getattr(found, one.name)) for one in dataclasses.fields(found) if one.name not in special}
     radii = [
-        {"radius": one.radius, "verdict": one.verdict.to_json(), "generated": _plain(one.made)} for one in found.radii
+        {"radius": one.radius, "verdict": one.verdict.to_json(), "generated": plain(one.made)} for one in found.radii
     ]
-    classes = {"patterns": _plain(found.classes.patterns), "name": found.classes.name, "tested": found.classes.tested}
+    classes = {"patterns": plain(found.classes.patterns), "name": found.classes.name, "tested": found.classes.tested}
     return {**data, "radii": radii, "classes": classes, "question": found.question.to_json(), "rule": found.rule}
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Numbers, records and lists as data; null for a number that is not finite."""
     if isinstance(value, Quantity):
         return {"value": _finite(value.value), "standard_error": _finite(value.error), "n": value.n}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         shown = (one for one in dataclasses.fields(value) if one.repr)
-        return {one.name: _plain(getattr(value, one.name)) for one in shown}
+        return {one.name: plain(getattr(value, one.name)) for one in shown}
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, float):
         return _finite(value)
-    return [_plain(item) for item in value] if isinstance(value, Sequence) and not isinstance(value, str) else value
+    return [plain(item) for item in value] if isinstance(value, Sequence) and not isinstance(value, str) else value
 
 
 def _finite(value: float) -> float | None:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -90,7 +90,7 @@ class ModelFindings:
         return {
             "units": self.units.to_json(),
             "radius": None if self.radius is None else self.radius.to_json(),
-            "levels": [_level_json(level) for level in self.levels],
+            "levels": [level_json(level) for level in self.levels],
             "size": list(self.size),
             "fields": self.fields,
             "judged": self.judged,
@@ -111,7 +111,7 @@ class ModelFindings:
         lines.append(f"{'sigma':>9} {'model':>9}  " + " ".join(f"{radius:>8}" for radius in radii))
         for level in self.levels:
             row = " ".join(f"{one.value:8.4g}" for one in level.linear)
-            lines.append(f"{level.sigma:9.3g} {level.loss.value:9.4g}  {row}  {level.limit}{_better(level)}")
+            lines.append(f"{level.sigma:9.3g} {level.loss.value:9.4g}  {row}  {level.limit}{better(level)}")
         lines.append(
             f"{self.fields} fields of {' x '.join(map(str, self.size))}, losses of {self.judged}; {self.seconds:.0f} s."
         )
@@ -154,12 +154,9 @@ def diagnose_model(
     levels = [level.sigma for level in units.levels]
     radius = measure_radius(mended, sigmas=(levels[0], levels[-1]), seed=seed) if structure else None
     reach = mended.radius if radius is None else radius.radius
-    whole = NoisyFields(sample, seed)
     judged = min(judged, len(sample.x))
-    asked: list[int | None] = [radius for radius in radii if 2 * radius < min(sample.x.shape[2:])]
-    linear = linear_losses(whole, judged, [*asked, None], levels)
-    few = whole.first(judged)
-    found = [_level(sigma, few.losses(mended, sigma), linear[sigma], reach, tolerance) for sigma in levels]
+    own = losses_by_level(mended, NoisyFields(sample, seed), judged, radii, levels)
+    found = [level_of(sigma, *pair, reach, tolerance) for sigma, pair in own.items()]
     return ModelFindings(
         units=units,
         radius=radius,
@@ -173,11 +170,26 @@ def diagnose_model(
     )
 
 
-def _level(
-    sigma: float, losses: Tensor, linear: dict[int | None, Tensor] | Any, reach: int | None, tolerance: float
+def losses_by_level(
+    student: Student, fields: NoisyFields, judged: int, radii: Sequence[int], sigmas: Sequence[float]
+) -> dict[float, tuple[Tensor, Mapping[int | None, Tensor]]]:
+    """Losses of a model and of linear filters by radius on the first ``judged`` fields, by noise level."""
+    asked: list[int | None] = [radius for radius in radii if 2 * radius < min(fields.sample.x.shape[2:])]
+    linear = linear_losses(fields, judged, [*asked, None], sigmas)
+    few = fields.first(judged)
+    return {sigma: (few.losses(student, sigma), linear[sigma]) for sigma in sigmas}
+
+
+def within(linear: Mapping[int | None, Tensor], reach: int | None) -> Mapping[int | None, Tensor]:
+    """Losses of the filters that see no more than a model of this radius; of all where there is none such."""
+    return {r: each for r, each in linear.items() if reach is None or (r is not None and r <= reach)} or linear
+
+
+def level_of(
+    sigma: float, losses: Tensor, linear: Mapping[int | None, Tensor], reach: int | None, tolerance: float
 ) -> ModelLevel:
-    within = {r: each for r, each in linear.items() if reach is None or (r is not None and r <= reach)}
-    own_radius, own = smallest(within or linear)
+    """What limits a model at one noise level, from its losses and those of linear filters by radius."""
+    own_radius, own = smallest(within(linear, reach))
     _, best = smallest(linear)
     score = 1 - float(best.mean())
     unlearned = Measurement.of("unlearned", mean((losses - own) / score))
@@ -212,12 +224,14 @@ def _above(one: Measurement, allowed: float) -> bool | None:
     return None if one.value > allowed else False
 
 
-def _better(level: ModelLevel) -> str:
+def better(level: ModelLevel) -> str:
+    """A word of a loss below that of every filter that sees no more."""
     better = level.unlearned.value < -SIGNIFICANCE * level.unlearned.standard_error
     return " (below every linear filter of its radius)" if better else ""
 
 
-def _level_json(level: ModelLevel) -> dict[str, Any]:
+def level_json(level: ModelLevel) -> dict[str, Any]:
+    """One level as plain data."""
     return {
         "sigma": level.sigma,
         "limit": level.limit,

@@ -126,8 +126,8 @@ def recognised(
         SpecError: no layout fits, or more than one; it lists them.
     """
     found = list(candidates(shape, dim=dim, channels=channels, cubic=cubic))
-    # One field of one channel is the same whatever its first axis is called.
-    readings = {(one.rows(shape) or 1, one.channels(shape), one.size(shape)) for one in found}
+    # An axis of length one is that of one sample or of one channel: the fields are the same.
+    readings = {tuple(letter for letter, n in zip(one.text, shape, strict=True) if n > 1) for one in found}
     if len(readings) == 1:
         return found[0]
     listed = "; ".join(f"{one.text} ({described(one, shape)})" for one in found)
