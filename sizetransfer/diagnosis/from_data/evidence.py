@@ -184,7 +184,7 @@ def _unjudged(radius: int, known: Known) -> Verdict:
 
 
 def with_remedies(verdict: Verdict, known: Known) -> Verdict:
-    """An undecided word says in terms of data what would decide it; larger fields, where the precision is long-ranged."""
+    """An undecided word says in terms of data what decides it; larger fields, where the precision is long-ranged."""
     fit = known.fits[known.training]
     unknown = [size for size in known.sizes if size not in known.laws]
     if verdict.word != "undecided":

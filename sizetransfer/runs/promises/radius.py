@@ -29,6 +29,7 @@ from sizetransfer.contracts.randomness import normal, stream
 from sizetransfer.contracts.student import Student
 from sizetransfer.runs.promises.answers import name_of
 from sizetransfer.runs.promises.weights import Weights
+from sizetransfer.scores.receptive.probes import AMPLITUDE, drawn_sites, irrational, named_sites
 from sizetransfer.scores.response import at_sites, own_sites
 
 SITES = 4096
@@ -39,9 +40,6 @@ SECONDS = 0.05
 
 MOST_SITES = 8192
 """Sites of the largest domain that is looked for where none is."""
-
-AMPLITUDE = 10.0
-"""Change of the field outside the ball, in standard deviations of the noisy field."""
 
 TOLERANCES = {torch.float64: 1e-10, torch.float32: 2e-5}
 """Change of a score that is taken for rounding, relative to the largest score; one percent in other precisions."""
@@ -137,23 +135,13 @@ def _fits(teacher: Teacher, student: Student, size: int, most: int) -> bool:
 
 def _width(domain: Domain) -> int:
     """The farthest that a site is from one of the two sites that are probed first."""
-    return max(int(domain.distance(site).max()) for site in _named_sites(domain)[:2])
-
-
-def _named_sites(domain: Domain) -> list[Site]:
-    """A corner, the middle, the opposite corner, and a neighbour of the first, which is on the other sublattice."""
-    last = tuple(length - 1 for length in domain.shape)
-    middle = domain.centre()
-    first = (0,) * len(last)
-    beside = (*first[:-1], 1 % domain.shape[-1])
-    return list(dict.fromkeys([first, middle, last, beside]))
+    return max(int(domain.distance(site).max()) for site in named_sites(domain)[:2])
 
 
 def _sites(domain: Domain, period: int, seed: int) -> list[Site]:
     """Those, and drawn ones where the student lays a coarser grid over the lattice, so that sites are not alike."""
-    drawn = torch.randperm(domain.sites, generator=stream(seed, "radius", "sites"))[: 0 if period == 1 else 6]
-    found = [tuple(int(index) for index in torch.unravel_index(number, domain.shape)) for number in drawn]
-    return list(dict.fromkeys([*_named_sites(domain), *found]))
+    found = drawn_sites(domain, 0 if period == 1 else 6, stream(seed, "radius", "sites"))
+    return list(dict.fromkeys([*named_sites(domain), *found]))
 
 
 def _probe(teacher: Teacher, student: Student, size: int, sigmas: Sequence[float], seed: int) -> _Probe:
@@ -207,8 +195,7 @@ class _Probe:
         """The Jacobian is exactly zero outside the ball around the site of each field."""
         if not self.score.requires_grad:
             return
-        # Irrational weights, so that no channel cancels another.
-        weights = torch.arange(1, self.x.shape[1] + 1, dtype=self.x.dtype, device=self.x.device).sqrt()
+        weights = irrational(self.x.shape[1], self.x)  # no channel cancels another
         with torch.enable_grad():
             answer = (at_sites(self.score, sites) * weights).sum()
         (rows,) = torch.autograd.grad(answer, self.x, retain_graph=True, materialize_grads=True)

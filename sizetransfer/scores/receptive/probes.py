@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from sizetransfer.contracts.domain import Lattice, Site
+from sizetransfer.contracts.domain import Domain, Lattice, Site
 from sizetransfer.contracts.oracle import Context
 from sizetransfer.contracts.randomness import normal, stream
 from sizetransfer.contracts.student import Student
@@ -56,13 +56,23 @@ def probe_at(student: Student, size: int, sigma: float, seed: int) -> Probe:
     return Probe(lattice, x, x.new_full((FIELDS,), sigma), Context(lattice, condition))
 
 
+def named_sites(domain: Domain) -> list[Site]:
+    """A corner, the middle, the opposite corner, and a neighbour of the first, which is on the other sublattice."""
+    last = tuple(length - 1 for length in domain.shape)
+    first = (0,) * len(last)
+    return list(dict.fromkeys([first, domain.centre(), last, (*first[:-1], 1 % domain.shape[-1])]))
+
+
+def drawn_sites(domain: Domain, count: int, generator: torch.Generator) -> list[Site]:
+    """Sites at random places, none twice."""
+    order = torch.randperm(domain.sites, generator=generator)[:count]
+    return [tuple(int(index) for index in torch.unravel_index(number, domain.shape)) for number in order]
+
+
 def probed_sites(lattice: Lattice, seed: int, drawn: int = 3) -> list[Site]:
-    """The middle, two opposite corners, a neighbour of one, and drawn ones: strides make sites unlike."""
-    last = tuple(length - 1 for length in lattice.shape)
-    first = (0,) * lattice.dim
-    order = torch.randperm(lattice.sites, generator=stream(seed, "receptive radius", "sites"))[:drawn]
-    found = [tuple(int(i) for i in torch.unravel_index(number, lattice.shape)) for number in order]
-    return list(dict.fromkeys([lattice.centre(), first, last, (*first[:-1], 1 % lattice.shape[-1]), *found]))
+    """Those with names and drawn ones: strides make sites unlike."""
+    found = drawn_sites(lattice, drawn, stream(seed, "receptive radius", "sites"))
+    return list(dict.fromkeys([*named_sites(lattice), *found]))
 
 
 def read_sites(number: Tensor, x: Tensor) -> Bool[Tensor, "*size"]:
@@ -75,8 +85,12 @@ def read_sites(number: Tensor, x: Tensor) -> Bool[Tensor, "*size"]:
 
 def weighted(values: Tensor) -> Tensor:
     """A sum with irrational weights, in which nothing cancels."""
-    weights = torch.arange(1, values.numel() + 1, dtype=values.dtype, device=values.device).sqrt()
-    return (values.flatten() * weights).sum()
+    return (values.flatten() * irrational(values.numel(), values)).sum()
+
+
+def irrational(count: int, like: Tensor) -> Float[Tensor, "count"]:
+    """Weights with which no sum cancels."""
+    return torch.arange(1, count + 1, dtype=like.dtype, device=like.device).sqrt()
 
 
 def extent(read: Tensor, lattice: Lattice, site: Site) -> tuple[tuple[int, ...], tuple[int, ...], tuple[bool, ...]]:
