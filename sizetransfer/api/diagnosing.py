@@ -161,7 +161,8 @@ def _diagnose_model(
             got="no data" if given is None else "a teacher or a student beside them",
             fix="pass data='fields.npy'; of a teacher, st.diagnose(teacher, wrap_module(...))",
         )
-    return diagnose_model_on_data(model, given, **({} if train is None else {"train": train}), **question)
+    steps: dict[str, Any] = {} if train is None else {"train": train}
+    return diagnose_model_on_data(model, given, **steps, **question)
 
 
 def _diagnose_data(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import click
 
@@ -47,7 +47,7 @@ def data_options(command: Command) -> Command:
             help="A file of fields, or '{path: f.npz, array: x}'; repeat for other sizes.",
         ),
     ):
-        command = option(command)
+        command = cast(Command, option(command))
     return command
 
 

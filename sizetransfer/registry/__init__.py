@@ -131,11 +131,11 @@ class Registry:
     def first(self, family: Family, wanted: Callable[[type[KindSpec]], bool]) -> type[KindSpec] | None:
         """The first specification class that is wanted; plugins are imported only if none that is built in is."""
         with self._lock:
-            for plugins in (lambda: self._built_in, self._loaded_plugins):
-                self._collect(family, plugins())
-                found = [entry.value for entry in self._tables[family].values() if wanted(entry.value)]
-                if found:
-                    return found[0]
+            for built_in in (True, False):
+                self._collect(family, self._built_in if built_in else self._loaded_plugins())
+                found: list[type[KindSpec]] = [entry.value for entry in self._tables[family].values()]
+                if any(map(wanted, found)):
+                    return next(filter(wanted, found))
         return None
 
     def kinds(self, family: Family) -> dict[str, KindEntry]:

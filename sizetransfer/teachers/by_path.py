@@ -75,7 +75,8 @@ class FunctionsSpec(TeacherSpec):
     def build(self) -> FunctionTeacher:
         named = set(type(self).model_fields) - {"kind", "seed", "files", "sample", *ORACLES}
         arguments: dict[str, Any] = {name: getattr(self, name) for name in sorted(named)}
-        return oracle_from_functions(**arguments, **functions_of(self.paths))
+        arguments |= functions_of(self.paths)
+        return oracle_from_functions(**arguments)
 
 
 def functions_of(paths: Mapping[str, str]) -> dict[str, Function]:

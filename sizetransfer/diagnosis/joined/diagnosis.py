@@ -198,10 +198,9 @@ class _Steps:
         asked = self.question if radius.radius is None else self._of_radius(radius.radius)
         data, known = diagnosed(self.stored, asked, self.name)
         self.steps += data.steps
-        units, sizes, verdict = None, [], None
-        with self._step("units", self.training, needed=False):
-            sigmas = self.question.sigmas or [float(f"{share * known.deviation:.2g}") for share in SHARES]
-            units = check_units(self.student, self.sample, sigmas, judged=CHECKED, seed=self.question.seed)
+        units = self._checked(known)
+        sizes: list[SizeLosses] = []
+        verdict: Verdict | None = None
         if units is not None and not units.findings:
             sizes, verdict = self._judged(units, radius.radius, known)
         return ModelOnData(
@@ -215,6 +214,14 @@ class _Steps:
             steps=tuple(self.steps),
             problems=tuple(dict.fromkeys([*data.problems, *self.problems])),
         )
+
+    def _checked(self, known: Known) -> UnitReport | None:
+        """The units; none where the model cannot be asked."""
+        sigmas = self.question.sigmas or [float(f"{share * known.deviation:.2g}") for share in SHARES]
+        found: list[UnitReport] = []
+        with self._step("units", self.training, needed=False):
+            found.append(check_units(self.student, self.sample, sigmas, judged=CHECKED, seed=self.question.seed))
+        return found[0] if found else None
 
     def _radius(self) -> RadiusReport:
         low, high = getattr(self.student, "sigma_range", None) or (0.0, float("inf"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -157,7 +157,7 @@ class DatasetTeacherSpec(TeacherSpec):
 
         given = [str(file) if isinstance(file, Path) else file for file in files]
         fields = {"kind": cls.kind_name(), "files": given, "boundary": boundary, "layout": layout}
-        return stored_fields(cast(DatasetTeacherSpec, cls.parse(fields, where="data")))
+        return stored_fields(cls.parse(fields, where="data"))
 
     def build(self) -> DatasetTeacher:
         """Open the files and measure their scale.
