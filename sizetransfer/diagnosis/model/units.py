@@ -7,14 +7,16 @@ At each noise level, with :math:`\mu` the mean of the fields and v the variance 
 - calibration: the regression of the denoising target on the score, :math:`-E[s\cdot\xi]/(\sigma E|s|^2) = 1`;
 - the denoising loss, which no other score is below, beside that of linear filters on the same fields and noise.
 
-The first two say that something is wrong, and the loss says what: the module is read by every other convention
-(:mod:`.readings`), and one is named as the fault where it takes away at least :data:`GAIN` of the score, as a relative
-error over all noise levels, at :data:`SIGNIFICANCE` standard errors, and leaves less than a quarter of the squared
-error beyond the best linear filter, of the model as declared and of the filter of one site, which some conventions
-make of an answer of zero. A model with errors below that gain, whatever they are, is never accused of such a fault: no
-reading gains more than the error there is (:mod:`.losses`). An offset of the time steps changes too little for that; it
-is named where the step of the smallest loss agrees between noise levels, and differs from the declared one. The finer
-the table, the more sites that takes: a step of a thousand needs some millions.
+The first two say that something is wrong, and the loss says what: the module is read by other conventions
+(:mod:`.readings`: prediction, process, noise argument, scale, order of channels, the fields' mean as shift; no other
+layout, and no exchanged axes of the lattice, of which the loss of an isotropic law says nothing), and one is named as
+the fault where it takes away at least :data:`GAIN` of the score, as a relative error over all noise levels, at
+:data:`SIGNIFICANCE` standard errors, and leaves less than a quarter of the squared error beyond the best linear filter,
+of the model as declared and of the filter of one site, which some conventions make of an answer of zero. A model with
+errors below that gain, whatever they are, is never accused of such a fault: no reading gains more than the error there
+is (:mod:`.losses`). An offset of the time steps changes too little for that; it is named where the step of the smallest
+loss agrees between noise levels, and differs from the declared one. The finer the table, the more sites that takes: a
+step of a thousand needs some millions.
 """
 
 from __future__ import annotations
@@ -374,10 +376,10 @@ def _said(change: dict[str, Any]) -> str:
 
 def _healthy(excess: float) -> str:
     return (
-        "Units, prediction and noise levels: no other reading of the model is better."
+        "Units, prediction and noise levels: no other reading that was tried is better."
         if excess < GAIN
-        else f"The score is off by {excess:.2g} beyond the best linear filter, and no other reading mends it: "
-        "the model is not trained enough, or not on such fields."
+        else f"The score is off by {excess:.2g} beyond the best linear filter, and no other reading that was tried "
+        "mends it: the model is not trained enough, or not on such fields."
     )
 
 
