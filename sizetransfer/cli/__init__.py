@@ -298,7 +298,7 @@ class Numbers(click.ParamType):  # type: ignore[type-arg]
 @click.option("--tolerance", type=float, help="Error that locality alone may cost.  [default: 0.1]")
 @click.option("--growth", type=float, help="Relative rise with the size that is allowed.  [default: 0.1]")
 @click.option("--significance", type=float, help="Standard errors of a growing radius, in tables.  [default: 3]")
-@click.option("--fields", type=int, help="Noisy fields of a mean [default: 8]; with --data, of each size [default: all].")
+@click.option("--fields", type=int, help="Noisy fields of a mean [default: 8]; with --data, of each size [all].")
 @click.option("--reference-fields", type=int, help="Fields that filters and laws are fitted to.  [default: 256]")
 @click.option("--train", type=click.IntRange(min=1), help="Train the student with so many steps at the smallest size.")
 @click.option("--sample", is_flag=True, help="Sample posteriors where the teacher does not know them (slow).")
