@@ -129,7 +129,7 @@ def test_nonsense_near_the_sides_changes_no_measured_loss():
         for bad in (0.0, 1e6)
     ]
     assert rows[0] == rows[1]
-    assert set(rows[0]) == {"loss", "null", "linear", "best", "excess", "excess_best"}
+    assert set(rows[0]) == {"margin", "loss", "null", "linear", "excess"}  # of no larger radius in a crop of 10
 
 
 def test_the_filter_of_crops_is_fitted_to_what_is_known(monkeypatch):
@@ -143,7 +143,7 @@ def test_the_filter_of_crops_is_fitted_to_what_is_known(monkeypatch):
     monkeypatch.setattr(denoising_loss_measure, "estimate_moments", kept)
     spec = st.measure("denoising-loss", sigmas=[0.3], fields=8, reference_fields=37, radii=[1, 8])
     rows = list(spec.measure(teacher, Exact(teacher.field, 3), 9, sigma=0.1, seed=0))
-    assert {one.part for one in rows} == {"loss", "null", "linear", "best", "excess", "excess_best"}
+    assert {one.part for one in rows} == {"margin", "loss", "null", "linear", "excess"}
     (moments,) = found
     assert int(moments.steps.abs().max()) == 3  # no filter that would see beyond the sides
     assert (moments.live == 1).all()
