@@ -14,7 +14,8 @@ Of the law: site variance, nearest-neighbour covariance, :math:`S(0)`, and the s
 
 .. math:: \xi^2 = \frac{S(0)/S(k_{\min}) - 1}{4\sin^2(\pi/L)},
 
-elsewhere :math:`\sum_r r^2C(r) / (2d\sum_r C(r))` over pairs of the bulk at most a quarter of the box apart.
+elsewhere :math:`\sum_r r^2C(r) / (2d\sum_r C(r))` over pairs of the bulk at most a quarter of the box apart. Of crops
+these are all there is: the score of a field that goes on beyond the sides is not known there.
 
 On tori whose sites are alike or alternate, what a linear score generates
 (:mod:`sizetransfer.scores.references.consequence`), in closed form for Gaussian fields, else to second order: by the
@@ -117,6 +118,7 @@ class LinearReferencesSpec(MeasureSpec):
     """
 
     kind: Literal["linear-references"] = "linear-references"
+    takes_crops: ClassVar[bool] = True
     parts: ClassVar[Mapping[str, Part]] = {
         "null": _reference("null", "the best filter of radius 0"),
         "linear": _reference("linear", "the best filter of the student's radius"),
@@ -210,7 +212,9 @@ class _Question:
 
     @property
     def levels(self) -> tuple[float, ...]:
-        """Noise levels at which the teacher knows its score."""
+        """Noise levels at which the teacher knows its score: none of a crop, which does not hold all that it needs."""
+        if self.teacher.field.crop:
+            return ()
         clean = [0.0] if isinstance(self.teacher, HasScore) else []
         return (*clean, *(self.spec.sigmas if isinstance(self.teacher, HasSmoothedScore) else ()))
 
