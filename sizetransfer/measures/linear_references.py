@@ -38,6 +38,7 @@ from pydantic import Field, NonNegativeInt
 from torch import Tensor
 
 from sizetransfer.contracts.domain import Domain, Graph, Lattice
+from sizetransfer.contracts.errors import OracleError
 from sizetransfer.contracts.noise import perturb
 from sizetransfer.contracts.oracle import (
     HasCovariance,
@@ -151,9 +152,23 @@ class LinearReferencesSpec(MeasureSpec):
         )
 
     def check(self, teacher: Teacher, size: int) -> None:
-        """Refuse sizes beyond the teacher's oracles."""
+        """Refuse sizes beyond the teacher's oracles, and too few held-out fields of the size of training."""
+        self._check_fitted(teacher, size)
         if self.sigmas and isinstance(teacher, HasReach):
             teacher.check_reach(size, min(64, self.fields))
+
+    def _check_fitted(self, teacher: Teacher, size: int) -> None:
+        """The forecast takes fields of the size of training, too."""
+        fitted, held_out = self.fitted, teacher.split("held out")
+        there = None if fitted is None or fitted >= size else held_out.independent_fields(fitted)
+        if there is not None and there < self.fields and all(teacher.field.closed_axes):
+            raise OracleError(
+                "The forecast of the linear reference takes fields of the size of training.",
+                where=f"linear-references, size {fitted}",
+                expected=f"at most {there} held-out fields of this size",
+                got=str(self.fields),
+                fix="lower the measure's fields, hold out a larger share, or give more data",
+            )
 
     def measure(
         self, teacher: Teacher, student: Student, size: int, *, sigma: float, seed: int

@@ -101,3 +101,21 @@ def test_a_start_from_exact_fields_takes_three_sets_and_is_refused_before_traini
     assert "generated, size 16" in str(caught.value)
     asked["training"]["noise"]["sigma_max"] = 12.0  # from the noise that the sizes need there are two sets
     plan(st.experiment(asked).trials())
+
+
+def test_fields_of_the_training_size_that_a_forecast_takes_are_asked_for_before_training(files):
+    """Where the measure is restricted to the larger size, its fields of the smaller one are counted as well."""
+    files(0.5)
+    asked = experiment({"linear": LINEAR}, law={"kind": "linear-references", "fields": 200})
+    asked["evaluation"]["restrict"] = {"law": [32]}
+    plan(st.experiment(asked).trials())
+    asked["teachers"]["data"]["files"] = ["L16.npy", "L32.npy"]
+    np.save("L16.npy", np.load("L16.npy")[:300])
+    with pytest.raises(SizetransferError, match="at most 150 held-out fields") as caught:
+        plan(st.experiment(asked).trials())
+    assert "got:      200" in str(caught.value)
+    forecast = experiment(
+        {"linear": LINEAR}, forecast={"kind": "second-order-forecast", "fields": 32, "law_fields": 257}
+    )
+    with pytest.raises(SizetransferError, match="257"):
+        plan(st.experiment(forecast).trials())
