@@ -223,5 +223,6 @@ class CellEvidence:
     @property
     def larger_sizes(self) -> tuple[int, ...]:
         """Sizes asked for, or measured, above the training size, ascending."""
-        measured = (one.size for training in self.trainings for one in (*training.errors, *training.losses))
-        return tuple(sorted({size for size in (*self.sizes, *measured) if size > self.training_size}))
+        errors = (one.size for training in self.trainings for one in training.errors)
+        losses = (one.size for training in self.trainings for one in training.losses)
+        return tuple(sorted({size for size in (*self.sizes, *errors, *losses) if size > self.training_size}))

@@ -137,8 +137,9 @@ def _stays(case: Case) -> str:
     most = max(last, key=lambda one: one.ratio.upper(case.rule.alpha))
     sizes = f"from {case.at(case.cell.training_size)} to {most.size}"
     if most.squares:
-        before, lost = percent(most.skill.value + most.lost.value), percent(most.lost.upper(case.rule.alpha))
-        return f"this share stays, {before} and {percent(most.skill.value)}, {sizes} (at most {lost} is lost)"
+        shares = f"{percent(most.skill.value + most.lost.value)} and {percent(most.skill.value)}"
+        lost = percent(most.lost.upper(case.rule.alpha))
+        return f"this share stays, {shares}, {sizes} (at most {lost} is lost)"
     before = most.error.value / math.exp(most.ratio.value)
     limit = f"below {math.exp(most.ratio.upper(case.rule.alpha)):.3g} at {case.confidence}"
     ratio = f"ρ = {math.exp(most.ratio.value):.3g}, {limit}"

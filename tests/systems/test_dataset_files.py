@@ -178,7 +178,6 @@ BAD_FILES = {
     "truncated": (_truncated, "cannot be read"),
     "torch's own": (_named_as("fields.pt"), "kind of a file"),
     "no suffix": (_named_as("fields"), "no suffix"),
-    "trajectory": (_named_as("copper.traj"), "Trajectories of atoms"),
     "complex": (_complex, "two channels"),
     **{f"garbage {name}": (_garbage(name), "cannot be read") for name in ("a.npy", "a.npz", "a.safetensors", "a.h5")},
     "garbage zarr": (_garbage("a.zarr"), "cannot be read"),
