@@ -206,7 +206,7 @@ def _fit_for_diagnosis(teacher: Teacher, student: Student, asked: PredictionSpec
     from sizetransfer.contracts.arithmetic import arithmetic
 
     with arithmetic(teacher.anchor.dtype, teacher.anchor.device):
-        student.fit(teacher, asked.sizes_for(teacher, student.radius)[0], seed=asked.seed)
+        student.fit(teacher.split("training"), asked.sizes_for(teacher, student.radius)[0], seed=asked.seed)
 
 
 def _train_for_diagnosis(teacher: Teacher, student: Student | None, asked: PredictionSpec, steps: int) -> None:

@@ -41,6 +41,7 @@ training size; and what the best filter of the radius gives at the size itself."
 
 SERVICES: Mapping[str, tuple[str, ...]] = {
     "reference": ("null", "linear", "best", "irreducible"),
+    "loss": ("student", "null", "linear", "best"),
     "field": ("deviation", "score"),
     "law": ("site variance", "nearest covariance", "zero mode", "squared correlation length", "noise needed"),
     "rollout": (*STATISTICS, "noise at the start", "noise needed"),
@@ -52,6 +53,9 @@ SERVICES: Mapping[str, tuple[str, ...]] = {
 
 - ``reference``, by noise level (zero: the clean score): relative errors of the best filter of radius 0, of the
   student's radius, of any, and the least error of the radius.
+- ``loss``, by noise level: held-out denoising losses, in units of the noise's variance, of the student, of the best
+  linear filter of radius 0, of that of the student's radius and of the best of any, all on the same fields and the same
+  noise. They stand in for errors of the score where none are measured, to second order.
 - ``field``: root mean squares of a component of the field and of its exact score, for the null error by Stein's
   identity.
 - ``law``: of the exact fields of a size; ``noise needed`` is the noise from which white noise is as good as them.

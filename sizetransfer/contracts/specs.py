@@ -357,6 +357,10 @@ class MeasureSpec(KindSpec):
         """How many independent fields are drawn at each size, for teachers that have finitely many; zero: not said."""
         return int(getattr(self, "fields", 0))
 
+    def draws_of(self, teacher: Teacher, size: int) -> int:
+        """As :meth:`draws`, where the number depends on the teacher and the size; held-out fields may be looked at."""
+        return self.draws()
+
     def for_training(self, training: TrainingSpec) -> MeasureSpec:
         """The measure as it is taken of students of such a training: what it sets enters the key of the measurement.
 

@@ -51,7 +51,7 @@ def predict(
     """Predict whether a local student of a teacher works on large sizes.
 
     Args:
-        teacher: what is to be learned.
+        teacher: what is to be learned; of one that has finitely many fields, held-out ones are drawn.
         student: contributes its radius and, if it is ready, its errors; none: the teacher is examined alone.
         spec: the question.
         ready: the student is trained. One without weights always counts as ready.
@@ -62,6 +62,7 @@ def predict(
         OracleError: the teacher's response is not known.
     """
     spec = spec or PredictionSpec()
+    teacher = teacher.split("held out")
     sizes = _checked_sizes(teacher, student, spec)
     radius = None if student is None else student.radius
     source = source_of(teacher, sample=spec.sample)

@@ -67,12 +67,15 @@ def source_of(teacher: Teacher, *, sample: bool) -> Source:
         return "sampled"
     if isinstance(teacher, HasScore) and not sample:
         return "clean"
+    samples = teacher.independent_fields(1) is not None  # finitely many of a size, if any
     raise OracleError(
         "The teacher's response is not known.",
         where=type(teacher).__name__,
         expected="HasPosterior or HasScore; with posterior sampling HasDensity, HasEnergy or HasLatent",
-        got="none of these",
-        fix="choose another teacher, or turn posterior sampling on or off",
+        got="none of these" + (": it has samples alone" if samples else ""),
+        fix="diagnose the samples: sizetransfer diagnose --data FILE, or diagnose(data=...)"
+        if samples
+        else "choose another teacher, or turn posterior sampling on or off",
     )
 
 

@@ -68,6 +68,9 @@ SMALLEST = 4
 # Steps that take a right score to within half a percent of the variance from the noise that 64 x 64 sites need.
 STEPS = 96
 
+# Factor by which two estimates of the noise that a size needs may differ, each from FIELDS fields.
+UNSURE = 1.25
+
 Step = tuple[int, ...]
 Start = Literal["needed", "matched", "noise", "exact"]
 """What the size needs; white noise of the variance of noise and data, or of noise alone; exact fields with noise."""
@@ -183,8 +186,18 @@ class GenerationSpec(ReverseProcessSpec):
     fields: int = Field(64, ge=2, description="generated fields, and as many exact ones")
 
     def draws(self) -> int:
-        """Exact fields, as many others to compare them with, and fields for the law; a start from others takes more."""
+        """Exact fields, and as many others to compare them with; and fields that the law is estimated from."""
         return max(2 * self.fields, FIELDS)
+
+    def draws_of(self, teacher: Teacher, size: int) -> int:
+        """Half as many again where the process may start from others.
+
+        The noise that a size needs is estimated here from other fields than in the measurement.
+        """
+        law = ExactLaw(teacher.split("held out"), size, seed=0, batch=self.batch)
+        with torch.no_grad():
+            apart = self.beginning(UNSURE * law.needed, teacher.field.sigma_data).apart
+        return max(3 * self.fields, FIELDS) if apart else self.draws()
 
     def check(self, teacher: Teacher, size: int) -> None:
         """Refuse lattices on which the patches and neighbours do not fit."""

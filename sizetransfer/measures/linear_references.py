@@ -14,7 +14,8 @@ Of the law: site variance, nearest-neighbour covariance, :math:`S(0)`, and the s
 
 .. math:: \xi^2 = \frac{S(0)/S(k_{\min}) - 1}{4\sin^2(\pi/L)},
 
-elsewhere :math:`\sum_r r^2C(r) / (2d\sum_r C(r))` over pairs of the bulk at most a quarter of the box apart.
+elsewhere :math:`\sum_r r^2C(r) / (2d\sum_r C(r))` over pairs of the bulk at most a quarter of the box apart. Of crops
+these are all there is: the score of a field that goes on beyond the sides is not known there.
 
 On tori whose sites are alike or alternate, what a linear score generates
 (:mod:`sizetransfer.scores.references.consequence`), in closed form for Gaussian fields, else to second order: by the
@@ -37,6 +38,7 @@ from pydantic import Field, NonNegativeInt
 from torch import Tensor
 
 from sizetransfer.contracts.domain import Domain, Graph, Lattice
+from sizetransfer.contracts.errors import OracleError
 from sizetransfer.contracts.noise import perturb
 from sizetransfer.contracts.oracle import (
     HasCovariance,
@@ -117,6 +119,7 @@ class LinearReferencesSpec(MeasureSpec):
     """
 
     kind: Literal["linear-references"] = "linear-references"
+    takes_crops: ClassVar[bool] = True
     parts: ClassVar[Mapping[str, Part]] = {
         "null": _reference("null", "the best filter of radius 0"),
         "linear": _reference("linear", "the best filter of the student's radius"),
@@ -149,9 +152,23 @@ class LinearReferencesSpec(MeasureSpec):
         )
 
     def check(self, teacher: Teacher, size: int) -> None:
-        """Refuse sizes beyond the teacher's oracles."""
+        """Refuse sizes beyond the teacher's oracles, and too few held-out fields of the size of training."""
+        self._check_fitted(teacher, size)
         if self.sigmas and isinstance(teacher, HasReach):
             teacher.check_reach(size, min(64, self.fields))
+
+    def _check_fitted(self, teacher: Teacher, size: int) -> None:
+        """The forecast takes fields of the size of training, too."""
+        fitted, held_out = self.fitted, teacher.split("held out")
+        there = None if fitted is None or fitted >= size else held_out.independent_fields(fitted)
+        if there is not None and there < self.fields and all(teacher.field.closed_axes):
+            raise OracleError(
+                "The forecast of the linear reference takes fields of the size of training.",
+                where=f"linear-references, size {fitted}",
+                expected=f"at most {there} held-out fields of this size",
+                got=str(self.fields),
+                fix="lower the measure's fields, hold out a larger share, or give more data",
+            )
 
     def measure(
         self, teacher: Teacher, student: Student, size: int, *, sigma: float, seed: int
@@ -210,7 +227,9 @@ class _Question:
 
     @property
     def levels(self) -> tuple[float, ...]:
-        """Noise levels at which the teacher knows its score."""
+        """Noise levels at which the teacher knows its score: none of a crop, which does not hold all that it needs."""
+        if self.teacher.field.crop:
+            return ()
         clean = [0.0] if isinstance(self.teacher, HasScore) else []
         return (*clean, *(self.spec.sigmas if isinstance(self.teacher, HasSmoothedScore) else ()))
 

@@ -67,6 +67,10 @@ class SecondOrderForecastSpec(MeasureSpec):
     batch: int = Field(8, ge=1, description="fields evaluated at a time; bounds the memory")
     noise: NoiseSchedule | None = Field(None, description="noise levels of the reverse process; none: training's")
 
+    def draws(self) -> int:
+        """Noisy fields, and fields that the law is estimated from; they may be the same ones."""
+        return max(self.fields, self.law_fields)
+
     def for_training(self, training: TrainingSpec) -> MeasureSpec:
         """With the noise levels of the training."""
         return self.model_copy(update={"noise": self.noise or training.noise})

@@ -165,8 +165,8 @@ def _measured(data: ReportData) -> str:
 def no_verdict(data: ReportData) -> str:
     """Why there are no verdicts."""
     return (
-        "None: a verdict rests on the error of a student's score, clean or smoothed, and this experiment measures "
-        f"neither. {_measured(data)}"
+        "None: a verdict rests on the error of a student's score, clean or smoothed, or on held-out losses "
+        f"in its place, and this experiment measures none of them. {_measured(data)}"
     )
 
 
@@ -174,6 +174,7 @@ def error_meaning(data: ReportData) -> str:
     """What the numbers of the verdict table are."""
     symbol, alpha = data.words.symbol, 100 * data.experiment.verdict.alpha
     trained = f"{symbol} = {data.experiment.training.size}"
+    losses = " Where no exact score is known, they follow to second order from held-out losses, as the rule says."
     return (
         f"Relative errors of the score at the training size {trained}, at the noise level σ of the least skill: the "
         "student's; the null, of the best filter of radius 0; linear references of the student's radius and of any; "
@@ -181,7 +182,7 @@ def error_meaning(data: ReportData) -> str:
         "null. Locality and training: what the radius costs, and what training adds to it. ρ: the error at the largest "
         f"size over that at training, with its limits at {alpha:g} % each; detectable: the smallest growth that could "
         "have been called. Reach: up to how many training sizes the error stays. Numbers of several seeds are those of "
-        "the recipe, else of the training that grows the most."
+        f"the recipe, else of the training that grows the most.{losses if data.declarations.losses else ''}"
     )
 
 

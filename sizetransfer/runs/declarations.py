@@ -39,6 +39,12 @@ class Declarations:
             name for name, spec in self._measures.items() if any(part.judged for part in spec.declarations().values())
         )
 
+    @cached_property
+    def losses(self) -> tuple[str, ...]:
+        """Name of the measure whose denoising losses stand in for errors where there are none; nothing without one."""
+        source = self.source("loss")
+        return () if source is None else (source,)
+
     def serving_all(self, service: str) -> Iterator[tuple[str, str]]:
         """Measure and part of everything that serves as ``group: name``, in the experiment's order."""
         for measure, spec in self._measures.items():

@@ -5,6 +5,7 @@ here.
 
 - Errors: all parts that are relative errors of the score, of the clean one (in open boxes that of the bulk) and of the
   smoothed one at every noise level. Where several measures give an error at one level, the first counts.
+- Losses: where no error of the score was measured of a teacher's student, as of data, parts that serve as losses.
 - References and the law: parts that serve as such. Without references the null error of the clean score follows from
   the sizes of field and score, by Stein's identity
 
@@ -30,7 +31,7 @@ import numpy as np
 import pandas as pd
 
 from sizetransfer.contracts.domain import SizeWords, size_words
-from sizetransfer.contracts.parts import SOURCES, STATISTICS, Part
+from sizetransfer.contracts.parts import SERVICES, SOURCES, STATISTICS, Part
 from sizetransfer.contracts.quantity import Quantity
 from sizetransfer.contracts.records import Sums, number_of
 from sizetransfer.numerics.statistics import derived, pooled, quotient
@@ -40,6 +41,7 @@ from sizetransfer.verdict import (
     CLEAN,
     CellEvidence,
     Consequence,
+    DenoisingLosses,
     LargerStudent,
     LawChange,
     Reference,
@@ -85,7 +87,7 @@ def verdicts(records: pd.DataFrame, experiment: Experiment, sums: Mapping[Place,
 
     Returns:
         One verdict for each teacher and student, teachers in the experiment's order, radii ascending; none if the
-        experiment measures no error of the score.
+        experiment measures no error of the score, and no loss.
     """
     return [judge(cell, experiment.verdict) for cell in cells(records, experiment, sums)]
 
@@ -104,7 +106,8 @@ def cells(
     records: pd.DataFrame, experiment: Experiment, sums: Mapping[Place, Sums] | None = None
 ) -> list[CellEvidence]:
     """The evidence on every student of every teacher; arguments and order are those of :func:`verdicts`."""
-    if not Declarations(experiment).judged:
+    declarations = Declarations(experiment)
+    if not (declarations.judged or declarations.losses):
         return []
     known = radii(records, experiment)
     students = [*known, *(name for name in experiment.students if name not in known)]
@@ -262,14 +265,18 @@ class _Cell:
 
     def _sizes(self) -> tuple[int, ...]:
         """Sizes that errors were asked for at, by the measures that the teacher can answer."""
-        asked = self.table.declarations.judged
-        taken = [name for name in asked if any(place[3] == name for place in self.own)] or asked
+        asked, losses = self.table.declarations.judged, self.table.declarations.losses
+        taken = self._with_records(asked) or self._with_records(losses) or asked or losses
         return tuple(sorted({size for name in taken for size in self.experiment.evaluation.sizes_of(name)}))
+
+    def _with_records(self, measures: Sequence[str]) -> Sequence[str]:
+        return [name for name in measures if any(place[3] == name for place in self.own)]
 
     def _training(self, seed: int) -> TrainingEvidence:
         errors = tuple(self._errors(self.student, seed))
         references = tuple(self._references(seed, errors))
-        return TrainingEvidence(seed, errors, references, tuple(self._larger(seed)), tuple(self._consequences(seed)))
+        larger, made = tuple(self._larger(seed)), tuple(self._consequences(seed))
+        return TrainingEvidence(seed, errors, references, larger, made, tuple(self._losses(self.student, seed)))
 
     def _errors(self, student: str, seed: int) -> Iterator[ScoreError]:
         """Errors of a student, this one or another, named by their fields: those of one seed share them."""
@@ -280,13 +287,31 @@ class _Cell:
                 if number is not None:
                     yield ScoreError(_level(place), size, number)
 
+    def _losses(self, student: str, seed: int) -> Iterator[DenoisingLosses]:
+        """Losses of a student, this one or another, and of filters: those of one seed, size and level are paired."""
+        services = {name: self._at(seed, f"loss: {name}", 0, student=student) for name in SERVICES["loss"]}
+        own = services["student"]
+        rows = self.table.rows.get((self.teacher, student), {})
+        for place in rows if own else ():
+            if own and (place[2], place[3], place[5]) == (seed, own[3], own[5]) and place[6] is not None:
+                yield DenoisingLosses(place[6], place[4], **self._losses_at(services, place))
+
+    def _losses_at(self, services: Mapping[str, Place | None], place: Place) -> dict[str, Quantity | None]:
+        size, level = place[4], place[6]
+        shared = self._fields(place[2], place[3], size, level)
+        places = {name: None if one is None else (*one[:4], size, one[5], level) for name, one in services.items()}
+        return {name: self._number(one, fields=shared, exponent=1.0) for name, one in places.items()}
+
     def _fields(self, seed: int, measure: str, size: int, level: float | None) -> str:
         return f"{self.teacher}, {measure}, seed {seed}, size {size}, level {level}"
 
-    def _at(self, seed: int, service: str, size: int, level: float | None = None) -> Place | None:
-        """Where the number stands that serves as ``group: name``."""
+    def _at(
+        self, seed: int, service: str, size: int, level: float | None = None, student: str | None = None
+    ) -> Place | None:
+        """Where the number of a student, of this one by default, stands that serves as ``group: name``."""
         found = self.table.declarations.serving(service)
-        return None if found is None else (self.teacher, self.student, seed, found[0], size, found[1], level)
+        whose = self.student if student is None else student
+        return None if found is None else (self.teacher, whose, seed, found[0], size, found[1], level)
 
     def _number(self, place: Place | None, **how: Any) -> Quantity | None:
         return None if place is None else self.table.number(place, **how)
@@ -322,7 +347,8 @@ class _Cell:
         for name, spec in students.items():
             alike = self.experiment.verdict.compare == "all" or spec.kind == students[self.student].kind
             if name != self.student and alike and (reach(known[name]) if name in known else math.inf) > own:
-                yield LargerStudent(name, known.get(name), tuple(self._errors(name, seed)))
+                errors, losses = tuple(self._errors(name, seed)), tuple(self._losses(name, seed))
+                yield LargerStudent(name, known.get(name), errors, losses)
 
     # --- the law
 
@@ -331,7 +357,14 @@ class _Cell:
         if variance is not None and variance.value > 0:
             return math.sqrt(variance.value)
         found = self._number(self._at(seed, "field: deviation", self.size))
-        return found.value if found is not None and found.known else None
+        return found.value if found is not None and found.known else self._deviation_of_losses(seed)
+
+    def _deviation_of_losses(self, seed: int) -> float | None:
+        r"""By the loss of the best filter of radius 0, :math:`\ell_0 = c/(c + v)` for the site variance c."""
+        levels = [one for one in self._losses(self.student, seed) if one.size == self.size and one.null is not None]
+        first = min(levels, key=lambda one: one.sigma, default=None)
+        null = math.nan if first is None or first.null is None else first.null.value
+        return first.sigma * math.sqrt(null / (1 - null)) if first is not None and 0 < null < 1 else None
 
     def _sizes_of(self, group: str) -> list[int]:
         name = self.table.declarations.source(group)

@@ -128,7 +128,9 @@ def _check_measures(trial: Trial, teacher: Teacher) -> Iterator[tuple[tuple[str,
 
 def _check_fields(measure: MeasureSpec, teacher: Teacher, size: int, where: str) -> None:
     """Refuse a measure of more independent fields than the teacher holds out."""
-    there, asked = teacher.split("held out").independent_fields(size), measure.draws()
+    there = teacher.split("held out").independent_fields(size)
+    # What it takes may depend on the fields: none are looked at where there are too few in any case.
+    asked = measure.draws() if there is None or measure.draws() > there else measure.draws_of(teacher, size)
     if there is not None and asked > there:
         raise SpecError(
             "A measure asks for more independent fields than there are.",

@@ -61,6 +61,30 @@ class Reference:
 
 
 @dataclass(frozen=True)
+class DenoisingLosses:
+    r"""Held-out denoising losses at one noise level and size, on the same fields and noise; each may be unknown.
+
+    In units of the noise's variance :math:`v = \sigma^2`, :math:`\ell = E\|x + v s - x_0\|^2 / v` a component: 0 is
+    the clean field, and doing nothing costs 1.
+
+    Attributes:
+        sigma: noise level.
+        size: sites along each axis.
+        student: of the student.
+        null: of the best filter of radius 0.
+        linear: of the best linear filter of the student's radius (of the whole lattice, for a global student).
+        best: of the best linear filter of any radius; unknown where none of a larger radius was tried.
+    """
+
+    sigma: float
+    size: int
+    student: Quantity | None = None
+    null: Quantity | None = None
+    linear: Quantity | None = None
+    best: Quantity | None = None
+
+
+@dataclass(frozen=True)
 class LargerStudent:
     """A student of larger radius, trained and measured alike, of the same seed.
 
@@ -68,11 +92,13 @@ class LargerStudent:
         name: what it is called.
         radius: its receptive radius; ``None``: global.
         errors: its errors; one that is missing at the largest size leaves the verdict undecided.
+        losses: its losses, where there are no errors.
     """
 
     name: str
     radius: int | None
     errors: tuple[ScoreError, ...] = ()
+    losses: tuple[DenoisingLosses, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -135,6 +161,7 @@ class TrainingEvidence:
         references: what others reach at the same noise levels and sizes.
         larger: students of larger radius of the same seed.
         consequences: what it generates, by size.
+        losses: held-out denoising losses, by noise level and size: they stand in for errors that nothing measures.
     """
 
     seed: int
@@ -142,6 +169,7 @@ class TrainingEvidence:
     references: tuple[Reference, ...] = ()
     larger: tuple[LargerStudent, ...] = ()
     consequences: tuple[Consequence, ...] = ()
+    losses: tuple[DenoisingLosses, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -187,7 +215,14 @@ class CellEvidence:
         return self.site_deviation is None or sigma <= self.site_deviation * SLACK
 
     @property
+    def from_data(self) -> bool:
+        """Whether held-out losses stand in for errors of the score, of which none were measured."""
+        errors = any(training.errors for training in self.trainings)
+        return not errors and any(training.losses for training in self.trainings)
+
+    @property
     def larger_sizes(self) -> tuple[int, ...]:
         """Sizes asked for, or measured, above the training size, ascending."""
-        measured = (error.size for training in self.trainings for error in training.errors)
-        return tuple(sorted({size for size in (*self.sizes, *measured) if size > self.training_size}))
+        errors = (one.size for training in self.trainings for one in training.errors)
+        losses = (one.size for training in self.trainings for one in training.losses)
+        return tuple(sorted({size for size in (*self.sizes, *errors, *losses) if size > self.training_size}))

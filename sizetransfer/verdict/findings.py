@@ -8,120 +8,29 @@ radius and that of the best reference, :math:`e_*`:
 - stay: :math:`\ln \rho(L)`, :math:`\rho = e(L) / e(L_\text{train})`, of the same weights;
 - cost of locality, squared: :math:`e_R^2 - e_*^2`, where :math:`e_*` is zero against a known irreducible error;
 - advantage of a larger student :math:`e'` on the same fields: :math:`\ln(e' / e)` and :math:`(e^2 - e'^2) / e_0^2`.
+
+Where no error of the score is known, held-out losses stand in for it (:mod:`sizetransfer.verdict.losses`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
 from sizetransfer.contracts.quantity import UNKNOWN, Quantity
 from sizetransfer.numerics.statistics import derived, over_seeds
-from sizetransfer.verdict.evidence import CellEvidence, Consequence, LawChange, Reference, Source, TrainingEvidence
+from sizetransfer.verdict.evidence import CellEvidence, Consequence, LawChange, Reference, TrainingEvidence
+from sizetransfer.verdict.items import Advantage, Cost, Generated, Item, Law, Learning, Staying
+from sizetransfer.verdict.losses import LossNumbers
 
 _LEAST = 1e-150
 """Stands for an error of zero in logarithms, so that two of them are equal; its square is a number still."""
 
 
-@dataclass(frozen=True)
-class _Item:
-    """Estimates under some labels: where seeds agree in the labels, their estimates have a mean."""
-
-    labels: ClassVar[tuple[str, ...]] = ()
-
-
-ItemT = TypeVar("ItemT", bound=_Item)
-
-
-@dataclass(frozen=True)
-class Learning(_Item):
-    """What was learned at one noise level of the training size; unknown where a number is missing.
-
-    Attributes:
-        sigma: noise level.
-        error, null, linear, best, irreducible: relative errors.
-        skill: of the student.
-        excess_error, excess_skill: over the reference: logarithm of the ratio of errors, and in skill.
-    """
-
-    labels: ClassVar[tuple[str, ...]] = ("sigma",)
-    sigma: float
-    error: Quantity
-    null: Quantity
-    linear: Quantity
-    best: Quantity
-    irreducible: Quantity
-    skill: Quantity
-    excess_error: Quantity
-    excess_skill: Quantity
-
-    @property
-    def reference(self) -> Quantity:
-        """What the student is held against: the irreducible error where known, else the linear one."""
-        return self.irreducible if self.irreducible.known else self.linear
-
-
-@dataclass(frozen=True)
-class Staying(_Item):
-    """The error at one noise level and larger size: itself, the logarithm of its ratio, and the skill there."""
-
-    labels: ClassVar[tuple[str, ...]] = ("sigma", "size")
-    sigma: float
-    size: int
-    error: Quantity
-    ratio: Quantity
-    skill: Quantity
-
-
-@dataclass(frozen=True)
-class Cost(_Item):
-    """The squared error that locality costs at one noise level and size, and whether that is exact."""
-
-    labels: ClassVar[tuple[str, ...]] = ("sigma", "size", "exact")
-    sigma: float
-    size: int
-    squared: Quantity
-    exact: bool
-
-
-@dataclass(frozen=True)
-class Advantage(_Item):
-    """A student of larger radius at one noise level and size: logarithm of the ratio of errors, and gain in skill."""
-
-    labels: ClassVar[tuple[str, ...]] = ("student", "radius", "sigma", "size")
-    student: str
-    radius: int | None
-    sigma: float
-    size: int
-    error: Quantity
-    ratio: Quantity
-    gain: Quantity
-
-
-@dataclass(frozen=True)
-class Generated(_Item):
-    """A ratio of generated to exact statistics at one size."""
-
-    labels: ClassVar[tuple[str, ...]] = ("name", "size", "source", "local", "starts_short")
-    name: str
-    size: int
-    source: Source
-    ratio: Quantity
-    local: bool
-    starts_short: bool
-
-
-@dataclass(frozen=True)
-class Law(_Item):
-    """A ratio of the law's own statistic at a larger size to that at the training size."""
-
-    labels: ClassVar[tuple[str, ...]] = ("name", "size")
-    name: str
-    size: int
-    ratio: Quantity
+ItemT = TypeVar("ItemT", bound=Item)
 
 
 @dataclass(frozen=True)
@@ -157,10 +66,10 @@ class Findings:
 
 def findings(cell: CellEvidence, training: TrainingEvidence) -> Findings:
     """The quantities of one training; its replicates are the evaluation fields."""
-    numbers = _Numbers(cell, training)
+    numbers = LossNumbers(cell, training) if cell.from_data else _Numbers(cell, training)
     return Findings(
         claim="this model",
-        replicates=max((found.error.n or 0 for found in training.errors), default=0),
+        replicates=numbers.replicates,
         learning=tuple(numbers.learning(sigma) for sigma in numbers.levels),
         staying=tuple(numbers.staying(sigma, size) for sigma in numbers.levels for size in cell.larger_sizes),
         costs=tuple(numbers.costs()),
@@ -209,6 +118,10 @@ class _Numbers:
         self.references = {(one.sigma, one.size): one for one in training.references if cell.judged(one.sigma)}
         self.levels = sorted({sigma for sigma, _ in self.errors})
 
+    @property
+    def replicates(self) -> int:
+        return max((found.error.n or 0 for found in self.training.errors), default=0)
+
     def reference(self, sigma: float, size: int) -> Reference:
         return self.references.get((sigma, size), Reference(sigma, size))
 
@@ -221,6 +134,7 @@ class _Numbers:
         error, known = self.errors.get((sigma, size)), self.reference(sigma, size)
         reference = known.irreducible or known.linear
         return Learning(
+            squares=False,
             sigma=sigma,
             error=_plain(error),
             null=_plain(known.null),
@@ -235,7 +149,7 @@ class _Numbers:
     def staying(self, sigma: float, size: int) -> Staying:
         before, after = self.errors.get((sigma, self.cell.training_size)), self.errors.get((sigma, size))
         ratio, skill = _of(_log_ratio, after, before), _of(_skill, after, self.null(sigma, size))
-        return Staying(sigma, size, _plain(after), ratio, skill)
+        return Staying(False, sigma, size, _plain(after), ratio, skill)
 
     def costs(self) -> Iterable[Cost]:
         if self.cell.radius is None:
@@ -254,7 +168,7 @@ class _Numbers:
                     own, other = self.errors.get((sigma, size)), errors.get((sigma, size))
                     gain = _of(_difference_in_skill, own, other, self.null(sigma, size))
                     ratio = _of(_log_ratio, other, own)
-                    yield Advantage(larger.name, larger.radius, sigma, size, _plain(other), ratio, gain)
+                    yield Advantage(False, larger.name, larger.radius, sigma, size, _plain(other), ratio, gain)
 
 
 def _squares(radius: Any, best: Any) -> Any:
@@ -312,7 +226,7 @@ def _together(seeds: Sequence[tuple[ItemT, ...]]) -> tuple[ItemT, ...]:
     return tuple(_mean([table.get(key) for table in tables]) for key in keys)
 
 
-def _key(item: _Item) -> Hashable:
+def _key(item: Item) -> Hashable:
     return tuple(getattr(item, name) for name in item.labels)
 
 

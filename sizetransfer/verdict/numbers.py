@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from typing import Literal, TypeAlias
 
-from sizetransfer.numerics.statistics import detectable_growth, equivalent, p_outside
-from sizetransfer.verdict.findings import Generated, Law, Learning, Staying
+from sizetransfer.numerics.statistics import equivalent, p_outside
+from sizetransfer.verdict.items import Generated, Law, Learning, Staying
 from sizetransfer.verdict.outcome import GeneratedNumbers, LevelNumbers, SizeNumbers
-from sizetransfer.verdict.questions import Case, exponential, reference_skill, root, stable
+from sizetransfer.verdict.questions import Case, growth_told, reference_skill, root, stable
 
 
 def reach(case: Case) -> float:
@@ -59,10 +59,10 @@ def _size(case: Case, one: Staying) -> SizeNumbers:
         sigma=one.sigma,
         size=one.size,
         error=one.error.value,
-        ratio=exponential(ratio.value),
-        ratio_lower=exponential(ratio.lower(rule.alpha)),
-        ratio_upper=exponential(ratio.upper(rule.alpha)),
-        detectable_growth=detectable_growth(ratio, rule.growth, rule.alpha) if ratio.known else math.nan,
+        ratio=one.as_ratio(ratio.value),
+        ratio_lower=one.as_ratio(ratio.lower(rule.alpha)),
+        ratio_upper=one.as_ratio(ratio.upper(rule.alpha)),
+        detectable_growth=growth_told(rule, one),
         skill=one.skill.value,
         standing=_standing(case, one),
     )
@@ -74,8 +74,9 @@ def _standing(case: Case, one: Staying) -> Literal["stable", "degrades", "unreso
         return "missing"
     if stable(case, one):
         return "stable"
-    rises = one.ratio.lower(rule.alpha) > math.log1p(rule.growth)
+    rises = one.ratio.lower(rule.alpha) > one.on_scale(1 + rule.growth)
     tiny = one.skill.known and not one.skill.upper(rule.alpha) < rule.exempt_skill
+    tiny = tiny or (one.squares and not one.lost.lower(rule.alpha) > rule.learned_skill)
     return "degrades" if rises and not tiny else "unresolved"
 
 

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from sizetransfer.contracts.quantity import Quantity
 from sizetransfer.numerics.statistics import detectable_growth, equivalent, holm, more_needed, p_outside
 from sizetransfer.verdict.evidence import CellEvidence
-from sizetransfer.verdict.findings import Advantage, Cost, Findings, Generated, Learning, Staying
+from sizetransfer.verdict.findings import Findings
+from sizetransfer.verdict.items import Advantage, Cost, Generated, Learning, Staying
 from sizetransfer.verdict.outcome import Holds
 from sizetransfer.verdict.spec import VerdictSpec, percent
 
@@ -80,13 +81,20 @@ def level_name(sigma: float) -> str:
 
 
 def exempt(case: Case, one: Staying) -> bool:
-    """Whether the error stays so small that a relative rise of it is no degradation."""
-    return one.skill.lower(case.rule.alpha) > case.rule.exempt_skill
+    """Whether the error stays so small that a relative rise of it is no degradation.
+
+    By losses a student may be better than linear, with an error that is not known: then its skill has to stay, too.
+    """
+    alpha, least = case.rule.alpha, case.rule.exempt_skill
+    stays = not one.squares or one.lost.upper(alpha) < 1 - least
+    return stays and one.skill.lower(alpha) > least
 
 
 def stable(case: Case, one: Staying) -> bool:
     """Whether the error stays: the upper limit of its ratio is below the allowed growth, or it is exempt."""
-    return one.ratio.upper(case.rule.alpha) < math.log1p(case.rule.growth) or (one.ratio.known and exempt(case, one))
+    return one.ratio.upper(case.rule.alpha) < one.on_scale(1 + case.rule.growth) or (
+        one.ratio.known and exempt(case, one)
+    )
 
 
 def _established(tests: Mapping[str, float], alpha: float) -> set[str]:
@@ -119,22 +127,21 @@ def _least_skill(one: Learning) -> float:
     return one.skill.value if one.skill.known else math.inf
 
 
-def excess_threshold(rule: VerdictSpec) -> float:
-    """The logarithm of e / e_R at which e exceeds e_R by the allowed share of e."""
-    return -math.log1p(-rule.learned_error)
-
-
 def _too_little(case: Case, one: Learning) -> Iterator[tuple[str, float]]:
     rule = case.rule
     yield f"skill {one.sigma}", one.skill.p_below(rule.skill)
     if one.reference.known:
         # Both have to be exceeded, so that the larger p-value is that of their conjunction.
-        pair = one.excess_error.p_above(excess_threshold(rule)), one.excess_skill.p_above(rule.learned_skill)
+        pair = (
+            one.excess_error.p_above(one.excess_on_scale(rule.learned_error)),
+            one.excess_skill.p_above(rule.learned_skill),
+        )
         yield f"excess {one.sigma}", math.nan if math.isnan(sum(pair)) else max(pair)
 
 
 def _knows(one: Learning) -> str:
-    return f"it knows {percent(max(one.skill.value, 0.0))} of the squared {level_name(one.sigma)}"
+    what = "what linear filters gain of the" if one.squares else "the squared"
+    return f"it knows {percent(max(one.skill.value, 0.0))} of {what} {level_name(one.sigma)}"
 
 
 def reference_name(case: Case, one: Learning) -> str:
@@ -158,19 +165,28 @@ def knows_text(case: Case, one: Learning) -> str:
 
 def _excess_text(case: Case, one: Learning) -> str:
     place = case.at(case.cell.training_size)
-    errors = f"{one.error.value:.3g} against {one.reference.value:.3g} at {place}"
+    errors = f"{_at_least(one)}{one.error.value:.3g} against {one.reference.value:.3g} at {place}"
     return f"{knows_text(case, one)}: an error of {errors}, so nothing is said about size"
+
+
+def _at_least(one: Learning) -> str:
+    """Losses bound an error from below, to second order."""
+    return "at least " if one.squares else ""
 
 
 def _skill_text(case: Case, one: Learning) -> str:
     rule, place = case.rule, case.at(case.cell.training_size)
     limit = f"below {percent(one.skill.upper(rule.alpha))} at {case.confidence}; {percent(rule.skill)} are asked for"
-    errors = f"an error of {one.error.value:.3g} where a filter of radius 0 has {one.null.value:.3g}"
+    errors = f"an error of {_at_least(one)}{one.error.value:.3g} where a filter of radius 0 has {one.null.value:.3g}"
     return f"{knows_text(case, one)} ({limit}): {errors} at {place}, so nothing is said about size"
 
 
 def _learning_doubts(case: Case, one: Learning) -> Iterator[Doubt]:
     rule, name, place = case.rule, level_name(one.sigma), case.at(case.cell.training_size)
+    if not one.error.known and one.squares:
+        text = f"what linear filters of this and of larger radii reach for the {name} at {place} is not known"
+        yield Doubt(text, f"their held-out losses at {place}: training fields of this size, of crops larger ones")
+        return
     if not one.error.known:
         yield Doubt(f"the error of the {name} at {place} is missing or not a number", f"this error at {place}")
         return
@@ -191,7 +207,7 @@ def _learning_doubts(case: Case, one: Learning) -> Iterator[Doubt]:
 def _as_good(case: Case, one: Learning) -> bool:
     alpha = case.rule.alpha
     return (
-        one.excess_error.upper(alpha) <= excess_threshold(case.rule)
+        one.excess_error.upper(alpha) <= one.excess_on_scale(case.rule.learned_error)
         or one.excess_skill.upper(alpha) <= case.rule.learned_skill
     )
 
@@ -211,17 +227,27 @@ def degrades(case: Case) -> Answer:
 
 
 def _p_rise(case: Case, one: Staying) -> float:
-    rise = one.ratio.p_above(math.log1p(case.rule.growth))
+    rise = one.ratio.p_above(one.on_scale(1 + case.rule.growth))
+    rise = max(rise, one.lost.p_above(case.rule.learned_skill)) if one.squares else rise
     return max(rise, one.skill.p_below(case.rule.exempt_skill)) if one.skill.known else rise
 
 
 def _rise_text(case: Case, one: Staying) -> str:
-    ratio, lower = exponential(one.ratio.value), exponential(one.ratio.lower(case.rule.alpha))
+    if one.squares:
+        return _loss_text(case, one)
+    ratio, lower = one.as_ratio(one.ratio.value), one.as_ratio(one.ratio.lower(case.rule.alpha))
     before = one.error.value / ratio
     change = f"rises from {before:.3g} to {one.error.value:.3g} from {case.at(case.cell.training_size)} to {one.size}"
     return (
         f"the error of its {level_name(one.sigma)} {change} (ρ = {ratio:.3g}, above {lower:.3g} at {case.confidence})"
     )
+
+
+def _loss_text(case: Case, one: Staying) -> str:
+    before, after = percent(one.skill.value + one.lost.value), percent(one.skill.value)
+    change = f"falls from {before} to {after} from {case.at(case.cell.training_size)} to {one.size}"
+    lower = f"by more than {percent(one.lost.lower(case.rule.alpha))} at {case.confidence}"
+    return f"what it knows of what linear filters gain of its {level_name(one.sigma)} {change} ({lower})"
 
 
 def _reach_doubts(case: Case) -> Iterator[Doubt]:
@@ -243,21 +269,34 @@ def _staying_doubts(case: Case, one: Staying) -> Iterator[Doubt]:
         yield Doubt(text, f"this error at {case.at(case.cell.training_size)} and {one.size}")
         return
     rule = case.rule
-    called = detectable_growth(one.ratio, rule.growth, rule.alpha)
-    ratio = f"the ratio of the errors at {case.at(one.size)} is {_exp(one.ratio.value)}"
-    limits = f"between {_exp(one.ratio.lower(rule.alpha))} and {_exp(one.ratio.upper(rule.alpha))} at {case.confidence}"
+    if one.squares and one.skill.upper(rule.alpha) > rule.exempt_skill:
+        yield _lost_doubt(case, one)
+        return
+    called = growth_told(rule, one)
+    ratio = f"the ratio of the errors at {case.at(one.size)} is {one.as_ratio(one.ratio.value):.3g}"
+    lower, upper = (f"{one.as_ratio(limit(rule.alpha)):.3g}" for limit in (one.ratio.lower, one.ratio.upper))
+    limits = f"between {lower} and {upper} at {case.confidence}"
     text = f"{ratio}, {limits}, where a growth of {percent(called)} could have been called"
     text = text if math.isfinite(called) else f"{ratio}, without a standard error"
-    yield Doubt(text, case.more(one.ratio, math.log1p(rule.growth)))
+    yield Doubt(text, case.more(one.ratio, one.on_scale(1 + rule.growth)))
 
 
-def exponential(logarithm: float) -> float:
-    """The ratio of this logarithm; one that no float holds, of an error to zero, is cut at 1e304."""
-    return math.exp(min(logarithm, 700.0))
+def _lost_doubt(case: Case, one: Staying) -> Doubt:
+    """Of a student that knows all that linear filters gain, or more."""
+    allowed, alpha = 1 - case.rule.exempt_skill, case.rule.alpha
+    lower, upper = (100 * limit for limit in (one.lost.lower(alpha), one.lost.upper(alpha)))
+    what = f"of what linear filters gain of the {level_name(one.sigma)}, between {lower:.3g} and {upper:.3g} %"
+    text = f"{what} is lost at {case.at(one.size)}, where {percent(allowed)} may be"
+    return Doubt(text, case.more(one.lost, allowed))
 
 
-def _exp(logarithm: float) -> str:
-    return f"{exponential(logarithm):.3g}"
+def growth_told(rule: VerdictSpec, one: Staying) -> float:
+    """The smallest growth that could have been called; NaN where the ratio is not known."""
+    if not one.ratio.known:
+        return math.nan
+    if one.squares:
+        return one.as_ratio(one.on_scale(1 + rule.growth) + one.ratio.margin(rule.alpha)) - 1
+    return detectable_growth(one.ratio, rule.growth, rule.alpha)
 
 
 # --- what does locality cost? ---------------------------------------------------------------------------------
@@ -284,17 +323,12 @@ def _costs_of_locality(case: Case) -> Iterator[tuple[str, float, str]]:
     for cost in sorted(case.found.costs, key=lambda one: -one.squared.value):
         yield f"cost {cost.sigma} {cost.size}", cost.squared.p_above(rule.locality**2), _cost_text(case, cost)
     for one in case.found.advantages:
-        pair = one.ratio.p_below(better_threshold(rule)), one.gain.p_above(rule.better_skill)
+        pair = one.ratio.p_below(one.on_scale(1 - rule.better_error)), one.gain.p_above(rule.better_skill)
         p = math.nan if math.isnan(sum(pair)) else max(pair)
         yield f"student {one.student} {one.sigma} {one.size}", p, _better_text(case, one)
     for made in _local(case.found.best_of_radius):
         p = p_outside(made.ratio, rule.equivalence)
         yield f"best {made.name} {made.size}", p, _best_text(case, made)
-
-
-def better_threshold(rule: VerdictSpec) -> float:
-    """The logarithm of e' / e at which a larger student is better by the share of e that counts."""
-    return math.log1p(-rule.better_error)
 
 
 def root(squared: float) -> float:
@@ -314,7 +348,7 @@ def _cost_text(case: Case, cost: Cost) -> str:
 def _better_text(case: Case, one: Advantage) -> str:
     radius = "global" if one.radius is None else f"radius {one.radius}"
     lowers = f"lowers the error of the {level_name(one.sigma)} at {case.at(one.size)} by"
-    return f"the student {one.student} ({radius}) {lowers} {percent(1 - math.exp(min(one.ratio.value, 0.0)))}"
+    return f"the student {one.student} ({radius}) {lowers} {percent(1 - one.as_ratio(min(one.ratio.value, 0.0)))}"
 
 
 def _best_text(case: Case, made: Generated) -> str:
@@ -337,6 +371,7 @@ def _locality_doubts(case: Case) -> Iterator[Doubt]:
             references = f"the linear references of radius {radius} and of the whole lattice at the training size"
             # Before training they were asked for: what they lacked were fields.
             source = "more reference fields" if case.cell.of_radius else "a measure of linear references"
+            source = "larger radii in the measure of losses" if case.cell.from_data else source
             yield Doubt(text, f"{references}: {source}")
     for cost in case.found.costs:
         if not cost.squared.upper(rule.alpha) <= rule.locality**2:
@@ -349,14 +384,15 @@ def _locality_doubts(case: Case) -> Iterator[Doubt]:
 
 def _advantage_doubts(case: Case, one: Advantage) -> Iterator[Doubt]:
     rule, place = case.rule, f"{level_name(one.sigma)} at {case.at(one.size)}"
-    worse = one.ratio.lower(rule.alpha) >= better_threshold(rule)
+    edge = one.on_scale(1 - rule.better_error)
+    worse = one.ratio.lower(rule.alpha) >= edge
     if worse or one.gain.upper(rule.alpha) <= rule.better_skill:
         return
     if not one.ratio.known or not one.gain.known:
         yield Doubt(f"the student {one.student} has no error for the {place}", f"the student {one.student} there")
         return
     text = f"whether {one.student}, of larger radius, is better by more than {percent(rule.better_error)} is open"
-    yield Doubt(f"{text} ({place})", case.more(one.ratio, better_threshold(rule)))
+    yield Doubt(f"{text} ({place})", case.more(one.ratio, edge))
 
 
 def _local(made: Iterable[Generated]) -> Iterator[Generated]:

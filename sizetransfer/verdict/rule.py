@@ -16,13 +16,12 @@ from sizetransfer.verdict.questions import (
     Doubt,
     bulk,
     degrades,
-    exponential,
     generates,
     knows_text,
     limited,
     not_learned,
 )
-from sizetransfer.verdict.spec import VerdictSpec
+from sizetransfer.verdict.spec import VerdictSpec, percent
 
 
 def judge(evidence: CellEvidence, rule: VerdictSpec | None = None) -> Verdict:
@@ -97,10 +96,17 @@ def _decide(case: Case) -> Decision:
 
 def _transfers(case: Case, rises: Answer, local: Answer) -> Decision:
     made, box = generates(case), bulk(case)
-    doubts = [*rises.doubts, *local.doubts, *made.doubts, *box.doubts]
+    doubts = [*rises.doubts, *local.doubts, *made.doubts, *_losses_alone(case, made), *box.doubts]
     if doubts or rises.holds != "no" or local.holds != "no" or box.holds != "yes":
         return _undecided(doubts)
     return "transfers", "; ".join((f"{_known(case)}, and {_stays(case)}", made.because, box.because)), ()
+
+
+def _losses_alone(case: Case, made: Answer) -> Iterator[Doubt]:
+    """Losses say nothing of what no linear filter gains: without what is generated they are no transfer."""
+    if case.cell.from_data and made.holds == "no" and not made.doubts:
+        text = f"what it generates at {case.at(max(case.sizes, default=case.cell.training_size))} is not known"
+        yield Doubt(f"{text}, and losses alone do not tell", "generated fields against held-out ones of that size")
 
 
 def _noticed(case: Case) -> Iterator[str]:
@@ -129,11 +135,15 @@ def _stays(case: Case) -> str:
     """Where and how well the error stays: of the level that grows the most."""
     last = [one for one in case.found.staying if one.size == max(case.sizes)]
     most = max(last, key=lambda one: one.ratio.upper(case.rule.alpha))
-    rise = exponential(most.ratio.value)
-    before = most.error.value / rise
-    limit = f"below {exponential(most.ratio.upper(case.rule.alpha)):.3g} at {case.confidence}"
-    ratio = f"ρ = {rise:.3g}, {limit}"
     sizes = f"from {case.at(case.cell.training_size)} to {most.size}"
+    if most.squares:
+        shares = f"{percent(most.skill.value + most.lost.value)} and {percent(most.skill.value)}"
+        lost = percent(most.lost.upper(case.rule.alpha))
+        return f"this share stays, {shares}, {sizes} (at most {lost} is lost)"
+    rise = most.as_ratio(most.ratio.value)
+    before = most.error.value / rise
+    limit = f"below {most.as_ratio(most.ratio.upper(case.rule.alpha)):.3g} at {case.confidence}"
+    ratio = f"ρ = {rise:.3g}, {limit}"
     return f"its error stays, {before:.3g} and {most.error.value:.3g}, {sizes} ({ratio})"
 
 
@@ -142,13 +152,16 @@ def _qualifiers(case: Case, word: Word) -> Iterator[str]:
         yield "of the radius"
     if {one.sigma for one in case.found.learning} == {CLEAN} and word != "undecided":
         yield "clean score"
+    last = [one for one in case.found.generated if one.local and one.size == max(case.sizes, default=0)]
+    forecast = word == "transfers" and any(one.source == "second-order forecast" for one in last)
+    if forecast or (case.cell.from_data and word not in {"undecided", "not learned"}):
+        yield "to second order"
+    if case.cell.from_data and word != "undecided":
+        yield "from data"
     if word != "transfers":
         return
-    last = [one for one in case.found.generated if one.local and one.size == max(case.sizes)]
     if not last:
         yield "score only"
-    elif any(one.source == "second-order forecast" for one in last):
-        yield "to second order"
     if any(one.starts_short for one in last):
         yield "from the trained σ_max"
 

@@ -100,6 +100,12 @@ bulk: the correlation length, with its upper limit, is at most {rule.correlation
 law's own local marginals and S(0) agree within {tolerance} between the sizes. "To second order": what is generated \
 is a forecast. "Score only": it is not known. "From the trained sigma_max": the reverse process started below the \
 noise level that the size needs.
+from data: where no error of the score is known, held-out denoising losses stand in for it, on the same fields and \
+noise as those of linear filters, the best of which is taken for the exact score. To second order, e^2 is the loss \
+over that of the best filter, relative to what that filter knows, and the skill the share of what it gains over \
+radius 0; a student that is better than linear stays where its skill does, within {1 - rule.exempt_skill:.2g}, and \
+degrades where it falls behind the filter by {rule.learned_skill:g}. So "radius-limited", "degrades" and "transfers" \
+are said "to second order", and "transfers" only where what is generated is known.
 undecided: all else, with what would decide it. Trainings that do not share a word leave their cell undecided."""
 
 

@@ -34,7 +34,10 @@ CASES = {
     "conditional-generation": [("hard-valid", 8, {"fields": 8, "sampler": {"steps": 4}})],
     "smoothed-response": [(TORUS, 6, {"sigmas": [0.5], "fields": 2, "sites": 4})],
     "smoothed-score": [(TORUS, 6, {"fields": 2})],
-    "denoising-loss": [(TORUS, 6, {"sigmas": [0.5], "fields": 4, "reference_fields": 32})],
+    "denoising-loss": [
+        (TORUS, 6, {"sigmas": [0.5], "fields": 4, "reference_fields": 512}),
+        ("hard-valid", 8, {"sigmas": [0.5], "fields": 2, "radii": [1], "reference_fields": 32}),
+    ],
     "shell-response": [(SPINS, 6, {"sigmas": [0.5, 1.0], "fields": 2, "radii": [1], "probe": 2})],
     "zero-field": [(SPINS, 6, {"radii": [1]})],
 }

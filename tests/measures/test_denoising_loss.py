@@ -114,12 +114,51 @@ def test_filters_are_fitted_to_training_fields(tmp_path):
     assert leaked["excess_best"].value > 4 * leaked["excess_best"].standard_error  # judged on what it was fitted to
 
 
-def test_boxes_with_walls_and_sizes_without_training_fields_have_the_loss_alone(tmp_path):
-    fields = write(tmp_path, "npy", gaussian_fields(24, SIZE))
-    larger = write(tmp_path, "npy", gaussian_fields(24, 16), "larger")
-    box = dataset(fields, boundary="walls")
-    held_out = dataset(fields, held_out_files=[str(larger)])
-    for teacher, size in ((box, SIZE), (held_out, 16)):
-        student = st.student("cnn", teacher.field, blocks=0, width=2).double()
-        spec = DenoisingLossSpec(sigmas=(0.3,), fields=6)
-        assert [one.part for one in spec.measure(teacher, student, size, sigma=0.1, seed=0)] == ["loss"]
+def parts_of(spec, teacher, student, size):
+    return {one.part: one for one in spec.measure(teacher, student, size, sigma=0.1, seed=0)}
+
+
+def test_sizes_without_training_fields_are_held_against_filters_of_the_training_size(tmp_path):
+    """A filter fitted at the training size costs a larger one what its fit lacks, and no more."""
+    paths = [write(tmp_path, "npy", gaussian_fields(256, size), f"L{size}") for size in (SIZE, 16)]
+    apart = dataset(paths[0], held_out_files=[str(paths[1])], split={"held_out": 0.25})
+    exact = st.teacher("gaussian", mass=0.5).double()
+    spec = DenoisingLossSpec(sigmas=(0.3,), fields=64, radii=(2,))
+    found = parts_of(spec.model_copy(update={"fitted": SIZE}), apart, Known(exact, radius=2), 16)
+    known = parts_of(spec, dataset(*paths), Known(exact, radius=2), 16)
+    for name in ("null", "linear", "best"):
+        error = math.hypot(found[name].standard_error, known[name].standard_error)
+        assert abs(found[name].value - known[name].value) < 4 * error
+    assert found["excess_best"].value < 4 * found["excess_best"].standard_error  # the exact score loses nothing
+    assert list(parts_of(spec, apart, Known(exact, radius=2), 16)) == ["loss"]  # no training size was named
+
+
+def test_in_boxes_with_walls_the_bulk_counts(tmp_path):
+    """Behind a wall a filter of the bulk sees zeros: there, it is not held against anything."""
+    box = dataset(write(tmp_path, "npy", gaussian_fields(256, SIZE)), boundary="walls")
+    student = st.student("best-linear", box.field, radius=2, fields=128).double()
+    student.fit(box.split("training"), SIZE, seed=0)
+    found = parts_of(DenoisingLossSpec(sigmas=(0.3,), fields=64, radii=(4,)), box, student, SIZE)
+    assert found["margin"].value == 3
+    assert abs(found["excess"].value) < 0.01 * found["loss"].value
+    assert found["null"].value > found["linear"].value
+    near(found["best"], found["linear"].value)
+
+
+def test_what_no_filter_was_fitted_for_is_missing_and_not_zero(tmp_path):
+    """Of a crop of 12 sites a student of radius 3 leaves 6: there is no larger radius to tell what its own costs."""
+    crop = dataset(write(tmp_path, "npy", gaussian_fields(64, SIZE)), boundary="crop", layout="BHW")
+    spec = DenoisingLossSpec(sigmas=(0.3,), fields=8, radii=(1, 4))
+    for radius, best in ((3, False), (1, False), (0, True)):
+        student = st.student("best-linear", crop.field, radius=radius, fields=32).double()
+        found = parts_of(spec, crop, student, SIZE)
+        assert found["margin"].value == max(radius, 1)
+        assert ("best" in found, "excess_best" in found) == (best, best)
+        assert "linear" in found
+    exact = st.teacher("gaussian", mass=0.5).double()
+    torus = dataset(write(tmp_path, "npy", gaussian_fields(512, SIZE)))
+    assert {"linear", "best"} & set(parts_of(spec, torus, Known(exact, radius=6), SIZE)) == {"best"}
+    # Three fields, of which the filters of larger balls learn the noise.
+    few = dataset(write(tmp_path, "npy", gaussian_fields(12, SIZE)), layout="BHW", split={"held_out": 0.75})
+    spec = DenoisingLossSpec(sigmas=(0.1,), fields=9, radii=(4,))
+    assert {"linear", "best"} & set(parts_of(spec, few, Known(exact, radius=0), SIZE)) == {"linear"}

@@ -129,7 +129,7 @@ def test_nonsense_near_the_sides_changes_no_measured_loss():
         for bad in (0.0, 1e6)
     ]
     assert rows[0] == rows[1]
-    assert set(rows[0]) == {"loss", "null", "linear", "best", "excess", "excess_best"}
+    assert set(rows[0]) == {"margin", "loss", "null", "linear", "excess"}  # of no larger radius in a crop of 10
 
 
 def test_the_filter_of_crops_is_fitted_to_what_is_known(monkeypatch):
@@ -143,7 +143,7 @@ def test_the_filter_of_crops_is_fitted_to_what_is_known(monkeypatch):
     monkeypatch.setattr(denoising_loss_measure, "estimate_moments", kept)
     spec = st.measure("denoising-loss", sigmas=[0.3], fields=8, reference_fields=37, radii=[1, 8])
     rows = list(spec.measure(teacher, Exact(teacher.field, 3), 9, sigma=0.1, seed=0))
-    assert {one.part for one in rows} == {"loss", "null", "linear", "best", "excess", "excess_best"}
+    assert {one.part for one in rows} == {"margin", "loss", "null", "linear", "excess"}
     (moments,) = found
     assert int(moments.steps.abs().max()) == 3  # no filter that would see beyond the sides
     assert (moments.live == 1).all()
@@ -152,7 +152,8 @@ def test_the_filter_of_crops_is_fitted_to_what_is_known(monkeypatch):
 
 def test_measures_without_a_rule_for_crops_are_skipped_by_name():
     teacher = Cut(crop=True)
-    skipped = {kind: st.measure(kind).lacking(teacher) for kind in ("generation", "linear-references", "clean-score")}
+    kinds = ("generation", "clean-score", "smoothed-score", "response", "jacobian", "second-order-forecast")
+    skipped = {kind: st.measure(kind).lacking(teacher) for kind in kinds}
     assert all("whole fields (its fields are crops)" in lacking for lacking in skipped.values())
     assert st.measure("denoising-loss").lacking(teacher) == []
     assert st.measure("generation").lacking(Cut(crop=False)) == []
@@ -220,3 +221,32 @@ def test_a_best_linear_student_of_crops_is_fitted_to_what_is_known(image):
     assert (dict(student.named_buffers())["live"] == 1).all()
     box = estimate_moments(drawn(teacher, 4, 16, "box"), 5)  # with the margin of a box with walls
     assert box.live.min() < 1
+
+
+def test_of_crops_the_law_is_measured_and_no_score():
+    """Pairs within a crop say the covariance; what lies beyond its sides is no zero, as it is beyond walls."""
+    spec = st.measure("linear-references", fields=256, radii=[1], fitted=12)
+    found, exact = {}, st.teacher("gaussian", mass=1.0).double()
+    for crop in (True, False):
+        teacher = Cut(crop=crop).double()
+        teacher.whole = exact
+        student = Exact(teacher.field, 2)
+        found[crop] = {one.part: one for one in spec.measure(teacher, student, 12, sigma=0.1, seed=0)}
+    assert set(found[True]) == {"site_variance", "nearest_covariance", "zero_mode", "correlation_length_squared"}
+    covariance = exact.covariance(28, torch.arange(2))[0, 0, 0]
+    for name, value in zip(("site_variance", "nearest_covariance"), covariance.tolist(), strict=True):
+        one = found[True][name]
+        assert abs(one.value - value) < 4 * one.standard_error
+    length = found[True]["correlation_length_squared"]
+    assert abs(length.value - 1.0) < 4 * length.standard_error  # 1/m
+
+    class Known(Cut):
+        def score(self, sample):
+            return -sample.x  # what a function says of a field that it sees a part of
+
+    parts = {}
+    for crop in (True, False):
+        teacher = Known(crop=crop).double()
+        student = Exact(teacher.field, 2)
+        parts[crop] = {one.part for one in spec.measure(teacher, student, 12, sigma=0.1, seed=0)}
+    assert parts[False] - parts[True] >= {"null", "linear"}

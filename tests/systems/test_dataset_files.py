@@ -12,6 +12,7 @@ import torch
 from data_files import KINDS, dataset, drawn, gaussian_fields, write
 
 import sizetransfer as st
+from sizetransfer.contracts.domain import Lattice
 from sizetransfer.contracts.errors import SizetransferError, SpecError
 from sizetransfer.systems.dataset import readers
 from sizetransfer.systems.dataset.layouts import candidates, named, recognised
@@ -178,7 +179,6 @@ BAD_FILES = {
     "truncated": (_truncated, "cannot be read"),
     "torch's own": (_named_as("fields.pt"), "kind of a file"),
     "no suffix": (_named_as("fields"), "no suffix"),
-    "trajectory": (_named_as("copper.traj"), "Trajectories of atoms"),
     "complex": (_complex, "two channels"),
     **{f"garbage {name}": (_garbage(name), "cannot be read") for name in ("a.npy", "a.npz", "a.safetensors", "a.h5")},
     "garbage zarr": (_garbage("a.zarr"), "cannot be read"),
@@ -337,3 +337,23 @@ def test_a_specification_is_read_back_and_its_files_take_part(tmp_path):
 def test_data_keep_the_contract_of_a_teacher(tmp_path):
     teacher = dataset(write(tmp_path, "npy", gaussian_fields(6144, 4)), layout="BHW", translation_period=1, even=True)
     check_teacher(teacher).raise_if_failed()
+
+
+def test_axes_may_be_closed_or_have_walls(tmp_path):
+    """A cylinder: a filter of the bulk is the same along it, and sees nothing beyond the walls."""
+    path = write(tmp_path, "npy", gaussian_fields(64, 8))
+    cylinder = dataset(path, boundary=["walls", "periodic"], layout="BHW")
+    assert cylinder.domain(8) == Lattice((8, 8), periodic=False, closed=(False, True))
+    student = st.student("best-linear", cylinder.field, radius=1, fields=32).double()
+    student.fit(cylinder.split("training"), 8, seed=0)
+    spec = st.measure("denoising-loss", sigmas=[0.3], fields=16, radii=[2])
+    found = {one.part: one.value for one in spec.measure(cylinder, student, 8, sigma=0.1, seed=0)}
+    assert found["margin"] == 2
+    assert found["linear"] < found["null"]
+    alike = dataset(path, boundary=["periodic", "periodic"], layout="BHW")
+    assert alike.field == dataset(path, layout="BHW").field
+    for wrong in (["walls", "periodic", "walls"], []):
+        with pytest.raises(SpecError, match="axes of the lattice"):
+            dataset(path, boundary=wrong, layout="BHW")
+    with pytest.raises(SizetransferError):
+        dataset(path, boundary=["crop", "periodic"], layout="BHW")

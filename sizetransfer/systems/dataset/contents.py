@@ -118,6 +118,10 @@ def _numbers(
     file: ArraySpec, spec: DatasetTeacherSpec, layout: str | None, dim: int | None, channels: int | None
 ) -> Numbers:
     stored = open_array(file.path, file.array)
+    if layout is None and stored.layout:
+        known = named(stored.layout, stored.label)
+        note = f"{stored.label}: {described(known, stored.shape)} (layout {known.text}); {stored.note}"
+        return Numbers(stored, known, note)
     if layout is None:
         found = recognised(stored.shape, stored.label, dim=dim, channels=channels, cubic=spec.boundary != "crop")
         return Numbers(

@@ -8,6 +8,8 @@ suffix                       how it is read
 .safetensors                 by slices
 .zarr (folder or .zarr.zip)  by slices; the package zarr, of the extra ``data``
 .h5, .hdf5, .hdf             by slices; the package h5py, of the extra ``data``
+.traj, .xyz, .extxyz         displacements in a crystal (:mod:`.trajectories`), read whole; the package ase, of the
+                             extra ``ase``
 ===========================  ==========================================================================================
 
 No file is unpickled. Numbers of any byte order, integers and truth values are taken.
@@ -27,9 +29,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sizetransfer.contracts.errors import SpecError, described
+from sizetransfer.systems.dataset.trajectories import displacements
 
 LARGEST_UNPACKED = 2**30
 """Bytes of the largest compressed array that is unpacked into memory."""
+
+_LIBRARIES = {"safetensors", "safetensors_rust", "zarr", "numcodecs", "ase"}
 
 Take = Callable[[tuple[slice, ...]], Any]
 
@@ -44,6 +49,8 @@ class StoredArray:
         shape: of the array.
         dtype: of its numbers, in words.
         take: reads a block of it.
+        layout: its axes, where the kind of file says them.
+        note: what was done to the numbers of the file, in words.
     """
 
     path: Path
@@ -51,6 +58,8 @@ class StoredArray:
     shape: tuple[int, ...]
     dtype: str
     take: Take
+    layout: str = ""
+    note: str = ""
 
     @property
     def label(self) -> str:
@@ -102,7 +111,13 @@ def open_array(path: Path, name: str | None = None) -> StoredArray:
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, struct.error, RuntimeError) as error:
         raise _damaged(path, error) from error
     except Exception as error:  # the libraries have errors of their own
-        if type(error).__module__.partition(".")[0] not in {"safetensors", "safetensors_rust", "zarr", "numcodecs"}:
+        if type(error).__module__.partition(".")[0] not in {
+            "safetensors",
+            "safetensors_rust",
+            "zarr",
+            "numcodecs",
+            "ase",
+        }:
             raise
         raise _damaged(path, error) from error
     if np.dtype(found.dtype if found.dtype != "bfloat16" else "float32").kind not in "biuf":
@@ -267,27 +282,32 @@ def _lazy(path: Path, name: str | None, arrays: Mapping[str, Any]) -> StoredArra
     return StoredArray(path, member, tuple(array.shape), np.dtype(array.dtype).name, array.__getitem__)
 
 
-def _package(name: str, path: Path) -> Any:
+def _package(name: str, path: Path, extra: str = "data") -> Any:
+    package = name.partition(".")[0]
     try:
         return importlib.import_module(name)
     except ImportError as error:
         raise SpecError(
-            f"The package {name} reads such files, and is not installed.",
+            f"The package {package} reads such files, and is not installed.",
             where=str(path),
-            expected=f"the package {name}",
+            expected=f"the package {package}",
             got=described(error),
-            fix='pip install "sizetransfer[data]"',
+            fix=f'pip install "sizetransfer[{extra}]"',
         ) from error
 
 
 def _trajectory(path: Path, name: str | None) -> StoredArray:
-    raise SpecError(
-        "Trajectories of atoms are not read.",
-        where=str(path),
-        expected="displacements from the sites of a perfect crystal, as an array",
-        got=path.suffix,
-        fix="read it with ase.io.read(path, index=':'), subtract the sites, and numpy.save an array BCDHW or BDHWC",
-    )
+    _nameless(path, name)
+    if path.stat().st_size > LARGEST_UNPACKED:
+        raise SpecError(
+            "A trajectory is too large to be read into memory.",
+            where=str(path),
+            expected=f"at most {LARGEST_UNPACKED / 2**30:.3g} GiB",
+            got=f"{path.stat().st_size / 2**30:.3g} GiB",
+            fix="store the displacements with numpy.save, which is mapped, as an array BDHWC",
+        )
+    found, note = displacements(path, _package("ase.io", path, "ase"))
+    return StoredArray(path, "", tuple(found.shape), found.dtype.name, found.__getitem__, "BDHWC", note)
 
 
 _READERS: Mapping[tuple[str, ...], Callable[[Path, str | None], StoredArray]] = {

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from sizetransfer.contracts.errors import SpecError
 from sizetransfer.contracts.specs import Spec, TeacherSpec
@@ -18,6 +18,7 @@ from sizetransfer.teachers.by_path import ORACLES, ImportPath, code_of
 if TYPE_CHECKING:
     from sizetransfer.systems.dataset.teacher import DatasetTeacher
 
+Whole = Literal["periodic", "walls"]
 Units = Literal["data", "centred", "standard"]
 Oracle = Literal["score", "log_density", "smoothed_score", "posterior_mean", "posterior_covariance"]
 
@@ -93,8 +94,9 @@ class DatasetTeacherSpec(TeacherSpec):
     held_out_files: tuple[FileSpec, ...] = Field(
         (), description="files that are held out as a whole; of a size that they have, all of files is trained on"
     )
-    boundary: Boundary = Field(
-        description="tori; boxes with walls; or crops of larger fields, of any size up to theirs"
+    boundary: Boundary | tuple[Whole, ...] = Field(
+        description="tori; boxes with walls; crops of larger fields, of any size up to theirs; or for each axis "
+        "periodic or walls"
     )
     layout: str | None = Field(None, description="a letter an axis, such as BHW or BCHW; none: recognised and said")
     dim: int | None = Field(None, ge=1, le=3, description="axes of the lattice; none: as the layout says")
@@ -110,6 +112,12 @@ class DatasetTeacherSpec(TeacherSpec):
         {}, description=f"oracles of the law by import path, package.module:function: {', '.join(ORACLES)}"
     )
     normalised: bool = Field(True, description="whether log_density integrates to one; else it is an energy")
+
+    @field_validator("boundary")
+    @classmethod
+    def _axes_alike(cls, boundary: Boundary | tuple[Whole, ...]) -> Boundary | tuple[Whole, ...]:
+        """One word where all axes have the same."""
+        return boundary[0] if isinstance(boundary, tuple) and len(set(boundary)) == 1 else boundary
 
     @model_validator(mode="after")
     def _blocks_of_crops(self) -> DatasetTeacherSpec:
@@ -134,6 +142,24 @@ class DatasetTeacherSpec(TeacherSpec):
                 fix="leave units out",
             )
         return self
+
+    def closed(self, dim: int) -> tuple[bool, ...] | None:
+        """Which axes of the lattice are closed, where they differ.
+
+        Raises:
+            SpecError: the lattice has another number of axes.
+        """
+        if isinstance(self.boundary, str):
+            return None
+        if len(self.boundary) != dim:
+            raise SpecError(
+                "The boundary does not fit the axes of the lattice.",
+                where="teacher of kind dataset, boundary",
+                expected=f"a word, or {dim} words: periodic or walls for each axis, in the order of the file",
+                got=", ".join(self.boundary) or "none",
+                fix=f"write for example boundary: [periodic{', walls' * (dim - 1)}]",
+            )
+        return tuple(one == "periodic" for one in self.boundary)
 
     @property
     def names_code(self) -> bool:  # type: ignore[override]

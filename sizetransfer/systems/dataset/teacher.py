@@ -279,6 +279,7 @@ def _field(spec: DatasetTeacherSpec, contents: Contents) -> FieldInfo:
         channels=first.numbers.channels,
         components=spec.components,
         periodic=spec.boundary == "periodic",
+        closed=spec.closed(first.numbers.layout.dim),
         crop=spec.boundary == "crop",
         condition_channels=0 if first.condition is None else first.condition.channels,
         sigma_data=1.0 if spec.units == "standard" else contents.scale.pooled,
