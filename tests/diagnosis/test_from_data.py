@@ -24,8 +24,10 @@ from sizetransfer.contracts.specs import NoiseSchedule
 from sizetransfer.contracts.stored import StoredFields
 from sizetransfer.diagnosis.from_data import ArrayFields, DataQuestion, diagnose_fields, fields_of
 from sizetransfer.diagnosis.from_data.classes import find_classes
-from sizetransfer.diagnosis.from_data.fit import FittedLaw, fitted_law
-from sizetransfer.diagnosis.from_data.laws import SizeLaw, generated, single_spectrum
+from sizetransfer.diagnosis.from_data.fit import FittedLaw, _Blocks, fitted_law
+from sizetransfer.diagnosis.from_data.laws import SizeLaw, generated, matrix_spectrum, single_spectrum
+from sizetransfer.diagnosis.from_data.precision import _Newton
+from sizetransfer.diagnosis.from_data.precision import fitted as fitted_parameters
 from sizetransfer.diagnosis.from_data.ranges import covariance_ranges, crossing, held_out_errors, radii_of
 from sizetransfer.diagnosis.from_data.tables import Tables, tables_of
 from sizetransfer.diagnosis.law import exact_law
@@ -167,6 +169,19 @@ def test_fast_and_plain_integral_are_the_same() -> None:
     assert_rounding(fast, plain, condition=noise.sigma_max**2)
 
 
+@pytest.mark.parametrize("kind", ["sublattices", "vectors"])
+def test_fast_and_plain_integral_of_matrices_are_the_same(kind: str) -> None:
+    x = sublattices(64)[..., :16, :16] if kind == "sublattices" else vectors(50, 12)
+    own = tables(x, CHECKERBOARD) if kind == "sublattices" else tables_of(ArrayFields(x), 12, reach=4)
+    precision = fitted_law(own, (24,), largest=1).precision
+    noise = NoiseSchedule(sigma_min=0.05, sigma_max=10)
+    small, large = precision.moments(own.size), precision.moments(24)
+    linear, clean = small.filter(2), spectrum(large)
+    plain = generated_spectrum(lambda v: gain(linear, v, large.cells), clean, noise, step=0.2)
+    fast = matrix_spectrum(linear, clean, large, noise)
+    assert_rounding(torch.view_as_real(fast), torch.view_as_real(plain), condition=noise.sigma_max**2)
+
+
 def test_couplings_of_a_free_field_are_found() -> None:
     precision = fitted(0.1).precision
     assert fitted(0.1).range == 1
@@ -182,13 +197,42 @@ def test_couplings_of_a_free_field_are_found() -> None:
 def power_law(exponent: float, count: int) -> Tensor:
     k = 2 * math.pi * torch.arange(32) / 32
     e = (2 - 2 * k.cos())[:, None] + (2 - 2 * k.cos())
-    white = torch.randn(count, 1, 32, 32, generator=torch.Generator().manual_seed(1))
-    return torch.fft.ifft2(torch.fft.fft2(white) / (0.01 + e**exponent).sqrt()).real
+    return of_spectrum(1 / (0.01 + e**exponent), count)
+
+
+def of_spectrum(spectrum: Tensor, count: int) -> Tensor:
+    white = torch.randn(count, 1, *spectrum.shape, generator=torch.Generator().manual_seed(1))
+    return torch.fft.ifft2(torch.fft.fft2(white) * spectrum.sqrt()).real
 
 
 @pytest.mark.parametrize(("exponent", "long"), [(1.0, False), (0.75, True), (0.5, True)])
 def test_a_long_ranged_precision_is_said(exponent: float, *, long: bool) -> None:
     assert fitted_law(tables(power_law(exponent, 256)), (64,)).long_ranged is long
+
+
+def test_a_search_that_ended_by_work_is_no_power_law(monkeypatch) -> None:
+    """What the likelihood would do at ranges that were not tried is open, and said so; nothing is forecast."""
+    monkeypatch.setattr("sizetransfer.diagnosis.from_data.fit.MOST_PARAMETERS", 6)
+    found = diagnose_fields(ArrayFields(power_law(0.5, 256)), DataQuestion(radii=(8,), sizes=(64,)))
+    assert (found.fitted.long_ranged, found.fitted.capped) == (False, True)
+    assert found.sizes[1].sigma_needed is None
+    assert "by work, not by the data" in str(found)
+    assert "long-ranged (" not in str(found)
+
+
+def test_couplings_beyond_a_gap_are_found() -> None:
+    """A precision with nothing at ranges one to three, and something at four."""
+    k = 2 * math.pi * torch.arange(32) / 32
+    far = (4 * k).cos()[:, None] + (4 * k).cos()
+    assert fitted_law(tables(of_spectrum(1 / (1 + 0.3 * far), 64)), (64,)).range == 4
+
+
+def test_white_noise_is_diagnosed() -> None:
+    """Its fitted precision is a number, whose nearest covariance is zero exactly."""
+    white = torch.randn(64, 1, 16, 16, generator=torch.Generator().manual_seed(3))
+    found = diagnose_fields(ArrayFields(white), DataQuestion(radii=(2,)))
+    assert found.fitted.range == 0
+    assert found.verdicts[0].word == "transfers"
 
 
 def test_long_ranged_precision_forecasts_nothing() -> None:
@@ -201,9 +245,13 @@ def test_long_ranged_precision_forecasts_nothing() -> None:
         assert verdict.what_would_decide[0] == "fields of L = 64"
 
 
-def test_vector_fields_have_matrices() -> None:
+def vectors(count: int, size: int) -> Tensor:
     teacher = st.teacher("gaussian", preset="harmonic-crystal").double()
-    x = teacher.sample(200, 16, generator=torch.Generator().manual_seed(1)).x
+    return teacher.sample(count, size, generator=torch.Generator().manual_seed(1)).x
+
+
+def test_vector_fields_have_matrices() -> None:
+    teacher, x = st.teacher("gaussian", preset="harmonic-crystal").double(), vectors(200, 16)
     law = SizeLaw(32, fitted_law(tables_of(ArrayFields(x), 16, reach=4), (32,)), measured=False)
     found = law.versions[0].products[0][:, :, :2, :2]
     exact = exact_law(teacher, 32).moments.products[0][:, :, :2, :2]
@@ -227,6 +275,32 @@ def test_sublattices_are_found_where_there_are_some() -> None:
     found = find_classes(ArrayFields(sublattices(128)), 32)
     assert found.patterns == ((1, 1),)
     assert torch.equal(found.labels, CHECKERBOARD)
+
+
+def test_derivatives_of_the_likelihood_are_those_of_differences() -> None:
+    """Gradient and curvature by Fourier transforms, against automatic differentiation of the formula itself."""
+    own = tables(sublattices(64)[..., :16, :16], CHECKERBOARD)
+    blocks = _Blocks(own, (32,))
+    couplings, problem = blocks.couplings(1), blocks.problem()
+    slope = couplings.covariances(problem.lags)
+    every = couplings.table
+
+    def objective(parameters: Tensor) -> Tensor:
+        total = slope @ parameters
+        for waves in problem.grids:
+            k = torch.cartesian_prod(*[2 * math.pi * torch.arange(n, dtype=torch.float64) / n for n in waves.shape])
+            phases = torch.polar(torch.ones(1, dtype=torch.float64), -k @ every.steps.double().T)
+            places = every.row * problem.components + every.column
+            theta = torch.zeros(len(k), problem.components**2, dtype=torch.complex128)
+            theta = theta.index_add(1, places, phases * parameters[every.orbit])
+            matrices = torch.unflatten(theta, 1, (problem.components, problem.components))
+            total = total - waves.weight / len(k) * torch.linalg.slogdet(matrices).logabsdet.sum()
+        return total
+
+    at = fitted_parameters(problem, couplings) * 1.01
+    gradient, curvature = _Newton(problem, couplings, slope)._derivatives(at)
+    assert_rounding(gradient, torch.autograd.functional.jacobian(objective, at), "score", condition=100.0)
+    assert_rounding(curvature, torch.autograd.functional.hessian(objective, at), "score", condition=100.0)
 
 
 def test_filters_by_class_are_better_where_sites_differ() -> None:

@@ -193,7 +193,7 @@ def ratios(found: Sequence[float], exact: Sequence[float]) -> tuple[float, ...]:
 
     Where neighbours are nearly uncorrelated, the ratio of their covariances is ``1 + (found - exact) / variance``.
     """
-    values = [one / other for one, other in zip(found, exact, strict=True)]
-    if abs(exact[1]) < UNCORRELATED * exact[0]:
-        values[1] = 1 + (found[1] - exact[1]) / exact[0]
-    return tuple(values)
+    uncorrelated = abs(exact[1]) < UNCORRELATED * exact[0]
+    nearest = 1 + (found[1] - exact[1]) / exact[0] if uncorrelated else found[1] / exact[1]
+    others = [one / other for one, other in zip(found[2:], exact[2:], strict=True)]
+    return (found[0] / exact[0], nearest, *others)
