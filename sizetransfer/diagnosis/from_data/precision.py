@@ -177,7 +177,8 @@ def _waves(table: Float[Tensor, "m m *cells"], *, half: bool) -> Float[Tensor, "
     waves = transform(table, dim=tuple(range(2, table.ndim)))
     matrices = waves.flatten(2).permute(2, 0, 1).contiguous()
     # Between single components a coupling and its opposite are the same number.
-    return matrices.real.contiguous() if len(table) == 1 else matrices
+    found: Tensor = matrices.real.contiguous() if len(table) == 1 else matrices
+    return found
 
 
 def _length(element: Element) -> int:
