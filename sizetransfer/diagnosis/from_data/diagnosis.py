@@ -356,14 +356,18 @@ def _notes(known: Known, classes: SiteClassesFound, fit: FittedLaw) -> Iterator[
     length = math.sqrt(max(known.correlation_squared.value, 0.0))
     if length > known.training / 4:
         share = f"a quarter of the box, {known.training / 4:g}"
-        yield f"The correlation length, {length:.3g}, exceeds {share}: the training box is not the bulk."
+        yield (
+            f"The correlation length, {length:.3g}, exceeds {share}: the training box is not the bulk. A forecast takes "
+            "S(k) to be the same at every size, and its errors are those of the fit alone: near a critical point that "
+            "is not Gaussian the law itself changes, by more than these errors."
+        )
 
 
 def _tail(fit: FittedLaw) -> str:
     """Whether the precision ends, how surely, and what would decide it."""
     if fit.long_ranged:
         return (
-            f"The likelihood still rises at the largest range of the precision that the box allows, {fit.longest}: "
+            f"The likelihood still rises in the longer half of the ranges that the box allows, up to {fit.longest}: "
             "a power law, or couplings that reach further. "
             "The spectrum at new small k is not determined by this box, so that nothing is forecast."
         )
