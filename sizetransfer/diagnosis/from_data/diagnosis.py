@@ -357,8 +357,8 @@ def _notes(known: Known, classes: SiteClassesFound, fit: FittedLaw) -> Iterator[
     if length > known.training / 4:
         share = f"a quarter of the box, {known.training / 4:g}"
         yield (
-            f"The correlation length, {length:.3g}, exceeds {share}: the training box is not the bulk. A forecast takes "
-            "S(k) to be the same at every size, and its errors are those of the fit alone: near a critical point that "
+            f"The correlation length, {length:.3g}, exceeds {share}: the training box is not the bulk. A forecast "
+            "takes S(k) to be the same at every size, and its errors are those of the fit alone: near a critical point that "
             "is not Gaussian the law itself changes, by more than these errors."
         )
 
