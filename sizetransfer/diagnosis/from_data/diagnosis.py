@@ -358,8 +358,8 @@ def _notes(known: Known, classes: SiteClassesFound, fit: FittedLaw) -> Iterator[
         share = f"a quarter of the box, {known.training / 4:g}"
         yield (
             f"The correlation length, {length:.3g}, exceeds {share}: the training box is not the bulk. A forecast "
-            "takes S(k) to be the same at every size, and its errors are those of the fit alone: near a critical point that "
-            "is not Gaussian the law itself changes, by more than these errors."
+            "takes S(k) to be the same at every size, and its errors are those of the fit alone: near a critical point "
+            "that is not Gaussian the law itself changes, by more than these errors."
         )
 
 
