@@ -131,7 +131,9 @@ def benchmarks(session: nox.Session) -> None:
 
 @nox.session
 def calibration(session: nox.Session) -> None:
-    """Count what the verdict gets wrong on Gaussian fields, where the truth is exact, and on spins."""
+    """Count what the verdict gets wrong on Gaussian fields, where the truth is exact, on spins, and from data alone."""
     install(session)
-    for study in ("run.py", "ising.py"):
-        session.run("python", f"calibration/{study}", *session.posargs, env={"OMP_NUM_THREADS": "1"})
+    short = {"data.py": ("--cases", "8"), "coverage.py": ("--cases", "20")}
+    for study in ("run.py", "ising.py", "data.py", "coverage.py"):
+        arguments = session.posargs or short.get(study, ())
+        session.run("python", f"calibration/{study}", *arguments, env={"OMP_NUM_THREADS": "1"})

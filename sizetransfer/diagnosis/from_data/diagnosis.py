@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -23,10 +23,12 @@ from sizetransfer.diagnosis.from_data.evidence import (
     radius_found,
     smallest_box,
 )
-from sizetransfer.diagnosis.from_data.fit import FittedLaw, fitted_law
+from sizetransfer.diagnosis.from_data.fit import FittedLaw, Gain, fitted_law
+from sizetransfer.diagnosis.from_data.laws import NAMES
 from sizetransfer.diagnosis.from_data.question import RADII, DataQuestion
 from sizetransfer.diagnosis.from_data.ranges import LARGEST_RADIUS, LevelRange, covariance_ranges, radii_of
 from sizetransfer.diagnosis.from_data.tables import Tables, require_fields, tables_of
+from sizetransfer.numerics.averages import number
 from sizetransfer.verdict import Verdict, describe
 
 if TYPE_CHECKING:
@@ -59,11 +61,14 @@ class SizeFound:
         size: sites along each axis.
         fields: how many there are; none: the law is forecast.
         sigma_needed: where the reverse process has to start; none where the law is not known.
+        law: site variance, nearest covariance, S(0) and S(k_min) of the fitted precision on this torus; none where it
+            says nothing of this size.
     """
 
     size: int
     fields: int | None
     sigma_needed: float | None
+    law: Mapping[str, Quantity] | None = None
 
 
 @dataclass(frozen=True)
@@ -73,13 +78,16 @@ class FittedFound:
     Attributes:
         range: of the couplings, in cells.
         period: sites of a cell along an axis.
-        long_ranged: whether the likelihood still rises at the largest range tried: the sign of a power law.
+        long_ranged: whether the likelihood still rises at the largest range that the box allows: the sign of a power
+            law.
+        capped: whether it still rises where the search ended by work: then the range is open.
         gains: by range, what it adds to the held-out log-likelihood of a field, with its error.
     """
 
     range: int
     period: int
     long_ranged: bool
+    capped: bool
     gains: tuple[tuple[int, Quantity], ...]
 
 
@@ -261,7 +269,8 @@ class _Diagnosis:
         first = self.tables.get(self.training, tables)
         levels = self.question.levels(float(f"{math.sqrt(first.variance):.2g}"))
         fit = fitted_law(tables, sizes)
-        self.ranges[size] = covariance_ranges(tables, levels, radii_of(tables, self._radii()), fit)
+        radii = self._radii()
+        self.ranges[size] = covariance_ranges(tables, levels, radii_of(tables, radii), fit, asked=(0, *radii))
         self.tables[size], self.fits[size] = tables, fit
 
     def _radii(self) -> tuple[int, ...]:
@@ -312,14 +321,6 @@ class _Diagnosis:
         gains = tuple(
             (gain.range, Quantity.estimated(gain.value, gain.standard_error, fit.tables.count)) for gain in fit.gains
         )
-        sizes = tuple(
-            SizeFound(
-                size,
-                self.tables[size].count if size in self.tables else None,
-                known.laws[size].sigma_needed if size in known.laws else None,
-            )
-            for size in known.sizes
-        )
         return DataDiagnosis(
             data=self.name,
             boundary=self.stored.boundary,
@@ -330,9 +331,9 @@ class _Diagnosis:
             deviation=known.deviation,
             correlation_squared=known.correlation_squared,
             training=self.training,
-            sizes=sizes,
+            sizes=tuple(self._size(size, known) for size in known.sizes),
             ranges=self.ranges[self.training],
-            fitted=FittedFound(fit.range, fit.period, fit.long_ranged, gains),
+            fitted=FittedFound(fit.range, fit.period, fit.long_ranged, fit.rising and fit.capped, gains),
             changes=known.changes,
             radii=found,
             boxes=boxes,
@@ -341,16 +342,18 @@ class _Diagnosis:
             notes=(*self.stored.read_as, *_notes(known, classes, fit)),
         )
 
+    def _size(self, size: int, known: Known) -> SizeFound:
+        count = self.tables[size].count if size in self.tables else None
+        law = known.laws.get(size)
+        if law is None:
+            return SizeFound(size, count, None)
+        return SizeFound(size, count, law.sigma_needed, dict(zip(NAMES, law.marginals, strict=True)))
+
 
 def _notes(known: Known, classes: SiteClassesFound, fit: FittedLaw) -> Iterator[str]:
     """What a reader should know of how the numbers came about."""
     yield "Ranges and forecasts are of second order: a short range here says nothing of what is not Gaussian."
-    if fit.long_ranged:
-        yield (
-            f"The likelihood still rises at the largest range of the precision that was tried, {fit.limit}: "
-            "a power law, or couplings that reach further. "
-            "The spectrum at new small k is not determined by this box, so that nothing is forecast."
-        )
+    yield _tail(fit)
     if fit.tables.removed:
         yield "The mean was taken off every field: k = 0 is left out of the fit, and S(0) is an extrapolation."
     if not classes.tested:
@@ -360,4 +363,35 @@ def _notes(known: Known, classes: SiteClassesFound, fit: FittedLaw) -> Iterator[
     length = math.sqrt(max(known.correlation_squared.value, 0.0))
     if length > known.training / 4:
         share = f"a quarter of the box, {known.training / 4:g}"
-        yield f"The correlation length, {length:.3g}, exceeds {share}: the training box is not the bulk."
+        yield (
+            f"The correlation length, {length:.3g}, exceeds {share}: the training box is not the bulk. A forecast "
+            "takes S(k) to be the same at every size, and its errors are those of the fit alone: near a critical point "
+            "that is not Gaussian the law itself changes, by more than these errors."
+        )
+
+
+def _tail(fit: FittedLaw) -> str:
+    """Whether the precision ends, how surely, and what would decide it."""
+    if fit.long_ranged:
+        return (
+            f"The likelihood still rises in the longer half of the ranges that the box allows, up to {fit.longest}: "
+            "a power law, or couplings that reach further. "
+            "The spectrum at new small k is not determined by this box, so that nothing is forecast."
+        )
+    if fit.rising:
+        return (
+            f"The likelihood still rises at {fit.longest}, where the search for the range of the precision ended: by "
+            "work, not by the data. Whether the precision is short- or long-ranged is open, so that nothing is "
+            "forecast; fields of the larger size would decide it."
+        )
+    last = fit.gains[-1] if fit.gains else None
+    seen = "" if last is None else f"; range {last.range} changes the log-likelihood of a field by {_gain(last)}"
+    return (
+        f"The precision was found to end at range {fit.range}{seen}. A weak tail hides in few fields: "
+        "one that falls as a power law is shown by some hundred, not by tens."
+    )
+
+
+def _gain(gain: Gain) -> str:
+    error = gain.standard_error
+    return number(gain.value, error) if math.isfinite(error) else f"{gain.value:.2g}"

@@ -34,6 +34,9 @@ from sizetransfer.verdict import (
     judge,
 )
 
+INDEPENDENT = 1e-3
+"""Error of the score below which a filter of one site is as good as any."""
+
 
 @dataclass(frozen=True)
 class Changed:
@@ -184,7 +187,7 @@ def _unjudged(radius: int, known: Known) -> Verdict:
 
 
 def with_remedies(verdict: Verdict, known: Known) -> Verdict:
-    """An undecided word says in terms of data what decides it; larger fields, where the precision is long-ranged."""
+    """An undecided word where the law at a size is not known says why, and asks for fields of that size."""
     fit = known.fits[known.training]
     unknown = [size for size in known.sizes if size not in known.laws]
     if verdict.word != "undecided":
@@ -194,8 +197,8 @@ def with_remedies(verdict: Verdict, known: Known) -> Verdict:
     verdict = dataclasses.replace(verdict, what_would_decide=asked)
     if not unknown:
         return verdict
-    sign = f"the precision is long-ranged (its range reaches {fit.range}, the largest tried, and more would be better)"
-    reason = f"{verdict.reason.rstrip('.')}; {sign}: the spectrum at new small k is not determined by this box."
+    consequence = "the spectrum at new small k is not determined by this box"
+    reason = f"{verdict.reason.rstrip('.')}; {fit.silent(unknown[0])}: {consequence}."
     remedies = (f"fields of L = {', '.join(map(str, unknown))}", *verdict.what_would_decide)
     return dataclasses.replace(verdict, reason=reason, what_would_decide=tuple(dict.fromkeys(remedies)))
 
@@ -239,8 +242,8 @@ def law_of(one: Changed) -> LawChange:
 def _references(radius: int, known: Known) -> Iterator[Reference]:
     """At the training size: of radius 0 and of the radius, relative to the best filter that there is."""
     for level in known.ranges[known.training]:
-        null, linear = (level.at(r).score for r in (0, radius))
-        yield Reference(level.sigma, known.training, null=null, linear=linear, best=Quantity(0.0))
+        linear = level.at(radius).score
+        yield Reference(level.sigma, known.training, null=_null(level), linear=linear, best=Quantity(0.0))
 
 
 def _errors(radius: int, known: Known) -> Iterator[ScoreError]:
@@ -252,7 +255,9 @@ def _errors(radius: int, known: Known) -> Iterator[ScoreError]:
     for size in [known.training, *forecast] if forecast and not measured else forecast:
         first, law = known.laws[known.training], known.laws[size]
         found = numbers(score_errors(radius, known.judged), first.box, law, names=[_named(first), _named(law)])
-        yield from (ScoreError(sigma, size, one) for sigma, one in zip(known.judged, found, strict=True))
+        levels = {level.sigma: level for level in known.ranges[known.training]}
+        for sigma, one in zip(known.judged, found, strict=True):
+            yield ScoreError(sigma, size, _resolved(one, levels[sigma]))
 
 
 def _held_out(radius: int, known: Known, sizes: Sequence[int]) -> Iterator[ScoreError]:
@@ -272,8 +277,14 @@ def _resolved(error: Quantity, level: LevelRange) -> Quantity:
     No such error is told from zero, and its ratio to another says nothing: the share of the squared score that is known
     is above 0.9999 either way.
     """
-    least = 0.01 * level.at(0).score.value
+    least = 0.01 * _null(level).value
     return error if error.value > least else Quantity(least)
+
+
+def _null(level: LevelRange) -> Quantity:
+    """The error of radius 0; that of sites which are independent to second order is not told from zero."""
+    found = level.at(0).score
+    return found if found.value > INDEPENDENT else Quantity(INDEPENDENT)
 
 
 # --- the smallest box -------------------------------------------------------------------------------------------------

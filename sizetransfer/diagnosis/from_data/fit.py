@@ -25,9 +25,9 @@ PARTS = 8
 """Parts of the fields that the jackknife leaves out in turn."""
 LARGEST = 6
 """Range of the couplings that are tried, in cells, where the box holds twice of it."""
-MOST_PARAMETERS = 200
-MOST_WORK = 2**29
-"""Products of one step of Newton's method: some tenths of a second."""
+MOST_PARAMETERS = 512
+MOST_WORK = 2**26
+"""Numbers that one step of Newton's method transforms: about a second."""
 IMPROVES = 3.0
 """Standard errors by which the held-out likelihood rises where a longer range is called better."""
 
@@ -53,8 +53,8 @@ class FittedLaw:
     Attributes:
         tables: the fields.
         range: of the couplings, in cells.
-        tried: the largest range that was tried.
-        limit: the largest that the box, or the number of parameters, allows.
+        limit: the largest that the box, or the work, allows.
+        capped: whether it is the work: the box holds a longer range.
         gains: held-out log-likelihood of a field above that of the range before.
         versions: the law of all fields, then those without each part.
         folds: the laws without each fold.
@@ -62,8 +62,8 @@ class FittedLaw:
 
     tables: Tables
     range: int
-    tried: int
     limit: int
+    capped: bool
     gains: tuple[Gain, ...]
     versions: tuple[Precision, ...]
     folds: tuple[Precision, ...]
@@ -75,15 +75,37 @@ class FittedLaw:
 
     @property
     def long_ranged(self) -> bool:
+        """Whether the likelihood still rises at the largest range that the box allows: the sign of a power law."""
+        return self.rising and not self.capped
+
+    @property
+    def rising(self) -> bool:
         """Whether the likelihood still rises over the larger half of the ranges, up to the largest there may be."""
-        if self.range < self.tried - 1 or self.tried < self.limit:
+        if self.range < self.limit - 1:
             return False
         last = [gain for gain in self.gains if 2 * gain.range > self.limit]
         return sum(gain.value for gain in last) > IMPROVES * math.hypot(*(gain.standard_error for gain in last))
 
     def reaches(self, size: int) -> bool:
         """Whether it says what the law is at another size."""
-        return not self.long_ranged and all(version.positive(size) for version in self.versions)
+        return not self.rising and all(version.positive(size) for version in self.versions)
+
+    @property
+    def longest(self) -> str:
+        """The largest range that there may be, in words."""
+        unit = "sites" if self.period == 1 else f"cells of {self.period} sites"
+        return f"{self.limit} {unit}"
+
+    def silent(self, size: int) -> str:
+        """Why it says nothing of another size; empty where it does."""
+        if self.long_ranged:
+            return (
+                f"the precision is long-ranged (its likelihood still rises at the largest range tried, {self.longest})"
+            )
+        if self.rising:
+            end = f"the search for its range ended at {self.longest} by work, not by the data"
+            return f"the range of the precision is open (its likelihood still rises; {end})"
+        return "" if self.reaches(size) else f"the fitted spectrum is not positive at the waves of L = {size}"
 
     @cached_property
     def period(self) -> int:
@@ -100,7 +122,7 @@ def fitted_law(tables: Tables, sizes: Sequence[int], *, largest: int | None = No
         largest: range of the couplings that are tried, in cells.
     """
     blocks = _Blocks(tables, sizes)
-    limit = blocks.limit(LARGEST if largest is None else largest)
+    limit, capped = blocks.limit(LARGEST if largest is None else largest)
     parts = tables.parts(FOLDS)
     tests = [[blocks.lags([group]) for group in part] for part in parts]
     search = _Search(blocks, [blocks.problem(tables.without(part)) for part in parts], tests)
@@ -110,7 +132,7 @@ def fitted_law(tables: Tables, sizes: Sequence[int], *, largest: int | None = No
     others = [fitted(blocks.problem(tables.without(part)), couplings, whole) for part in tables.parts(PARTS)]
     versions = tuple(blocks.law(couplings, parameters) for parameters in (whole, *others))
     folds = tuple(blocks.law(couplings, fitted(problem, couplings, whole)) for problem in search.trained)
-    return FittedLaw(tables, best, gains[-1].range if gains else 0, limit, tuple(gains), versions, folds)
+    return FittedLaw(tables, best, limit, capped, tuple(gains), versions, folds)
 
 
 class _Search:
@@ -127,7 +149,7 @@ class _Search:
         self._starts: list[dict[Element, float]] = [{} for _ in trained]
 
     def run(self, limit: int) -> tuple[int, list[Gain]]:
-        """The range, and what each one tried adds to the best before; after two that add nothing none is tried."""
+        """The range, and what each one adds to the best before; all are tried, since couplings may leave gaps."""
         shares, count = self.blocks.tables.shares, self.blocks.tables.count
         best, score = 0, self.held_out(0)
         gains: list[Gain] = []
@@ -139,8 +161,6 @@ class _Search:
             gains.append(Gain(reach, total, error if count > 1 else math.nan))
             if total > 0:
                 best, score = reach, found
-            elif reach >= best + 2:
-                break
         return best, gains
 
     def held_out(self, reach: int) -> Float[Tensor, "groups"]:
@@ -182,22 +202,24 @@ class _Blocks:
         # Matrices are dear: where they are positive at other sizes is looked at afterwards.
         finest = max(own, min(2 * largest, most)) if self.components == 1 else own
         self.fine = (finest,) * tables.dim
+        self._couplings: dict[int, Couplings] = {}
         self.cells = math.prod(self.grid) if tables.torus else (tables.size // self.period) ** tables.dim
 
-    def limit(self, largest: int) -> int:
-        """The largest range that the table and the number of parameters allow."""
-        reach = (self.tables.labels.shape[0] // self.period - 1) // 2
-        waves = (math.prod(self.grid) + math.prod(self.fine)) // 2
-        work = waves * self.components**2 * (1 if self.components == 1 else 2)
-        most = min(MOST_PARAMETERS, math.isqrt(MOST_WORK // work))
+    def limit(self, largest: int) -> tuple[int, bool]:
+        """The largest range that the table and the work allow, and whether it is the work that ends it."""
+        reach = min(largest, (self.tables.labels.shape[0] // self.period - 1) // 2)
+        transformed = (math.prod(self.grid) + math.prod(self.fine)) * self.components**4
+        most = MOST_PARAMETERS if transformed <= MOST_WORK else 0
         allowed = 0
-        while allowed < min(largest, reach) and self.couplings(allowed + 1).count <= most:
+        while allowed < reach and self.couplings(allowed + 1).count <= most:
             allowed += 1
-        return allowed
+        return allowed, allowed < reach
 
     def couplings(self, reach: int) -> Couplings:
         """Those of a range."""
-        return Couplings.within(reach, self.cell, self.tables.channels)
+        if reach not in self._couplings:
+            self._couplings[reach] = Couplings.within(reach, self.cell, self.tables.channels)
+        return self._couplings[reach]
 
     def lags(self, kept: Sequence[int] | None = None) -> Float[Tensor, "m m *cells"]:
         matrices = self.table_cells.matrices(self.tables.moments(kept).products.flatten(3))

@@ -24,7 +24,8 @@ from sizetransfer.diagnosis.from_data.tables import Tables
 from sizetransfer.diagnosis.law import RANGE
 from sizetransfer.numerics.statistics import derived, ratio
 from sizetransfer.scores.references import consequence
-from sizetransfer.scores.references.consequence import COARSE_STEP, gain, generated_spectrum, spectrum
+from sizetransfer.scores.references.cells import Cells
+from sizetransfer.scores.references.consequence import COARSE_STEP, gain, spectrum
 from sizetransfer.scores.references.filters import LinearFilter
 from sizetransfer.scores.references.moments import TorusMoments, flat_index
 
@@ -66,6 +67,11 @@ class SizeLaw:
     def sigma_needed(self) -> float:
         """Noise level at which the reverse process has to start."""
         return math.sqrt(RANGE * float(torch.linalg.eigvalsh(spectrum(self.versions[0])).max()))
+
+    @cached_property
+    def marginals(self) -> list[Quantity]:
+        """The four of :data:`NAMES`."""
+        return numbers(marginals, self, names=[self.fit.tables.fields])
 
 
 def numbers(function: Function, *laws: Sequence[TorusMoments] | SizeLaw, names: Sequence[str]) -> list[Quantity]:
@@ -125,7 +131,7 @@ def generated(radius: int, noise: NoiseSchedule) -> Function:
         if exact.shape[1] == 1:
             made = single_spectrum(linear, exact[:, 0, 0].real, law, noise).to(exact)[:, None, None]
         else:
-            made = generated_spectrum(lambda v: gain(linear, v, law.cells), exact, noise, step=COARSE_STEP)
+            made = matrix_spectrum(linear, exact, law, noise)
         return list(consequence.ratios(consequence.marginals(made, law.cells), consequence.marginals(exact, law.cells)))
 
     return ratios
@@ -168,6 +174,74 @@ def single_spectrum(
         power, now = power + h / 6 * (k1 + 2 * k2 + 2 * k3 + k4), following
     found: Tensor = torch.fft.fftn(torch.fft.irfftn(power - levels[-1], s=shape)).real
     return found.flatten()
+
+
+def matrix_spectrum(
+    linear: LinearFilter, clean: Float[Tensor, "waves m m"], law: TorusMoments, noise: NoiseSchedule
+) -> Float[Tensor, "waves m m"]:
+    """The same where the waves are matrices: of every wave and its opposite one, which are conjugate, one.
+
+    Args:
+        linear: a filter of one class, or one for every class of the cells.
+        clean: spectrum of the law.
+        law: names the torus.
+        noise: range of the integral.
+    """
+    grid, size = law.cells.grid, clean.shape[-1]
+    half = torch.unflatten(clean.permute(1, 2, 0), -1, grid)[..., : grid[-1] // 2 + 1].flatten(2).contiguous()
+    unit = torch.eye(size, dtype=clean.dtype)[..., None]
+    top, bottom = 2 * math.log(noise.sigma_max), 2 * math.log(noise.sigma_min)
+    steps = math.ceil((top - bottom) / COARSE_STEP)
+    h = (bottom - top) / steps
+    levels = torch.exp(top + h / 2 * torch.arange(2 * steps + 1, dtype=torch.float64))
+    factors = _Factors(linear, law.cells, levels)
+
+    def rate(place: int, scaled: Tensor, power: Tensor) -> Tensor:
+        # Waves are last in memory: products of many small matrices, one column at a time.
+        product = torch.stack([scaled[:, j, None] * power[j] for j in range(size)]).sum(0)
+        return product + product.transpose(0, 1).conj() - levels[place] * unit
+
+    power, now = half + levels[0] * unit, factors(0)
+    for place in range(0, 2 * steps, 2):
+        half_way, following = factors(place + 1), factors(place + 2)
+        k1 = rate(place, now, power)
+        k2 = rate(place + 1, half_way, power + h / 2 * k1)
+        k3 = rate(place + 1, half_way, power + h / 2 * k2)
+        k4 = rate(place + 2, following, power + h * k3)
+        power, now = power + h / 6 * (k1 + 2 * k2 + 2 * k3 + k4), following
+    axes = tuple(range(2, 2 + len(grid)))
+    waves = torch.unflatten(power - levels[-1] * unit, -1, (*grid[:-1], -1))
+    found: Tensor = torch.fft.fftn(torch.fft.irfftn(waves, s=grid, dim=axes), dim=axes)
+    return found.flatten(2).permute(2, 0, 1)
+
+
+class _Factors:
+    """The factors v a(v) of a filter at half of the waves, by the place of v, ``(m, m, half)``.
+
+    Args:
+        linear: the filter.
+        cells: of the torus.
+        levels: noise variances v.
+    """
+
+    def __init__(self, linear: LinearFilter, cells: Cells, levels: Tensor) -> None:
+        self.cells, self.levels = cells, levels
+        self.weights = torch.stack([solver.weights(levels) for solver in linear.solvers], 1)
+        period, sites = cells.period, torch.tensor(cells.sites)
+        ends = sites[:, None] + linear.steps
+        inside = flat_index(ends % period, (period,) * ends.shape[-1])
+        cell = flat_index(ends.div(period, rounding_mode="floor"), cells.grid)
+        self.places = inside * math.prod(cells.grid) + cell
+
+    def __call__(self, place: int) -> Float[Tensor, "m m half"]:
+        weights, grid, count = self.weights[place], self.cells.grid, len(self.cells.sites)
+        table = weights.new_zeros(count, *weights.shape[1:3], count * math.prod(grid))
+        for site, label in enumerate(self.cells.classes):
+            table[site].index_add_(-1, self.places[site], weights[label if len(weights) > 1 else 0])
+        blocks = torch.unflatten(table, -1, (count, *grid))
+        waves = torch.fft.rfftn(blocks, dim=tuple(range(4, blocks.ndim))).flatten(4).transpose(2, 3)
+        found: Tensor = -self.levels[place] * waves.flatten(0, 1).flatten(1, 2)
+        return found
 
 
 def score_errors(radius: int, sigmas: Sequence[float]) -> Function:

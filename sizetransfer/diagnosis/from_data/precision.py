@@ -27,10 +27,10 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from functools import cached_property
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from sizetransfer.scores.references.cells import Cells
@@ -40,7 +40,6 @@ BARRIER = 1e-3
 """Weight of the barrier, in units of a field: it moves the spectrum by a tenth of a percent at most."""
 _CONVERGED = 1e-10
 _ITERATIONS = 60
-_CHUNK = 2**22
 
 
 @dataclass(frozen=True)
@@ -60,6 +59,22 @@ class Element:
     def reverse(self) -> Element:
         """The same pair from its other end."""
         return Element(tuple(-step for step in self.steps), self.column, self.row)
+
+
+@dataclass(frozen=True, eq=False)
+class Elements:
+    """Couplings as arrays.
+
+    Attributes:
+        orbit: place of the parameter of each, ``(E,)``.
+        row, column: components, ``(E,)``.
+        steps: from cell to cell, ``(E, dim)``.
+    """
+
+    orbit: Tensor
+    row: Tensor
+    column: Tensor
+    steps: Tensor
 
 
 @dataclass(frozen=True)
@@ -102,32 +117,68 @@ class Couplings:
         """How many parameters."""
         return len(self.orbits)
 
-    def phases(
-        self, shape: tuple[int, ...], components: int, kept: Tensor | None = None
-    ) -> Float[Tensor, "parameters waves m m"]:
-        """The matrix that multiplies every parameter at every wave of a torus of cells; real for single components.
+    @cached_property
+    def table(self) -> Elements:
+        """All elements, orbit by orbit."""
+        every = [(place, one) for place, orbit in enumerate(self.orbits) for one in orbit]
+        return Elements(
+            torch.tensor([place for place, _ in every]),
+            torch.tensor([one.row for _, one in every]),
+            torch.tensor([one.column for _, one in every]),
+            torch.tensor([one.steps for _, one in every]),
+        )
+
+    @cached_property
+    def first(self) -> Int[Tensor, "parameters"]:
+        """The first element of every orbit, by its place in the table."""
+        return self.sizes.long().cumsum(0) - self.sizes.long()
+
+    @cached_property
+    def sizes(self) -> Float[Tensor, "parameters"]:
+        """Elements of every orbit."""
+        return torch.tensor([len(orbit) for orbit in self.orbits], dtype=torch.float64)
+
+    def matrices(
+        self, parameters: Float[Tensor, "parameters"], shape: tuple[int, ...], components: int, *, half: bool = False
+    ) -> Float[Tensor, "waves m m"]:
+        """The inverse spectrum at the waves of a torus of cells; real for single components.
 
         Args:
+            parameters: their strengths.
             shape: cells along each axis.
             components: of a cell.
-            kept: flat indices of some waves; by default all.
+            half: of every wave and its opposite one, as :func:`torch.fft.rfftn` has them.
         """
-        waves = torch.meshgrid(*[2 * math.pi * torch.arange(n, dtype=torch.float64) / n for n in shape], indexing="ij")
-        k = torch.stack([wave.flatten() for wave in waves], 1)
-        k = k if kept is None else k[kept]
-        dtype = torch.float64 if components == 1 else torch.complex128
-        found = torch.zeros(self.count, len(k), components, components, dtype=dtype)
-        for place, orbit in enumerate(self.orbits):
-            for element in orbit:
-                angle = k @ torch.tensor(element.steps, dtype=torch.float64)
-                wave = angle.cos() if components == 1 else torch.polar(torch.ones_like(angle), -angle)
-                found[place, :, element.row, element.column] += wave
-        return found
+        every = self.table
+        couplings = torch.zeros(components, components, math.prod(shape), dtype=torch.float64)
+        values = parameters.double()[every.orbit]
+        couplings.index_put_((every.row, every.column, _flat(every.steps, shape)), values, accumulate=True)
+        return _waves(torch.unflatten(couplings, -1, shape), half=half)
 
     def covariances(self, lags: Float[Tensor, "m m *cells"]) -> Float[Tensor, "parameters"]:
         """The sum of the covariances that multiply every parameter in the likelihood."""
-        sums = [sum(float(lags[(e.row, e.column, *e.steps)]) for e in orbit) for orbit in self.orbits]
-        return torch.tensor(sums, dtype=torch.float64)
+        every, shape = self.table, tuple(lags.shape[2:])
+        values = lags.flatten(2)[every.row, every.column, _flat(every.steps, shape)]
+        found: Tensor = lags.new_zeros(self.count).index_add(0, every.orbit, values)
+        return found
+
+
+def _flat(steps: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Flat indices of displacements around a torus."""
+    flat = torch.zeros_like(steps[..., 0])
+    for length, step in zip(shape, steps.unbind(-1), strict=True):
+        flat = flat * length + step % length
+    return flat
+
+
+def _waves(table: Float[Tensor, "m m *cells"], *, half: bool) -> Float[Tensor, "waves m m"]:
+    """A table by displacement as matrices of the waves."""
+    transform = torch.fft.rfftn if half else torch.fft.fftn
+    waves = transform(table, dim=tuple(range(2, table.ndim)))
+    matrices = waves.flatten(2).permute(2, 0, 1).contiguous()
+    # Between single components a coupling and its opposite are the same number.
+    found: Tensor = matrices.real.contiguous() if len(table) == 1 else matrices
+    return found
 
 
 def _length(element: Element) -> int:
@@ -174,18 +225,14 @@ class Precision:
     means: Tensor
     channels: int
 
-    def matrices(self, cells: tuple[int, ...]) -> Float[Tensor, "waves m m"]:
-        """The inverse spectrum on a torus of so many cells."""
-        components = self.channels * self.cell.numel()
-        shape = (math.prod(cells), components, components)
-        found = torch.zeros(shape, dtype=torch.float64 if components == 1 else torch.complex128)
-        phases = self.couplings.phases(cells, components)
-        return found + torch.einsum("j,jkab->kab", self.parameters.to(phases.dtype), phases)
+    def matrices(self, cells: tuple[int, ...], *, half: bool = False) -> Float[Tensor, "waves m m"]:
+        """The inverse spectrum on a torus of so many cells; of every wave and its opposite one, if ``half``."""
+        return self.couplings.matrices(self.parameters, cells, self.channels * self.cell.numel(), half=half)
 
     def positive(self, size: int) -> bool:
         """Whether the spectrum is positive at every wave of a torus of ``size`` sites along each axis."""
         cells = (size // self.cell.shape[0],) * self.cell.ndim
-        return bool(torch.linalg.eigvalsh(self.matrices(cells)).min() > 0)
+        return bool(torch.linalg.eigvalsh(self.matrices(cells, half=True)).min() > 0)
 
     def moments(self, size: int) -> TorusMoments:
         """Second moments on a torus of ``size`` sites along each axis, a multiple of the cell."""
@@ -206,10 +253,6 @@ def _by_class(spectrum: Tensor, cells: Cells) -> Float[Tensor, "classes channels
         torch.stack([t for t, own in zip(tables, cells.classes, strict=True) if own == c]).mean(0) for c in classes
     ]
     return torch.unflatten(torch.stack(alike), -1, cells.shape)
-
-
-Terms: TypeAlias = Sequence[tuple[Tensor, Tensor]]
-"""Matrices that multiply the parameters at some waves, and the weights of these."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -233,34 +276,58 @@ class Problem:
         """Of a cell."""
         return len(self.lags)
 
-    def terms(self, couplings: Couplings) -> Terms:
-        """The waves whose logarithms are summed, with their weights; then those of the barrier."""
-        own, weights = _half(self.grid)
-        weights = weights * (own > 0) if self.without_mean else weights
-        finer, barrier = _half(self.fine)
-        m = self.components
-        return [
-            (couplings.phases(self.grid, m, own), weights),
-            (couplings.phases(self.fine, m, finer), BARRIER * barrier),
-        ]
+    @cached_property
+    def grids(self) -> tuple[Waves, Waves]:
+        """The waves whose logarithms are summed; then those of the barrier."""
+        return Waves(self.grid, 1.0, self.without_mean), Waves(self.fine, BARRIER)
 
 
-def _half(shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """Of every wave and its opposite, which have conjugate matrices, one, with the share of both in the mean."""
-    index = torch.arange(math.prod(shape))
-    places = torch.stack(torch.unravel_index(index, shape))
-    lengths = torch.tensor(shape)[:, None]
-    opposite = torch.zeros_like(index)
-    for place, length in zip((-places) % lengths, shape, strict=True):
-        opposite = opposite * length + place
-    kept = index <= opposite
-    return index[kept], torch.where(index == opposite, 1.0, 2.0)[kept].double() / len(index)
+@dataclass(frozen=True, eq=False)
+class Waves:
+    """The waves of a torus of cells, with their weights: of every one and its opposite one, which are conjugate, one.
+
+    Attributes:
+        shape: cells along each axis.
+        weight: of all waves together.
+        without_mean: whether k = 0 has none.
+    """
+
+    shape: tuple[int, ...]
+    weight: float
+    without_mean: bool = False
+
+    @property
+    def half(self) -> tuple[int, ...]:
+        """Shape of the waves that are kept."""
+        return (*self.shape[:-1], self.shape[-1] // 2 + 1)
+
+    @cached_property
+    def each(self) -> Float[Tensor, "half"]:
+        """Weight of every wave of the torus."""
+        found = torch.full((math.prod(self.half),), self.weight / math.prod(self.shape), dtype=torch.float64)
+        found[0] *= not self.without_mean
+        return found
+
+    @cached_property
+    def both(self) -> Float[Tensor, "half"]:
+        """The same, of a wave and its opposite one together."""
+        place = torch.arange(self.half[-1])
+        alone = (place == 0) | (2 * place == self.shape[-1])
+        return self.each * torch.where(alone, 1.0, 2.0).double().expand(self.half).flatten()
+
+    def sums(self, products: Float[Tensor, "half ..."]) -> Float[Tensor, "... cells"]:
+        """The weighted sums of numbers of the waves, times exp(i k R), by flat R."""
+        weighted = products * self.each.reshape(-1, *(1,) * (products.ndim - 1))
+        waves = torch.unflatten(weighted.movedim(0, -1), -1, self.half)
+        axes = tuple(range(-len(self.shape), 0))
+        found: Tensor = torch.fft.irfftn(waves, s=self.shape, dim=axes, norm="forward")
+        return found.flatten(-len(self.shape))
 
 
-def fitted(problem: Problem, couplings: Couplings, start: Tensor | None = None) -> Tensor:
+def fitted(problem: Problem, couplings: Couplings, start: Tensor | None = None) -> Float[Tensor, "parameters"]:
     """The parameters of largest likelihood, by Newton's method."""
     slope = (1 + BARRIER) * couplings.covariances(problem.lags)
-    return _newton(slope, problem.terms(couplings), _started(problem, couplings) if start is None else start)
+    return _Newton(problem, couplings, slope).minimum(_started(problem, couplings) if start is None else start)
 
 
 def _started(problem: Problem, couplings: Couplings) -> Tensor:
@@ -273,75 +340,109 @@ def _started(problem: Problem, couplings: Couplings) -> Tensor:
     return start
 
 
-def _newton(slope: Tensor, terms: Terms, parameters: Tensor) -> Tensor:
-    value = _value(slope, terms, parameters)
-    for _ in range(_ITERATIONS):
-        gradient, curvature = _derivatives(slope, terms, parameters)
-        step = torch.linalg.lstsq(curvature, -gradient[:, None], driver="gelsd").solution[:, 0]
-        decrement = -float(gradient @ step)
-        length = 1.0
-        while True:
-            trial = parameters + length * step
-            found = _value(slope, terms, trial)
-            if found <= value - 0.1 * length * decrement + 1e-14 * abs(value) or length < 1e-8:
+@dataclass(frozen=True, eq=False)
+class _Newton:
+    r"""Newton's method for the likelihood.
+
+    With the spectrum :math:`S = \Theta^{-1}` its second derivative between two couplings, of the components a, b over
+    d and c, e over d', is a covariance of the field of spectrum S,
+
+    .. math:: \sum_k w_k\, S_{ea}(k)\, S_{bc}(k)\, e^{-ik\cdot(d+d')} ,
+
+    which depends on d + d' alone: one Fourier transform for every a and b gives all of them.
+
+    Attributes:
+        problem, couplings: as for :func:`fitted`.
+        slope: what multiplies the parameters.
+    """
+
+    problem: Problem
+    couplings: Couplings
+    slope: Tensor
+
+    def minimum(self, parameters: Tensor) -> Tensor:
+        """Steps that are halved until the likelihood rises by a tenth of what its slope promises."""
+        value = self._value(parameters)
+        for _ in range(_ITERATIONS):
+            gradient, curvature = self._derivatives(parameters)
+            step = _solved(curvature, -gradient)
+            decrement = -float(gradient @ step)
+            length = 1.0
+            while True:
+                trial = parameters + length * step
+                found = self._value(trial)
+                if found <= value - 0.1 * length * decrement + 1e-14 * abs(value) or length < 1e-8:
+                    break
+                length /= 2
+            if length < 1e-8:
                 break
-            length /= 2
-        if length < 1e-8:
-            break
-        parameters, value = trial, found
-        if decrement < _CONVERGED:
-            break
-    return parameters
+            parameters, value = trial, found
+            if decrement < _CONVERGED:
+                break
+        return parameters
+
+    def _theta(self, waves: Waves, parameters: Tensor) -> Tensor:
+        return self.couplings.matrices(parameters, waves.shape, self.problem.components, half=True)
+
+    def _value(self, parameters: Tensor) -> float:
+        total = float(self.slope @ parameters)
+        for waves in self.problem.grids:
+            logarithm = _logarithm(self._theta(waves, parameters), waves)
+            if logarithm is None:
+                return math.inf
+            total -= logarithm
+        return total
+
+    def _derivatives(self, parameters: Tensor) -> tuple[Tensor, Tensor]:
+        gradient = self.slope.clone()
+        curvature = torch.zeros(len(gradient), len(gradient), dtype=torch.float64)
+        for waves in self.problem.grids:
+            spectrum = torch.linalg.inv(self._theta(waves, parameters))
+            gradient -= self.couplings.covariances(_table(waves.sums(spectrum), waves))
+            curvature += self._curvature(spectrum, waves)
+        return gradient, (curvature + curvature.T) / 2
+
+    def _curvature(self, spectrum: Tensor, waves: Waves) -> Tensor:
+        """One element stands for all of its orbit: translations and the other end take the sums to themselves."""
+        every, first, counts = self.couplings.table, self.couplings.first, self.couplings.sizes
+        found = torch.zeros(len(first), len(first), dtype=torch.float64)
+        for row, column in sorted({(int(every.row[e]), int(every.column[e])) for e in first}):
+            own = first[(every.row[first] == row) & (every.column[first] == column)]
+            sums = waves.sums(spectrum[:, column, :, None] * spectrum[:, None, :, row])  # c, e, R
+            places = _flat(-(every.steps[own][:, None] + every.steps), waves.shape)
+            pairs = sums[every.row, every.column, places]
+            found[every.orbit[own]] = pairs.new_zeros(len(own), len(first)).index_add(1, every.orbit, pairs)
+        return counts[:, None] * found
 
 
-def _value(slope: Tensor, terms: Terms, parameters: Tensor) -> float:
-    total = float(slope @ parameters)
-    for phases, weights in terms:
-        _, logarithm = _factor(phases, weights, parameters)
-        if logarithm is None:
-            return math.inf
-        total -= logarithm
-    return total
+def _table(sums: Float[Tensor, "m m cells"], waves: Waves) -> Float[Tensor, "m m *cells"]:
+    """Sums over exp(i k R) as covariances between the components of a cell and of that at R."""
+    return torch.unflatten(sums, -1, waves.shape)
 
 
-def _factor(phases: Tensor, weights: Tensor, parameters: Tensor) -> tuple[Tensor, float | None]:
-    """The inverse spectrum, and the sum of logarithms of its determinants; none where it is not positive."""
-    theta = torch.einsum("j,jkab->kab", parameters.to(phases.dtype), phases)
+def _solved(curvature: Tensor, right: Tensor) -> Tensor:
+    """The step; of least length where the curvature is singular."""
+    factor, wrong = torch.linalg.cholesky_ex(curvature)
+    if int(wrong) == 0:
+        return torch.cholesky_solve(right[:, None], factor)[:, 0]
+    found: Tensor = torch.linalg.lstsq(curvature, right[:, None], driver="gelsd").solution[:, 0]
+    return found
+
+
+def _logarithm(theta: Float[Tensor, "half m m"], waves: Waves) -> float | None:
+    """The weighted sum of the logarithms of the determinants; none where a matrix is not positive."""
     if theta.shape[1] == 1:
-        low = float(theta.min())
-        return theta, float(weights @ theta.flatten().log()) if low > 0 else None
+        return float(waves.both @ theta.flatten().log()) if float(theta.min()) > 0 else None
     factor, wrong = torch.linalg.cholesky_ex(theta)
     if bool(wrong.any()):
-        return theta, None
-    return theta, 2 * float(weights @ factor.diagonal(dim1=1, dim2=2).real.log().sum(1))
-
-
-def _derivatives(slope: Tensor, terms: Terms, parameters: Tensor) -> tuple[Tensor, Tensor]:
-    gradient, curvature = slope.clone(), torch.zeros(len(slope), len(slope), dtype=torch.float64)
-    for phases, weights in terms:
-        theta, _ = _factor(phases, weights, parameters)
-        for some in torch.split(torch.arange(len(weights)), max(1, _CHUNK // (len(slope) * theta.shape[1] ** 2))):
-            root = _inverse_root(theta[some])
-            whitened = root @ phases[:, some] @ root.mH
-            gradient -= whitened.diagonal(dim1=2, dim2=3).real.sum(2) @ weights[some]
-            whitened = weights[some, None, None].sqrt() * whitened
-            flat = torch.view_as_real(whitened).flatten(1) if whitened.is_complex() else whitened.flatten(1)
-            curvature += flat @ flat.T
-    return gradient, curvature
-
-
-def _inverse_root(theta: Tensor) -> Tensor:
-    if theta.shape[1] == 1:
-        return theta.rsqrt()
-    factor = torch.linalg.cholesky(theta)
-    unit = torch.eye(theta.shape[1], dtype=theta.dtype).expand_as(theta)
-    root: Tensor = torch.linalg.solve_triangular(factor, unit, upper=False)
-    return root
+        return None
+    return 2 * float(waves.both @ factor.diagonal(dim1=1, dim2=2).real.log().sum(1))
 
 
 def likelihood(problem: Problem, couplings: Couplings, parameters: Tensor, lags: Sequence[Tensor]) -> Tensor:
     """Negative log-likelihood per cell of other fields, one number for each table of covariances."""
-    _, logarithm = _factor(*problem.terms(couplings)[0], parameters)
+    own, _ = problem.grids
+    logarithm = _logarithm(couplings.matrices(parameters, own.shape, problem.components, half=True), own)
     if logarithm is None:
         return torch.full((len(lags),), math.inf, dtype=torch.float64)
     return torch.stack([couplings.covariances(one) @ parameters for one in lags]) - logarithm

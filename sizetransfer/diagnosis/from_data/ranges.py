@@ -129,7 +129,12 @@ def radii_of(tables: Tables, asked: Sequence[int]) -> tuple[int, ...]:
 
 
 def covariance_ranges(
-    tables: Tables, sigmas: Sequence[float], radii: Sequence[int], law: FittedLaw | None
+    tables: Tables,
+    sigmas: Sequence[float],
+    radii: Sequence[int],
+    law: FittedLaw | None,
+    *,
+    asked: Sequence[int] | None = None,
 ) -> tuple[LevelRange, ...]:
     """The errors of all radii at every noise level, and the ranges that follow.
 
@@ -138,10 +143,12 @@ def covariance_ranges(
         sigmas: noise levels.
         radii: ascending, from zero.
         law: fitted to these fields; it gives the filter of the whole torus, with the range of its couplings.
+        asked: radii whose errors are wanted however small they are; by default all. Others are left out once two
+            radii in a row are, for score and denoiser at every level, within a tenth of the threshold of the best.
     """
-    losses = _losses(tables, sigmas, radii, law)
+    losses, fitted = _losses(tables, sigmas, radii, law, set(radii if asked is None else asked))
     variances = _variances(tables)
-    return tuple(_level(tables, sigma, radii, losses[:, place], variances) for place, sigma in enumerate(sigmas))
+    return tuple(_level(tables, sigma, fitted, losses[:, place], variances) for place, sigma in enumerate(sigmas))
 
 
 def held_out_errors(tables: Tables, linear: LinearFilter, sigmas: Sequence[float]) -> Float[Tensor, "levels groups"]:
@@ -154,24 +161,53 @@ def held_out_errors(tables: Tables, linear: LinearFilter, sigmas: Sequence[float
 
 
 def _losses(
-    tables: Tables, sigmas: Sequence[float], radii: Sequence[int], law: FittedLaw | None
-) -> Float[Tensor, "filters levels groups"]:
+    tables: Tables, sigmas: Sequence[float], radii: Sequence[int], law: FittedLaw | None, asked: set[int]
+) -> tuple[Float[Tensor, "filters levels groups"], list[int]]:
     """Held-out errors of every radius, by its best way of fitting, and of the whole torus where there is a law."""
-    v = torch.tensor([sigma**2 for sigma in sigmas], dtype=torch.float64)
-    asked: list[int | None] = [*radii, *([None] if law is not None and tables.torus else [])]
-    found = torch.full((len(asked), len(RIDGES) + 1, len(v), tables.groups), torch.inf, dtype=torch.float64)
-    for fold, part in enumerate(tables.parts(FOLDS)):
-        moments = tables.moments(tables.without(part))
-        fitted = None if law is None else law.folds[fold].moments(tables.size * (1 if tables.torus else 4))
-        for place, radius in enumerate(asked):
+    folds = _Folds(tables, sigmas, law)
+    whole = [folds.losses(None)] if law is not None and tables.torus else []
+    found: list[Tensor] = []
+    fitted: list[int] = []
+    for radius in radii:
+        if radius in asked or not whole or not folds.settled([*found[-2:], *whole], len(found)):
+            found.append(folds.losses(radius))
+            fitted.append(radius)
+    return torch.stack([*found, *whole]), fitted
+
+
+class _Folds:
+    """Filters fitted to the fields of the other folds.
+
+    Args:
+        tables, sigmas, law: as for :func:`covariance_ranges`.
+    """
+
+    def __init__(self, tables: Tables, sigmas: Sequence[float], law: FittedLaw | None) -> None:
+        self.tables, self.parts = tables, tables.parts(FOLDS)
+        self.v = torch.tensor([sigma**2 for sigma in sigmas], dtype=torch.float64)
+        self.moments = [tables.moments(tables.without(part)) for part in self.parts]
+        side = tables.size * (1 if tables.torus else 4)
+        self.laws = [None if law is None else law.folds[fold].moments(side) for fold in range(len(self.parts))]
+
+    def losses(self, radius: int | None) -> Float[Tensor, "levels groups"]:
+        """Held-out errors of a radius, or of the whole torus, by the best way of fitting at every level."""
+        found = torch.full((len(RIDGES) + 1, len(self.v), self.tables.groups), torch.inf, dtype=torch.float64)
+        for part, moments, law in zip(self.parts, self.moments, self.laws, strict=True):
             if radius is not None:
-                ridged = torch.cat([v * (1 + ridge) for ridge in RIDGES])
-                judged = _judged(tables, moments.filter(radius), v.repeat(len(RIDGES)), ridged, part)
-                found[place, :-1, :, part] = torch.unflatten(judged, 0, (len(RIDGES), len(v)))
-            if fitted is not None:
-                found[place, -1, :, part] = _judged(tables, fitted.filter(radius), v, v, part)
-    chosen = torch.nan_to_num(found @ tables.shares, nan=torch.inf).argmin(1)
-    return found.gather(1, chosen[:, None, :, None].expand(-1, 1, -1, tables.groups))[:, 0]
+                ridged = torch.cat([self.v * (1 + ridge) for ridge in RIDGES])
+                judged = _judged(self.tables, moments.filter(radius), self.v.repeat(len(RIDGES)), ridged, part)
+                found[:-1, :, part] = torch.unflatten(judged, 0, (len(RIDGES), len(self.v)))
+            if law is not None:
+                found[-1, :, part] = _judged(self.tables, law.filter(radius), self.v, self.v, part)
+        chosen = torch.nan_to_num(found @ self.tables.shares, nan=torch.inf).argmin(0)
+        return found.gather(0, chosen[None, :, None].expand(1, -1, self.tables.groups))[0]
+
+    def settled(self, found: Sequence[Tensor], count: int) -> bool:
+        """Whether the last two radii, of so many, are within a tenth of the threshold of the best there is."""
+        totals = torch.stack([one @ self.tables.shares for one in found])
+        least = totals.min(0).values
+        scale = torch.minimum(self.v, _variances(self.tables) @ self.tables.shares) - least
+        return count > 1 and bool((totals[:2] - least <= (0.1 * THRESHOLD) ** 2 * scale).all())
 
 
 def _judged(tables: Tables, linear: LinearFilter, v: Tensor, ridged: Tensor, groups: Sequence[int]) -> Tensor:
