@@ -342,7 +342,7 @@ def _notes(known: Known, classes: SiteClassesFound, fit: FittedLaw) -> Iterator[
         yield (
             f"The likelihood still rises at the largest range of the precision that was tried, {fit.limit}: "
             "a power law, or couplings that reach further. "
-            "The spectrum at new small k is not determined by this box, so that nothing is forecast."
+            "The spectrum at new small k is not determined by this box: nothing is forecast at sizes without fields."
         )
     if fit.tables.removed:
         yield "The mean was taken off every field: k = 0 is left out of the fit, and S(0) is an extrapolation."
@@ -353,4 +353,7 @@ def _notes(known: Known, classes: SiteClassesFound, fit: FittedLaw) -> Iterator[
     length = math.sqrt(max(known.correlation_squared.value, 0.0))
     if length > known.training / 4:
         share = f"a quarter of the box, {known.training / 4:g}"
-        yield f"The correlation length, {length:.3g}, exceeds {share}: the training box is not the bulk."
+        yield (
+            f"The correlation length, {length:.3g}, exceeds {share}: the training box is not the bulk. A forecast of "
+            "larger sizes supposes that couplings fitted to this box are theirs too; its errors do not cover that."
+        )
