@@ -90,7 +90,8 @@ class DataDiagnosis:
     Attributes:
         data: what the data are called.
         boundary: what is beyond their last sites.
-        dim, channels: of the fields.
+        dim: axes of the fields.
+        channels: numbers of a site.
         question: what was asked.
         classes: sublattices.
         deviation: standard deviation of a site, to two digits.
@@ -105,7 +106,9 @@ class DataDiagnosis:
         steps: what it took.
         problems: what was asked for and could not be given.
         notes: what a reader should know.
-        nested, checks, tails: of networks, where training was asked for.
+        nested: losses of networks, where training was asked for.
+        checks: what the largest network generates, likewise.
+        tails: its response, likewise.
     """
 
     data: str
