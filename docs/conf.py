@@ -15,6 +15,7 @@ release = version = importlib.metadata.version("sizetransfer")
 
 extensions = [
     "checks",  # docs/ext
+    "executed",
     "identities",
     "parts",
     "layers",

@@ -98,7 +98,8 @@ class DataDiagnosis:
     Attributes:
         data: what the data are called.
         boundary: what is beyond their last sites.
-        dim, channels: of the fields.
+        dim: axes of the fields.
+        channels: numbers of a site.
         question: what was asked.
         classes: sublattices.
         deviation: standard deviation of a site, to two digits.
@@ -113,7 +114,9 @@ class DataDiagnosis:
         steps: what it took.
         problems: what was asked for and could not be given.
         notes: what a reader should know.
-        nested, checks, tails: of networks, where training was asked for.
+        nested: losses of networks, where training was asked for.
+        checks: what the largest network generates, likewise.
+        tails: its response, likewise.
     """
 
     data: str
@@ -376,7 +379,7 @@ def _tail(fit: FittedLaw) -> str:
         return (
             f"The likelihood still rises in the longer half of the ranges that the box allows, up to {fit.longest}: "
             "a power law, or couplings that reach further. "
-            "The spectrum at new small k is not determined by this box, so that nothing is forecast."
+            "The spectrum at new small k is not determined by this box: nothing is forecast at sizes without fields."
         )
     if fit.rising:
         return (

@@ -132,7 +132,18 @@ def _law(found: DataDiagnosis) -> str:
             lines.append(f"No training box up to that size would do for {what}: {box.limited_by} stands against it.")
         else:
             lines.append(f"The smallest training box that would do for {what}: {box.box} (by {box.limited_by}).")
-    return "\n".join(lines)
+    return "\n".join([*lines, *_bulk(found)])
+
+
+def _bulk(found: DataDiagnosis) -> Iterator[str]:
+    """Where the verdict asks for a larger box than the fitted law does."""
+    upper = found.correlation_squared.upper(found.question.verdict.alpha)
+    needed = math.ceil(4 * math.sqrt(upper)) if 0 < upper < math.inf else 0
+    if any(box.box is not None and box.box < needed for box in found.boxes):
+        yield (
+            f"These boxes are by the law as it was fitted; that a box is the bulk is known from L = {needed} on, "
+            "four times the upper limit of the correlation length, or from fields of two sizes that agree."
+        )
 
 
 def _nested(found: DataDiagnosis) -> str:

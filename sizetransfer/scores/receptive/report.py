@@ -73,7 +73,8 @@ class RadiusReport:
         faults: what was found beside the radius.
         refused: sizes that the module does not take, with its words.
         moved: whether the weights were moved before.
-        sites, fields: that were probed on every lattice.
+        sites: that were probed on every lattice.
+        fields: likewise.
         seconds: time that it took.
     """
 
