@@ -344,6 +344,8 @@ def test_axes_may_be_closed_or_have_walls(tmp_path):
     path = write(tmp_path, "npy", gaussian_fields(64, 8))
     cylinder = dataset(path, boundary=["walls", "periodic"], layout="BHW")
     assert cylinder.domain(8) == Lattice((8, 8), periodic=False, closed=(False, True))
+    with pytest.raises(st.SpecError, match="some axes close"):
+        st.diagnose(data=cylinder)
     student = st.student("best-linear", cylinder.field, radius=1, fields=32).double()
     student.fit(cylinder.split("training"), 8, seed=0)
     spec = st.measure("denoising-loss", sigmas=[0.3], fields=16, radii=[2])

@@ -24,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sizetransfer.contracts.errors import OracleError
+from sizetransfer.contracts.errors import OracleError, SpecError
 from sizetransfer.contracts.oracle import Context, Exactness, Sample, Split, Teacher
 from sizetransfer.contracts.randomness import Label, Stream, integers, uniform
 from sizetransfer.contracts.specs import FieldInfo
@@ -95,7 +95,24 @@ def stored_fields(spec: DatasetTeacherSpec) -> FileFields:
     """All fields of a specification, which need be neither divided nor many; see ``DatasetTeacherSpec.build``."""
     files = opened(spec)
     regions = [region for number, file in enumerate(files) for region in samples_of(number, file)]
-    return FileFields(files, regions, spec.boundary, how_read(files))
+    return FileFields(files, regions, one_boundary(spec), how_read(files))
+
+
+def one_boundary(spec: DatasetTeacherSpec) -> Boundary:
+    """What is beyond the last site of every axis.
+
+    Raises:
+        SpecError: axes end differently.
+    """
+    if isinstance(spec.boundary, str):
+        return spec.boundary
+    raise SpecError(
+        "Fields of which some axes close and others have walls are not diagnosed from data alone.",
+        where="boundary",
+        expected="periodic, walls or crop",
+        got=", ".join(spec.boundary),
+        fix="measure denoising-loss in a run, which takes them; or cut windows away from the walls and say crop",
+    )
 
 
 class DatasetTeacher(Answers, Teacher):
@@ -124,8 +141,8 @@ class DatasetTeacher(Answers, Teacher):
 
     @property
     def boundary(self) -> Boundary:
-        """What is beyond the last site."""
-        return self.spec.boundary
+        """What is beyond the last site: ``walls`` where any axis has them."""
+        return self.spec.boundary if isinstance(self.spec.boundary, str) else "walls"
 
     @property
     def dim(self) -> int:
@@ -147,10 +164,10 @@ class DatasetTeacher(Answers, Teacher):
         """The fields of its side of the split, in their order in the files and in the teacher's units.
 
         Raises:
-            SpecError: they have masks or conditions.
+            SpecError: they have masks or conditions, or axes that end differently.
         """
         regions = self.contents.regions(self.part)
-        return FileFields(self.contents.files, regions, self.boundary, self.read_as, self._in_units)
+        return FileFields(self.contents.files, regions, one_boundary(self.spec), self.read_as, self._in_units)
 
     def sizes(self) -> tuple[int, ...]:
         """Sites along each axis of the fields, ascending; of crops that are cut, of the blocks."""
