@@ -99,7 +99,7 @@ def plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PluginF
     (folder / "sea.yaml").write_text(yaml.safe_dump(SEA, sort_keys=False))
     factory.module("core_for_commands", CORE)
     registry = Registry(built_in=("core_for_commands",))
-    for module in ("cli", "api", "runs.loading"):
+    for module in ("cli", "api.kinds", "runs.loading"):
         monkeypatch.setattr(f"sizetransfer.{module}.default_registry", lambda: registry)
     monkeypatch.chdir(tmp_path)
     yield factory

@@ -25,6 +25,8 @@ def missing(found: ModelOnData) -> Iterator[str]:
             yield f"fields of L = {one.size}: what the model does there was not measured"
         elif one.size not in done:
             yield f"the loss at L = {one.size}, which was not taken"
+    if found.data.classes.patterns:
+        yield f"filters by class ({found.data.classes.name}): these are the same on every site, easier to be level with"
     yield "what this model generates: the forecast is of the linear filter of its radius, to second order"
     yield "other trainings: one model says nothing of its recipe"
 
