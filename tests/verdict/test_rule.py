@@ -285,7 +285,10 @@ def test_the_rule_in_words_has_its_thresholds():
     text = describe(VerdictSpec(growth=0.25, locality=0.17, reach=3), symbol="N")
     for number in ("above 1.25", "above 0.17", "at least 3 times", "one-sided at 1 %", "N_train"):
         assert number in text
-    assert len(text.splitlines()) == 6
+    assert len(text.splitlines()) == 7
+    changed = describe(VerdictSpec(exempt_skill=0.95, learned_skill=0.07))
+    assert "stays where its skill does, within 0.05" in changed
+    assert "falls behind the filter by 0.07" in changed
 
 
 def test_thresholds_decide():
