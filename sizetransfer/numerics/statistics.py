@@ -185,7 +185,7 @@ def _is_tensor(values: object) -> bool:
 
 
 def _double(values: Values) -> Any:
-    return values.double() if hasattr(values, "double") else np.asarray(values, dtype=np.float64)
+    return values.detach().double() if hasattr(values, "double") else np.asarray(values, dtype=np.float64)
 
 
 def _plain(values: Any) -> Array:

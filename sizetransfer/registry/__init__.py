@@ -37,12 +37,12 @@ if TYPE_CHECKING:
 Sort = Literal["teacher", "student", "measure", "figure", "experiment", "executor", "command"]
 
 SYSTEMS = (
-    "dataset",
     "flow",
     "gaussian",
     "hard_valid",
     "ising",
     "phi4",
+    "dataset",
 )
 """Folders of ``sizetransfer.systems``. Nothing else outside them knows of any: without a folder and its line here,
 everything goes on without that system."""
@@ -50,8 +50,9 @@ everything goes on without that system."""
 BUILT_IN_MODULES = tuple(
     f"{CORE}.{name}"
     for name in (
-        *("students", "teachers", "report", "measures", "runs"),
+        *("students", "report", "measures", "runs"),
         *(f"systems.{system}.plugin" for system in SYSTEMS),
+        "teachers",  # last: the first kind of a family is the example that messages give
     )
 )
 """The list of built-in plugins."""
