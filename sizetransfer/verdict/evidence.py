@@ -162,6 +162,7 @@ class TrainingEvidence:
         larger: students of larger radius of the same seed.
         consequences: what it generates, by size.
         losses: held-out denoising losses, by noise level and size: they stand in for errors that nothing measures.
+        fields: independent fields that its numbers rest on; none: as many as they count. Numbers may count groups.
     """
 
     seed: int
@@ -170,6 +171,7 @@ class TrainingEvidence:
     larger: tuple[LargerStudent, ...] = ()
     consequences: tuple[Consequence, ...] = ()
     losses: tuple[DenoisingLosses, ...] = ()
+    fields: int | None = None
 
 
 @dataclass(frozen=True)

@@ -120,7 +120,8 @@ class _Numbers:
 
     @property
     def replicates(self) -> int:
-        return max((found.error.n or 0 for found in self.training.errors), default=0)
+        counted = max((found.error.n or 0 for found in self.training.errors), default=0)
+        return self.training.fields or counted
 
     def reference(self, sigma: float, size: int) -> Reference:
         return self.references.get((sigma, size), Reference(sigma, size))

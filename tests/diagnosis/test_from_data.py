@@ -544,3 +544,18 @@ def test_command_diagnoses_files_and_fails_after_it_has_printed(tmp_path) -> Non
     assert json.loads(short.stdout)["problems"] == json.loads((tmp_path / "out/diagnosis.json").read_text())["problems"]
     both = CliRunner().invoke(cli, ["diagnose", "--data", str(path), "--teacher", "gaussian"])
     assert both.exit_code == 2
+
+
+@pytest.mark.parametrize(("mass", "bulk"), [(1.0, True), (0.1, False)])
+def test_a_forecast_from_a_box_that_is_not_the_bulk_is_shown_and_is_no_evidence(mass: float, bulk: bool) -> None:
+    found = diagnose_fields(ArrayFields(fields(mass, 128, 12)), DataQuestion(sizes=(24,), radii=(2,)))
+    (one,) = found.radii
+    assert one.made
+    assert ("no evidence" in one.verdict.reason) is not bulk
+    assert bulk or (one.verdict.word == "undecided" and "fields of L = 24" in one.verdict.what_would_decide)
+
+
+def test_what_would_decide_counts_fields_and_not_their_groups() -> None:
+    own = ArrayFields(fields(0.5, 160, 12))
+    (one,) = diagnose_fields(own, DataQuestion(sizes=(24,), radii=(2,))).radii
+    assert tables_of(own, 12, reach=2).groups < 160 == one.verdict.trainings[0].replicates

@@ -364,12 +364,12 @@ def _notes(known: Known, classes: SiteClassesFound, fit: FittedLaw) -> Iterator[
     if not fit.tables.torus:
         yield "The law is that of the bulk; forecasts are for tori, on which a model runs with circular padding."
     length = math.sqrt(max(known.correlation_squared.value, 0.0))
-    if length > known.training / 4:
-        share = f"a quarter of the box, {known.training / 4:g}"
+    if not known.bulk:
+        share = f"{known.rule.correlation_share:g} of the box, {known.rule.correlation_share * known.training:g}"
         yield (
             f"The correlation length, {length:.3g}, exceeds {share}: the training box is not the bulk. A forecast "
             "takes S(k) to be the same at every size, and its errors are those of the fit alone: near a critical point "
-            "that is not Gaussian the law itself changes, by more than these errors."
+            "that is not Gaussian the law itself changes, by more than these errors. No verdict rests on it."
         )
 
 

@@ -138,6 +138,20 @@ class Known:
         """Squared correlation length at the largest size of the data."""
         return correlation_squared(self.tables[max(self.tables)])
 
+    @property
+    def bulk(self) -> bool:
+        """Whether the correlation length leaves it open that the training box is the bulk."""
+        length = math.sqrt(max(self.correlation_squared.value, 0.0))
+        return not length > self.rule.correlation_share * self.training
+
+    def judges(self, size: int) -> bool:
+        """Whether a verdict takes what is said of a size.
+
+        A forecast takes S(k) to be the same at every size, and its errors leave out that the law itself may change: in
+        a box that is not the bulk it does by more than these errors, and only fields of that size tell.
+        """
+        return size in self.laws and (self.laws[size].measured or self.bulk)
+
     def made(self, radius: int, size: int, *, best: bool) -> Made:
         """What "your model", or the best filter of the size itself, generates."""
         law = self.laws[size]
@@ -175,7 +189,7 @@ def radius_found(radius: int, known: Known) -> RadiusFound:
     made = tuple(
         known.made(radius, size, best=best) for size in known.laws if size > known.training for best in (False, True)
     )
-    verdict = judge(_cell(radius, known, made), known.rule)
+    verdict = judge(_cell(radius, known, [one for one in made if known.judges(one.size)]), known.rule)
     return RadiusFound(radius, with_remedies(verdict, known), made)
 
 
@@ -195,10 +209,15 @@ def with_remedies(verdict: Verdict, known: Known) -> Verdict:
     # What is generated here is a forecast from fields: more fields make it better.
     asked = tuple(one.replace("generated fields", "fields") for one in verdict.what_would_decide)
     verdict = dataclasses.replace(verdict, what_would_decide=asked)
-    if not unknown:
+    supposed = [size for size in known.laws if not known.judges(size)]
+    if unknown:
+        said = f"{fit.silent(unknown[0])}: the spectrum at new small k is not determined by this box"
+    elif supposed:
+        said = f"the training box is not the bulk: its forecast of L = {supposed[0]} is no evidence"
+    else:
         return verdict
-    consequence = "the spectrum at new small k is not determined by this box"
-    reason = f"{verdict.reason.rstrip('.')}; {fit.silent(unknown[0])}: {consequence}."
+    unknown += supposed
+    reason = f"{verdict.reason.rstrip('.')}; {said}."
     remedies = (f"fields of L = {', '.join(map(str, unknown))}", *verdict.what_would_decide)
     return dataclasses.replace(verdict, reason=reason, what_would_decide=tuple(dict.fromkeys(remedies)))
 
@@ -210,6 +229,7 @@ def _cell(radius: int, known: Known, made: Sequence[Made]) -> CellEvidence:
         tuple(_references(radius, known)),
         (),
         tuple(consequence_of(one) for one in made if one.fitted == known.training),
+        fields=known.tables[known.training].count,
     )
     return CellEvidence(
         teacher=known.name,

@@ -288,7 +288,7 @@ def _cell(
     """What the verdict on the model rests on: its own errors, and the forecast of the filter of its radius."""
     training = found[known.training]
     fits = radius is not None and 2 * radius + 1 <= known.training
-    larger = [size for size in known.laws if size > known.training] if fits else []
+    larger = [size for size in known.laws if size > known.training and known.judges(size)] if fits else []
     made = {best: [known.made(radius or 0, size, best=best) for size in larger] for best in (False, True)}
     return CellEvidence(
         teacher=known.name,
