@@ -7,6 +7,7 @@ from data_files import dataset, gaussian_fields, write
 
 import sizetransfer as st
 from sizetransfer.contracts.errors import OracleError
+from sizetransfer.diagnosis.from_data import DataDiagnosis
 from sizetransfer.systems.dataset.teacher import DatasetTeacher
 
 SIZE = 8
@@ -14,8 +15,11 @@ SIZE = 8
 
 def test_samples_alone_are_diagnosed_as_data(tmp_path):
     teacher = dataset(write(tmp_path, "npy", gaussian_fields(32, SIZE)), layout="BHW")
+    found = st.diagnose(teacher, sizes=(2 * SIZE,), radii=(1,))
+    assert isinstance(found, DataDiagnosis)
+    assert next((one.size, one.fields) for one in found.sizes) == (SIZE, 32)
     with pytest.raises(OracleError, match="--data FILE") as caught:
-        st.diagnose(teacher, sizes=(SIZE,))
+        st.diagnose(teacher.spec.to_json(), sizes=(SIZE,))
     assert "it has samples alone" in str(caught.value)
 
 

@@ -405,12 +405,13 @@ def test_a_mean_that_was_taken_off_is_said() -> None:
     ("mass", "radius", "words"),
     [
         (0.5, 2, {"transfers"}),
-        (0.1, 4, {"radius-limited", "undecided"}),
-        (0.03, 4, {"radius-limited"}),
+        # The correlation length exceeds a quarter of the box: the exact law tells, fields of this size alone do not.
+        (0.1, 4, {"undecided"}),
+        (0.03, 4, {"undecided"}),
         (0.1, 8, {"undecided"}),
     ],
 )
-def test_verdicts_are_those_of_the_exact_teacher(mass: float, radius: int, words: set[str]) -> None:
+def test_verdicts_claim_no_more_than_the_exact_teacher(mass: float, radius: int, words: set[str]) -> None:
     found = diagnose_fields(ArrayFields(fields(mass, 256)), DataQuestion(radii=(radius,), sizes=(64,)))
     (verdict,) = found.verdicts
     assert verdict.word in words

@@ -78,7 +78,7 @@ def test_blocks_share_names_and_print_below_themselves(executed, tmp_path) -> No
 def test_a_file_is_written_and_a_command_that_fails_is_not_passed_over(executed, tmp_path) -> None:
     text = executed.Tutorial(FOLDER, tmp_path).run("```yaml\n# a.yaml\nname: a\n```\n\n```console\n$ cat a.yaml\n```")
     assert text.endswith("```text\nname: a\n```")
-    with pytest.raises(RuntimeError, match="cannot be read"):
+    with pytest.raises(RuntimeError, match="does not exist"):
         executed.Tutorial(FOLDER, tmp_path).run("```console\n$ sizetransfer diagnose --data nowhere.npy\n```")
 
 
