@@ -14,9 +14,10 @@ Read in this order:
 - :mod:`~sizetransfer.diagnosis.from_data.text`: the same as text.
 """
 
-from sizetransfer.diagnosis.from_data.diagnosis import DataDiagnosis, Step, diagnose_fields
+from sizetransfer.diagnosis.from_data.diagnosis import DataDiagnosis, diagnose_fields
 from sizetransfer.diagnosis.from_data.fields import ArrayFields
 from sizetransfer.diagnosis.from_data.question import DataQuestion
+from sizetransfer.diagnosis.from_data.steps import Step
 
 __all__ = [
     "ArrayFields",

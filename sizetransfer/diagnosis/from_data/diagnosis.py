@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sizetransfer.contracts.arithmetic import arithmetic
-from sizetransfer.contracts.errors import SizetransferError, SpecError
+from sizetransfer.contracts.errors import SpecError
 from sizetransfer.contracts.quantity import Quantity
 from sizetransfer.contracts.stored import Boundary, StoredFields
 from sizetransfer.diagnosis.from_data.classes import SiteClassesFound, find_classes
@@ -27,6 +25,7 @@ from sizetransfer.diagnosis.from_data.fit import FittedLaw, Gain, fitted_law
 from sizetransfer.diagnosis.from_data.laws import NAMES
 from sizetransfer.diagnosis.from_data.question import RADII, DataQuestion
 from sizetransfer.diagnosis.from_data.ranges import LARGEST_RADIUS, LevelRange, covariance_ranges, radii_of
+from sizetransfer.diagnosis.from_data.steps import Step, StepLog
 from sizetransfer.diagnosis.from_data.tables import Tables, require_fields, tables_of
 from sizetransfer.numerics.averages import number
 from sizetransfer.verdict import Verdict, describe
@@ -34,23 +33,6 @@ from sizetransfer.verdict import Verdict, describe
 if TYPE_CHECKING:
     from sizetransfer.contracts.student import Student
     from sizetransfer.diagnosis.from_data.trained import NestedLoss, ResponseTail, SizeCheck
-
-
-@dataclass(frozen=True)
-class Step:
-    """One step of a diagnosis.
-
-    Attributes:
-        name: what was asked.
-        fields: how many independent fields answer it.
-        seconds: processor time.
-        failed: why there is no answer; empty where there is one.
-    """
-
-    name: str
-    fields: int
-    seconds: float
-    failed: str = ""
 
 
 @dataclass(frozen=True)
@@ -208,8 +190,7 @@ class _Diagnosis:
     def __init__(self, stored: StoredFields, question: DataQuestion, name: str) -> None:
         self.stored, self.question, self.name = stored, question, name
         self.training = stored.sizes()[0]
-        self.steps: list[Step] = []
-        self.problems: list[str] = []
+        self.log = StepLog()
         self.tables: dict[int, Tables] = {}
         self.fits: dict[int, FittedLaw] = {}
         self.ranges: dict[int, tuple[LevelRange, ...]] = {}
@@ -220,16 +201,18 @@ class _Diagnosis:
         stored, question = self.stored, self.question
         question.sizes_for(stored.sizes(), 1)
         require_fields(stored, self.training)
-        with self._step("classes of sites", self.training):
+        with self.log.step("classes of sites", self.stored.count(self.training)):
             classes = find_classes(stored, self.training)
         period = 2 if classes.patterns else 1
         sizes = question.sizes_for(stored.sizes(), period)
         for size in stored.sizes():
-            with self._step(f"covariance range at L = {size}", size, needed=size == self.training):
+            with self.log.step(
+                f"covariance range at L = {size}", self.stored.count(size), needed=size == self.training
+            ):
                 self._measure(size, sizes, classes)
         present = tuple(size for size in sizes if size in self.tables or size not in stored.sizes())
         known = self.known = self._known(present)
-        with self._step("forecast and verdict", self.training):
+        with self.log.step("forecast and verdict", self.stored.count(self.training)):
             found = tuple(radius_found(radius, known) for radius in self._radii())
             boxes = tuple(box for r in self._radii() if (box := smallest_box(r, known)) is not None)
         self._check_error(found)
@@ -245,16 +228,19 @@ class _Diagnosis:
         nested: list[trained.NestedLoss] = []
         checks: list[trained.SizeCheck] = []
         tails: list[trained.ResponseTail] = []
-        with self._step("nested radii", self.training, needed=False):
+        with self.log.step("nested radii", self.stored.count(self.training), needed=False):
             parts = trained.split(self.stored, self.training)
             for radius in trained.trained_radii(self._radii(), self.training):
                 students[radius] = trained.network(self.stored, known, parts, radius, steps, seed)
             nested += trained.nested_losses(students, known, parts, seed)
         if students:
             largest = students[max(students)]
-            with self._step("generation by size", self.training, needed=False), arithmetic("float32"):
+            with (
+                self.log.step("generation by size", self.stored.count(self.training), needed=False),
+                arithmetic("float32"),
+            ):
                 checks += (trained.size_check(largest, known, size, seed) for size in known.laws)
-            with self._step("response", self.training, needed=False):
+            with self.log.step("response", self.stored.count(self.training), needed=False):
                 sigma = float(f"{known.deviation / 2:.2g}")
                 tails.append(trained.response_tail(largest, known, parts.evaluation, sigma, seed))
         return dataclasses.replace(
@@ -262,8 +248,8 @@ class _Diagnosis:
             nested=tuple(nested),
             checks=tuple(checks),
             tails=tuple(tails),
-            steps=tuple(self.steps),
-            problems=tuple(self.problems),
+            steps=tuple(self.log.steps),
+            problems=tuple(self.log.problems),
         )
 
     def _measure(self, size: int, sizes: Sequence[int], classes: SiteClassesFound) -> None:
@@ -286,19 +272,6 @@ class _Diagnosis:
         sigma_min = self.question.sigma_min or 0.05 * deviation
         return Known(self.name, self.tables, self.ranges, self.fits, sizes, sigma_min, self.question.verdict)
 
-    @contextmanager
-    def _step(self, name: str, size: int, *, needed: bool = True) -> Iterator[None]:
-        started, failed = time.process_time(), ""
-        try:
-            yield
-        except SizetransferError as error:
-            if needed:
-                raise
-            # What the other sizes tell is not lost.
-            failed = str(error)
-            self.problems.append(failed)
-        self.steps.append(Step(name, self.stored.count(size), time.process_time() - started, failed))
-
     def _check_error(self, found: Sequence[RadiusFound]) -> None:
         """Say how many fields the error that is asked for takes."""
         asked, count = self.question.error, self.stored.count(self.training)
@@ -315,7 +288,7 @@ class _Diagnosis:
             got=f"{count} fields, and a standard error of {worst:.2g}",
             fix="add fields, or ask for a larger error",
         )
-        self.problems.append(str(error))
+        self.log.problems.append(str(error))
 
     def _result(
         self, known: Known, classes: SiteClassesFound, found: tuple[RadiusFound, ...], boxes: tuple[SmallestBox, ...]
@@ -340,8 +313,8 @@ class _Diagnosis:
             changes=known.changes,
             radii=found,
             boxes=boxes,
-            steps=tuple(self.steps),
-            problems=tuple(self.problems),
+            steps=tuple(self.log.steps),
+            problems=tuple(self.log.problems),
             notes=(*self.stored.read_as, *_notes(known, classes, fit)),
         )
 

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from sizetransfer.contracts.errors import SizetransferError, SpecError
+from sizetransfer.contracts.errors import SpecError
 from sizetransfer.contracts.oracle import Sample
 from sizetransfer.contracts.specs import FieldInfo
 from sizetransfer.contracts.stored import StoredFields
 from sizetransfer.contracts.student import Student
-from sizetransfer.diagnosis.from_data.diagnosis import DataDiagnosis, Step, diagnosed
+from sizetransfer.diagnosis.from_data.diagnosis import DataDiagnosis, diagnosed
 from sizetransfer.diagnosis.from_data.evidence import Known, consequence_of, law_of, with_remedies
 from sizetransfer.diagnosis.from_data.question import DataQuestion
+from sizetransfer.diagnosis.from_data.steps import Step, StepLog
 from sizetransfer.diagnosis.from_data.tables import require_fields
 from sizetransfer.diagnosis.joined.losses import LevelLosses, errors, references, sample_of
 from sizetransfer.diagnosis.model.findings import RADII, ModelLevel, level_of, losses_by_level
@@ -181,9 +180,8 @@ class _Steps:
     def __init__(self, build: Build, stored: StoredFields, question: DataQuestion, model: str, name: str) -> None:
         self.stored, self.question, self.model, self.name = stored, question, model, name
         self.training = stored.sizes()[0]
-        self.steps: list[Step] = []
-        self.problems: list[str] = []
-        with self._step("model and fields", self.training):
+        self.log = StepLog()
+        with self.log.step("model and fields", self.stored.count(self.training)):
             plain = FieldInfo(dim=stored.dim, channels=stored.channels, periodic=stored.boundary == "periodic")
             sample = sample_of(stored, self.training, plain)
             deviation = float(sample.x.double().std())
@@ -193,11 +191,11 @@ class _Steps:
 
     def run(self) -> ModelOnData:
         """All of them, as far as the answer is open."""
-        with self._step("receptive radius", 2):
+        with self.log.step("receptive radius", 2):
             radius = self._radius()
         asked = self.question if radius.radius is None else self._of_radius(radius.radius)
         data, known = diagnosed(self.stored, asked, self.name)
-        self.steps += data.steps
+        self.log.steps += data.steps
         units = self._checked(known)
         sizes: list[SizeLosses] = []
         verdict: Verdict | None = None
@@ -211,15 +209,15 @@ class _Steps:
             sizes=tuple(sizes),
             verdict=verdict,
             notes=tuple(getattr(self.student, "notes", ())),
-            steps=tuple(self.steps),
-            problems=tuple(dict.fromkeys([*data.problems, *self.problems])),
+            steps=tuple(self.log.steps),
+            problems=tuple(dict.fromkeys([*data.problems, *self.log.problems])),
         )
 
     def _checked(self, known: Known) -> UnitReport | None:
         """The units; none where the model cannot be asked."""
         sigmas = self.question.sigmas or [float(f"{share * known.deviation:.2g}") for share in SHARES]
         found: list[UnitReport] = []
-        with self._step("units", self.training, needed=False):
+        with self.log.step("units", self.stored.count(self.training), needed=False):
             found.append(check_units(self.student, self.sample, sigmas, judged=CHECKED, seed=self.question.seed))
         return found[0] if found else None
 
@@ -237,7 +235,7 @@ class _Steps:
         found: dict[int, tuple[SizeLosses, Mapping[float, LevelLosses]]] = {}
         verdict = None
         for size in self.stored.sizes():
-            with self._step(f"losses at L = {size}", size, needed=False):
+            with self.log.step(f"losses at L = {size}", self.stored.count(size), needed=False):
                 found[size] = self._losses(units, radius, size)
             if self.training not in found:
                 break
@@ -259,19 +257,6 @@ class _Steps:
         shown = tuple(level_of(sigma, *pair, radius, tolerance) for sigma, pair in own.items())
         raw = {sigma: LevelLosses(*pair, radius) for sigma, pair in own.items()}
         return SizeLosses(size, len(sample.x), judged, shown), raw
-
-    @contextmanager
-    def _step(self, name: str, count: int, *, needed: bool = True) -> Iterator[None]:
-        started, failed = time.process_time(), ""
-        try:
-            yield
-        except SizetransferError as error:
-            if needed:
-                raise
-            failed = str(error)
-            self.problems.append(failed)
-        fields = self.stored.count(count) if count in self.stored.sizes() else count
-        self.steps.append(Step(name, fields, time.process_time() - started, failed))
 
 
 def _spread(sample: Sample, judged: int) -> Sample:
