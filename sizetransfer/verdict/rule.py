@@ -142,9 +142,13 @@ def _stays(case: Case) -> str:
         return f"this share stays, {shares}, {sizes} (at most {lost} is lost)"
     rise = most.as_ratio(most.ratio.value)
     before = most.error.value / rise
+    errors = f"{before:.3g} and {most.error.value:.3g}, {sizes}"
+    if most.ratio.upper(case.rule.alpha) >= most.on_scale(1 + case.rule.growth):
+        least = percent(case.rule.exempt_skill)
+        known = percent(most.skill.value)
+        return f"its error stays tiny, {errors}: it knows {known} there, and above {least} no rise counts"
     limit = f"below {most.as_ratio(most.ratio.upper(case.rule.alpha)):.3g} at {case.confidence}"
-    ratio = f"ρ = {rise:.3g}, {limit}"
-    return f"its error stays, {before:.3g} and {most.error.value:.3g}, {sizes} ({ratio})"
+    return f"its error stays, {errors} (ρ = {rise:.3g}, {limit})"
 
 
 def _qualifiers(case: Case, word: Word) -> Iterator[str]:

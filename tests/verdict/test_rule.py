@@ -59,7 +59,8 @@ def test_an_error_of_zero_at_training_is_worded():
     error = {32: Quantity(0.0), 64: Quantity.estimated(1e-6, 1e-4, 4)}
     found = judge(good_training(errors=errors(error)))
     assert found.word == "transfers"
-    assert "its error stays" in found.reason
+    assert "its error stays tiny" in found.reason
+    assert "ρ" not in found.reason
     risen = judge(good_training(errors=errors({32: Quantity(0.0), 64: Quantity.estimated(0.4, 0.01, 32)})))
     assert risen.word == "degrades with size"
 
@@ -70,6 +71,13 @@ def test_a_tiny_error_that_rises_is_stable():
     assert size.ratio_lower > 1.1
     (size,) = judge(bare({32: close(0.1, 1e-4), 64: close(0.111, 1e-4)})).trainings[0].sizes
     assert size.standing == "degrades"
+
+
+def test_words_of_a_tiny_error_tell_what_is_known_and_not_that_a_rise_is_none():
+    risen = judge(good_training(errors=errors({32: close(0.005, 1e-3), 64: close(0.0201, 1e-3)})))
+    assert risen.word == "transfers"
+    assert "its error stays tiny, 0.005 and 0.0201, from L = 32 to 64: it knows 99.9 % there" in risen.reason
+    assert "ρ" in judge(good_training(errors=errors({32: close(0.02, 1e-3), 64: close(0.0201, 1e-3)}))).reason
 
 
 GAUSSIAN = {
