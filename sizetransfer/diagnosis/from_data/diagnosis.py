@@ -14,6 +14,7 @@ from sizetransfer.contracts.quantity import Quantity
 from sizetransfer.contracts.stored import Boundary, StoredFields
 from sizetransfer.diagnosis.from_data.classes import SiteClassesFound, find_classes
 from sizetransfer.diagnosis.from_data.evidence import (
+    RESOLVED,
     Changed,
     Known,
     RadiusFound,
@@ -329,6 +330,8 @@ class _Diagnosis:
 def _notes(known: Known, classes: SiteClassesFound, fit: FittedLaw) -> Iterator[str]:
     """What a reader should know of how the numbers came about."""
     yield "Ranges and forecasts are of second order: a short range here says nothing of what is not Gaussian."
+    least = f"{100 * RESOLVED:g} %"
+    yield f"Errors of the score below {least} of that of no score are not told from zero, and count as that much."
     yield _tail(fit)
     if fit.tables.removed:
         yield "The mean was taken off every field: k = 0 is left out of the fit, and S(0) is an extrapolation."

@@ -37,6 +37,9 @@ from sizetransfer.verdict import (
 INDEPENDENT = 1e-3
 """Error of the score below which a filter of one site is as good as any."""
 
+RESOLVED = 0.01
+"""Share of the null error that an error of the score counts as at least: below, none is told from zero."""
+
 
 @dataclass(frozen=True)
 class Changed:
@@ -292,12 +295,12 @@ def _held_out(radius: int, known: Known, sizes: Sequence[int]) -> Iterator[Score
 
 
 def _resolved(error: Quantity, level: LevelRange) -> Quantity:
-    """The error, or a hundredth of the null error where it is less.
+    """The error, or :data:`RESOLVED` of the null error where it is less.
 
     No such error is told from zero, and its ratio to another says nothing: the share of the squared score that is known
     is above 0.9999 either way.
     """
-    least = 0.01 * _null(level).value
+    least = RESOLVED * _null(level).value
     return error if error.value > least else Quantity(least)
 
 
