@@ -185,7 +185,8 @@ def _is_tensor(values: object) -> bool:
 
 
 def _double(values: Values) -> Any:
-    return values.detach().double() if hasattr(values, "double") else np.asarray(values, dtype=np.float64)
+    any_values: Any = values
+    return any_values.detach().double() if _is_tensor(values) else np.asarray(values, dtype=np.float64)
 
 
 def _plain(values: Any) -> Array:

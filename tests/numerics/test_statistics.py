@@ -478,3 +478,10 @@ def test_a_ratio_of_negative_covariances_has_limits():
     found = derived(lambda x: x, ratio([-1.0, -1.1, -0.9, -1.0], [-1.0] * 4))
     assert found.value == pytest.approx(1.0)
     assert found.lower(ALPHA) < 1 < found.upper(ALPHA)
+
+
+def test_numbers_of_tensors_with_gradients_are_numbers():
+    """A measure may compute with gradients: its numbers are those without."""
+    values = torch.tensor([1.0, 2.0, 4.0], requires_grad=True)
+    for function in (mean, lambda one: root_ratio(one, one + 1), lambda one: ratio(one, one + 1)):
+        assert function(values) == function(values.detach())
